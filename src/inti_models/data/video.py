@@ -1,0 +1,631 @@
+"""Video files, still images and folders of frames in; uint8 clips (T,C,H,W, RGB) out.
+
+A video is read in two passes. The first demuxes without decoding, which yields the exact
+presentation time and the keyframe flag of every frame. Frames are then chosen by time, and the
+second pass decodes from the keyframe before each chosen frame up to it, and nothing else.
+"""
+
+import os
+import re
+import uuid
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+__all__ = ["Clips", "VideoError", "read_clips", "sample_times", "write_video"]
+
+# Guards against decompression bombs: the largest frame (8K is 2**25 pixels) and the largest result.
+MAX_PIXELS = 2**26
+MAX_BYTES = 2**32
+
+# A folder of frames does not say its rate. This one only scales `Clips.times`.
+FOLDER_FPS = 25
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# Named, so that Pillow never hands a file to a format that starts other programs (EPS).
+_IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+# Containers that FFmpeg may try. Playlists (HLS, DASH, concat) are left out because they open
+# other files and addresses; text art (tty) because it makes a video of any .txt file. The audio
+# ones are there to say that a file has no pictures.
+_CONTAINERS = (
+    "3gp,aac,apng,asf,av1,avi,dv,f4v,flac,flv,gif,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,"
+    "mp3,mp4,mpeg,mpegts,mpegvideo,mxf,nut,obu,ogg,rm,vc1,vvc,wav,webm,wtv,yuv4mpegpipe"
+)
+
+
+class VideoError(ValueError):
+    """A file that cannot be read as a video, or an impossible request; says which and why."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Clips of one video.
+
+    Attributes:
+        frames: uint8, V,T,3,H,W, RGB: V clips of T frames.
+        times: float64, V,T: when each frame is first shown, in seconds after the video's first.
+    """
+
+    frames: Tensor
+    times: Tensor
+
+
+def read_clips(
+    path: str | os.PathLike[str],
+    num_frames: int,
+    *,
+    sampling: str = "uniform",
+    stride: int | None = None,
+    num_clips: int = 1,
+    generator: torch.Generator | None = None,
+) -> Clips:
+    """Reads clips from a video file, a still image or a folder of frames.
+
+    Frames are chosen by time, so a variable frame rate is honoured: the frame at time t is the
+    last one that starts at or before t. At a constant rate this equals choosing by index.
+
+    A still image is a video of one frame. A folder holds one image a frame, in natural order of
+    name (`img_2` before `img_10`). Frames are turned as the file's rotation or EXIF orientation
+    says; transparent pixels become white; non-square pixels stay as they are stored. A video cut
+    off in mid-file gives the part that is there; an undecodable frame gives the one before it.
+
+    Args:
+        path: The file or folder.
+        num_frames: Frames in a clip, T.
+        sampling: "uniform" cuts the video into T equal segments and takes a frame from each: the
+            middle, or for several clips positions spread evenly inside the segment. "dense" takes
+            frames `stride` apart: a centred clip, or for several clips starts spread evenly from
+            the first possible to the last; past the end the last frame is repeated.
+        stride: Frames from one sampled frame to the next at the video's average rate ("dense").
+        num_clips: Clips to take, V.
+        generator: If given, positions are random: anywhere in each segment ("uniform"), or
+            anywhere the clip fits ("dense").
+
+    Raises:
+        FileNotFoundError: There is nothing at `path`.
+        VideoError: (a ValueError) The arguments make no sense, or the file is not a video that
+            decodes, or is larger than `MAX_PIXELS` a frame or `MAX_BYTES` in all.
+    """
+    _check_request(num_frames, sampling, stride, num_clips)
+    path = Path(path)
+    source = _open_source(path)
+    timeline = source.timeline
+
+    sample = sample_times(
+        num_frames,
+        timeline.end,
+        sampling=sampling,
+        step=(stride or 1) * timeline.period,
+        period=timeline.period,
+        num_clips=num_clips,
+        generator=generator,
+    )
+    ranks = torch.searchsorted(timeline.starts, sample, right=True) - 1
+    ranks = ranks.clamp_(0, len(timeline.starts) - 1)
+
+    frames: Tensor | None = None
+    for rank, image in source.read(ranks.unique().tolist()):
+        if frames is None:
+            _check_size(path, num_clips * num_frames, image.shape)
+            frames = torch.empty(num_clips, num_frames, *image.shape, dtype=torch.uint8)
+        elif image.shape != frames.shape[2:]:
+            (_, h0, w0), (_, h, w) = frames.shape[2:], image.shape
+            raise VideoError(
+                f"{path} has frames of {w0}x{h0} and of {w}x{h} pixels; all frames of a clip need "
+                "one size: resize them first."
+            )
+        frames[ranks == rank] = image
+    assert frames is not None
+    return Clips(frames, timeline.starts[ranks] * timeline.unit)
+
+
+def sample_times(
+    num_frames: int,
+    duration: float,
+    *,
+    sampling: str = "uniform",
+    step: float = 1.0,
+    period: float = 1.0,
+    num_clips: int = 1,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Times to sample, float64 V,T, in the unit of `duration` (see `read_clips` for the meaning).
+
+    Args:
+        num_frames: T.
+        duration: Length of the video.
+        sampling: "uniform" or "dense".
+        step: Time from one sampled frame to the next ("dense").
+        period: Time one frame is shown on average; the last sample needs this much room ("dense").
+        num_clips: V.
+        generator: If given, positions are random.
+    """
+    i = torch.arange(num_frames, dtype=torch.float64)
+    v = torch.arange(num_clips, dtype=torch.float64)[:, None]
+    if sampling == "uniform":
+        if generator is not None:
+            offset = torch.rand(num_clips, num_frames, generator=generator, dtype=torch.float64)
+            return (i + offset) * duration / num_frames
+        # Numerator and denominator stay whole numbers, so that a sample which falls exactly on
+        # the start of a frame is not rounded to the frame before.
+        numerator = 2 * num_clips * i + 2 * v + 1
+        return numerator * duration / (2 * num_clips * num_frames)
+
+    room = max(duration - (num_frames - 1) * step - period, 0.0)
+    if generator is not None:
+        u = torch.rand(num_clips, 1, generator=generator, dtype=torch.float64)
+        start = u * (room + period)
+    elif num_clips == 1:
+        start = torch.full((1, 1), room / 2, dtype=torch.float64)
+    else:
+        start = room * v / (num_clips - 1)
+    return start + i * step
+
+
+def write_video(path: str | os.PathLike[str], frames: Tensor, fps: float | Fraction) -> None:
+    """Writes frames as H.264 (as MPEG-4 part 2 where the encoder is missing) in 4:2:0 colour.
+
+    The file appears under its name only when it is complete. H.264 in 4:2:0 needs even sides;
+    odd ones are written in 4:4:4, which keeps the size but which some players do not show.
+
+    Args:
+        path: Ends in .mp4, .mov or .mkv; an existing file is replaced.
+        frames: uint8, T,3,H,W, RGB.
+        fps: Frames a second.
+
+    Raises:
+        ValueError: Wrong frames, rate or suffix.
+        OSError: The file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in {".mp4", ".mov", ".mkv"}:
+        raise ValueError(f"cannot write {path}: expected a name that ends in .mp4, .mov or .mkv.")
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or 0 in frames.shape:
+        raise ValueError(
+            f"frames are {frames.dtype} of shape {tuple(frames.shape)}; expected torch.uint8 of "
+            "shape (T, 3, H, W) with T, H, W >= 1."
+        )
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps is {fps}; expected frames a second above 0 and up to 1000.")
+    rate = Fraction(fps).limit_denominator(1001)
+    if rate == 0:
+        raise ValueError(f"fps is {fps}; the slowest rate that can be written is 1/1001.")
+
+    height, width = frames.shape[2:]
+    pix_fmt, options = "yuv420p", {"crf": "18"}
+    codec: Literal["libx264", "mpeg4"] = "libx264"
+    if codec not in av.codecs_available:
+        codec, options = "mpeg4", {"qscale": "2"}
+    elif height % 2 or width % 2:
+        pix_fmt = "yuv444p"
+    # The random name keeps the suffix, from which the container follows.
+    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
+    try:
+        with av.open(f"file:{partial}", "w") as container:
+            stream = container.add_stream(codec, rate=rate, options=options)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height = width, height
+            stream.pix_fmt = pix_fmt
+            stream.codec_context.time_base = 1 / rate
+            # What swscale makes of RGB: without the tags players take large videos for BT.709.
+            stream.codec_context.colorspace = av.video.reformatter.Colorspace.ITU601
+            stream.codec_context.color_range = av.video.reformatter.ColorRange.MPEG
+            for i, image in enumerate(frames.cpu()):
+                frame = av.VideoFrame.from_ndarray(image.permute(1, 2, 0).contiguous().numpy(), format="rgb24")
+                frame.pts, frame.time_base = i, 1 / rate
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+        os.replace(partial, path)
+    except av.FFmpegError as error:
+        raise OSError(f"cannot write {path}: {error.strerror}.") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check_request(num_frames: int, sampling: str, stride: int | None, num_clips: int) -> None:
+    for name, value in (("num_frames", num_frames), ("num_clips", num_clips)):
+        if not isinstance(value, int) or value < 1:
+            raise VideoError(f"{name} is {value!r}; expected a whole number of at least 1.")
+    if sampling not in ("uniform", "dense"):
+        raise VideoError(f"sampling is {sampling!r}; expected 'uniform' or 'dense'.")
+    if sampling == "uniform" and stride is not None:
+        raise VideoError(
+            f"stride is {stride!r} but sampling is 'uniform', which has none: leave stride out, or "
+            "pass sampling='dense'."
+        )
+    if sampling == "dense" and (not isinstance(stride, int) or stride < 1):
+        raise VideoError(
+            f"stride is {stride!r}; sampling='dense' needs a whole number of at least 1: the "
+            "frames from one sampled frame to the next."
+        )
+    if num_clips * num_frames * 3 > MAX_BYTES:
+        raise VideoError(f"{num_clips} clips of {num_frames} frames do not fit {MAX_BYTES} bytes: ask for fewer.")
+
+
+def _check_size(path: Path, num_images: int, shape: Sequence[int]) -> None:
+    _, height, width = shape
+    num_bytes = num_images * 3 * height * width
+    if num_bytes > MAX_BYTES:
+        raise VideoError(
+            f"{num_images} frames of {width}x{height} pixels from {path} take {num_bytes} bytes, "
+            f"more than the limit of {MAX_BYTES}: ask for fewer frames or clips, or resize the "
+            "video first."
+        )
+
+
+def _check_pixels(path: Path, width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise VideoError(
+            f"{path} has frames of {width}x{height} pixels, more than the limit of {MAX_PIXELS}: resize it first."
+        )
+
+
+@dataclass(frozen=True)
+class _Timeline:
+    """When frames are shown, in display order.
+
+    Attributes:
+        starts: float64, N: start of each frame, in units; the first is 0.
+        end: Where the last frame ends, in units.
+        unit: Seconds in a unit.
+    """
+
+    starts: Tensor
+    end: float
+    unit: float
+
+    @property
+    def period(self) -> float:
+        return self.end / len(self.starts)
+
+    @classmethod
+    def even(cls, num_frames: int, period: float) -> "_Timeline":
+        """A constant rate: the unit is one frame, so that starts are whole numbers."""
+        return cls(torch.arange(num_frames, dtype=torch.float64), float(num_frames), period)
+
+    @classmethod
+    def from_ticks(cls, ticks: list[int], last_duration: int, tick: float) -> "_Timeline":
+        """From presentation times in ticks of `tick` seconds, increasing."""
+        starts = torch.tensor([t - ticks[0] for t in ticks], dtype=torch.float64)
+        n = len(ticks)
+        if n == 1:
+            return cls.even(1, max(last_duration, 1) * tick)
+        period = float(starts[-1]) / (n - 1)
+        # Containers round to whole ticks (Matroska: milliseconds). Undo that for a constant rate,
+        # or a sample on the border of two frames would fall now on one side, now on the other.
+        deviation = (starts - period * torch.arange(n, dtype=torch.float64)).abs().max()
+        if deviation <= min(1.0, period / 5) + 1e-6 and last_duration <= 1.5 * period + 1:
+            return cls.even(n, period * tick)
+        if last_duration <= 0:
+            last_duration = int(starts.diff().median())
+        return cls(starts, float(starts[-1]) + last_duration, tick)
+
+
+def _open_source(path: Path) -> "_Video | _Stills":
+    if path.is_dir():
+        names = [p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+        names = sorted((n for n in names if not n.startswith(".")), key=_natural_key)
+        if not names:
+            raise VideoError(f"folder {path} holds no images; expected one image a frame, named like img_00001.jpg.")
+        return _Stills([path / name for name in names])
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {path}: check the path.")
+    if not path.is_file():
+        raise VideoError(f"{path} is not a regular file; expected a video, an image or a folder.")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path} is empty (0 bytes): copy or download it again.")
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _Stills([path])
+    return _Video(path)
+
+
+def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Orders img_2 before img_10 (and, for good measure, img_02 before img_2)."""
+    parts = [part for part in re.split(r"(\d+)", name) if part]
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts], name
+
+
+class _Stills:
+    """Image files, one a frame."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self.paths = paths
+        self.timeline = _Timeline.even(len(paths), 1 / FOLDER_FPS)
+
+    def read(self, wanted: list[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yields the wanted frames, each with its rank in display order."""
+        for rank in wanted:
+            yield rank, _read_image(self.paths[rank])
+
+
+def _read_image(path: Path) -> Tensor:
+    try:
+        with Image.open(path, formats=_IMAGE_FORMATS) as image:
+            _check_pixels(path, *image.size)
+            count = getattr(image, "n_frames", 1)
+            # An MPO is a JPEG photograph with previews behind it.
+            if count > 1 and image.format != "MPO":
+                raise VideoError(
+                    f"{path} holds {count} pictures in one {image.format} file: convert it to a "
+                    "GIF or MP4, or save each picture as a file in a folder."
+                )
+            if image.mode.startswith("I;16"):
+                gray = (np.asarray(ImageOps.exif_transpose(image)) >> 8).astype(np.uint8)
+                return torch.from_numpy(gray).expand(3, -1, -1)
+            if image.mode in ("I", "F"):
+                raise VideoError(
+                    f"{path} has pixels of mode {image.mode!r}, whose range is not known: save it "
+                    "with 8 bits a channel."
+                )
+            mode = "RGBA" if image.has_transparency_data else "RGB"
+            pixels = np.array(ImageOps.exif_transpose(image).convert(mode))
+            return _over_white(pixels) if mode == "RGBA" else _channels_first(pixels)
+    except VideoError:
+        raise
+    except Exception as error:
+        # Pillow's parsers raise nearly anything on damaged files (OSError, SyntaxError, ...).
+        raise VideoError(
+            f"{path} cannot be read as an image ({_reason(error)}); expected a complete BMP, JPEG, "
+            "PNG, PPM, TIFF or WebP file."
+        ) from error
+
+
+def _over_white(rgba: np.ndarray) -> Tensor:
+    """H,W,4 -> 3,H,W, on a white background."""
+    color, alpha = rgba[..., :3], rgba[..., 3:]
+    if alpha.min() < 255:
+        a = alpha.astype(np.uint16)
+        color = ((color * a + 255 * (255 - a) + 127) // 255).astype(np.uint8)
+    return _channels_first(color)
+
+
+def _channels_first(image: np.ndarray) -> Tensor:
+    """H,W,C -> C,H,W."""
+    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+class _Packet(NamedTuple):
+    pts: int | None
+    duration: int
+    is_keyframe: bool
+    is_shown: bool
+
+
+class _Video:
+    """A video stream: the index of its packets, and frames decoded by their display rank."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with _open_stream(path) as (container, stream):
+            rate = stream.average_rate or stream.guessed_rate
+            tick = float(stream.time_base or 0)
+            self.packets = [
+                # A corrupt packet still feeds the decoder, but is no frame to choose.
+                _Packet(p.pts, p.duration or 0, p.is_keyframe, not (p.is_discard or p.is_corrupt))
+                for p in _demux(container, stream)
+            ]
+        shown = [k for k, packet in enumerate(self.packets) if packet.is_shown]
+        if not shown:
+            raise VideoError(f"{path} has a video stream but no frames in it: {_TRY_ANOTHER}")
+
+        # A stream may lack presentation times (raw H.264) or repeat them (damage). Its frames are
+        # then told apart by counting what the decoder puts out, which is in display order.
+        times = {self.packets[k].pts for k in shown}
+        self.is_timed = None not in times and len(times) == len(shown) and tick > 0
+        if self.is_timed:
+            shown.sort(key=self._pts)
+            ticks = [self._pts(k) for k in shown]
+            last_duration = self.packets[shown[-1]].duration
+            self.timeline = _Timeline.from_ticks(ticks, last_duration, tick)
+            self.ticks = ticks
+            self.keyframes = [k for k, p in enumerate(self.packets) if p.is_keyframe and p.pts is not None]
+        else:
+            self.timeline = _Timeline.even(len(shown), float(1 / rate) if rate else 1 / FOLDER_FPS)
+        self.shown = shown
+
+    def _pts(self, k: int) -> int:
+        pts = self.packets[k].pts
+        assert pts is not None
+        return pts
+
+    def read(self, wanted: list[int]) -> Iterator[tuple[int, Tensor]]:
+        """Yields the wanted frames, each with its rank in display order.
+
+        Args:
+            wanted: Ranks, increasing.
+        """
+        convert = _Converter(self.path)
+        missing = list(wanted)
+        if self.is_timed:
+            rank_of = {self.ticks[rank]: rank for rank in wanted}
+            for frame in self._play(self._plan(wanted)):
+                rank = rank_of.pop(frame.pts, None) if frame.pts is not None else None
+                if rank is not None:
+                    yield rank, convert(frame)
+                if not rank_of:
+                    return
+            missing = sorted(rank_of.values())
+
+        # Either frames have to be counted, or some did not come out of the shortest way (damage,
+        # false keyframes): play from the start, and fill holes with the frame before.
+        previous: av.VideoFrame | None = None
+        for count, frame in enumerate(self._play([(0, len(self.packets) - 1)])):
+            rank = count
+            if self.is_timed and frame.pts is not None:
+                rank = bisect_right(self.ticks, frame.pts) - 1
+            while missing and missing[0] <= rank:
+                use = frame if previous is None or missing[0] == rank else previous
+                yield missing.pop(0), convert(use)
+            if not missing:
+                return
+            previous = frame
+        if previous is None:
+            raise VideoError(f"no frame of {self.path} can be decoded: {_TRY_ANOTHER}")
+        for rank in missing:
+            yield rank, convert(previous)
+
+    def _plan(self, wanted: list[int]) -> list[tuple[int, int]]:
+        """The packets to decode for the wanted frames: first and last of each run, in file order.
+
+        Packets come in decoding order, so everything a frame refers to lies between its keyframe
+        and itself. A frame shown *before* the keyframe it follows in the file (open GOP) also
+        refers to the group before, and so starts at an earlier keyframe.
+        """
+        runs: list[tuple[int, int]] = []
+        for first, last in sorted((self._entry(k), k) for k in (self.shown[r] for r in wanted)):
+            if runs and first <= runs[-1][1] + 1:
+                runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
+            else:
+                runs.append((first, last))
+        return runs
+
+    def _entry(self, k: int) -> int:
+        """The packet at which decoding has to start for the frame of packet k to come out."""
+        pts = self._pts(k)
+        for entry in reversed(self.keyframes[: bisect_right(self.keyframes, k)]):
+            if self._pts(entry) <= pts:
+                return entry
+        return 0
+
+    def _play(self, runs: list[tuple[int, int]]) -> Iterator[av.VideoFrame]:
+        """Decodes runs of packets.
+
+        The packets between are read but not decoded: unlike seeking this lands on the right packet
+        in every container, and the index has just brought the file into the page cache.
+        """
+        with _open_stream(self.path) as (container, stream):
+            context = stream.codec_context
+            context.thread_type = "AUTO"
+            # Workers of a data loader are the parallelism already.
+            context.thread_count = 1 if get_worker_info() else min(os.cpu_count() or 1, 8)
+            context.options = {"max_pixels": str(MAX_PIXELS)}
+            pending = iter(runs)
+            first, last = next(pending)
+            for k, packet in enumerate(_demux(container, stream)):
+                if k < first:
+                    continue
+                yield from _decode(context, packet)
+                if k == last:
+                    yield from _decode(context, None)
+                    context.flush_buffers()
+                    run = next(pending, None)
+                    if run is None:
+                        return
+                    first, last = run
+
+
+_TRY_ANOTHER = "the file is damaged or cut off; copy or download it again."
+
+
+@contextmanager
+def _open_stream(
+    path: Path,
+) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Opens a file and its main video stream; no exception of PyAV's gets out."""
+    try:
+        container = av.open(
+            # The prefix keeps FFmpeg from reading a protocol into the name ("http:", "concat:").
+            f"file:{path}",
+            metadata_errors="replace",
+            container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
+        )
+    except Exception as error:
+        raise VideoError(
+            f"{path} cannot be opened as a video ({_reason(error)}); expected a complete MP4, MOV, "
+            "MKV, WebM, AVI, GIF or similar file."
+        ) from error
+    with container:
+        # PyAV asks FFmpeg to make up presentation times where a container has none (AVI). For
+        # streams with B-frames these are wrong.
+        container.flags &= ~av.container.Flags.gen_pts.value  # type: ignore[operator]
+        pictures = av.stream.Disposition.attached_pic
+        streams = [s for s in container.streams.video if not s.disposition & pictures]
+        if not streams:
+            kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+            raise VideoError(f"{path} has no video stream, only {kinds}; expected a video.")
+        best = container.streams.best("video")
+        stream = best if best in streams else streams[0]
+        if stream.codec_context is None:
+            raise VideoError(f"{path} has a codec that this FFmpeg cannot decode: convert it to H.264 in MP4.")
+        _check_pixels(path, stream.width, stream.height)
+        for other in container.streams:
+            if other is not stream:
+                other.discard = av.stream.Discard.all
+        yield container, stream
+
+
+def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> "Iterator[av.Packet[av.VideoStream]]":
+    """The stream's packets in file order, up to the end or to where damage stops the reading."""
+    try:
+        # Empty packets carry no frame (FFmpeg takes one for the end of the stream).
+        yield from (packet for packet in container.demux(stream) if packet.size)
+    except av.FFmpegError:
+        return
+
+
+def _decode(context: av.VideoCodecContext, packet: "av.Packet[av.VideoStream] | None") -> list[av.VideoFrame]:
+    """Feeds one packet (None: the end) and returns the frames that come out: none if damaged."""
+    try:
+        return context.decode(packet)
+    except av.FFmpegError:
+        return []
+
+
+class _Converter:
+    """Decoded frames -> RGB, uint8, 3,H,W, upright, all of the size of the first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.reformatter = av.video.reformatter.VideoReformatter()
+        self.size: tuple[int, int] | None = None
+
+    def __call__(self, frame: av.VideoFrame) -> Tensor:
+        width, height = self.size = self.size or (frame.width, frame.height)
+        _check_pixels(self.path, frame.width, frame.height)
+        has_alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
+        try:
+            image = self.reformatter.reformat(
+                frame,
+                width,
+                height,
+                "rgba" if has_alpha else "rgb24",
+                threads=1,
+            ).to_ndarray()
+        except Exception as error:
+            raise VideoError(
+                f"{self.path} has frames in a pixel format that cannot be made RGB "
+                f"({frame.format.name}: {_reason(error)}): convert it to H.264 in MP4."
+            ) from error
+        rgb = _over_white(image) if has_alpha else _channels_first(image)
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+        return rgb if matrix is None else _turn(rgb, np.frombuffer(cast(Any, matrix), np.int32))
+
+
+def _turn(image: Tensor, matrix: np.ndarray) -> Tensor:
+    """Applies a display matrix (9 fixed-point numbers) to C,H,W, to the nearest right angle."""
+    # x' = a x + c y, y' = b x + d y
+    a, b, _, c, d = (int(value) for value in matrix[:5])
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, flip_x, flip_y = image.transpose(1, 2), c < 0, b < 0
+    else:
+        flip_x, flip_y = a < 0, d < 0
+    dims = [dim for dim, flip in ((1, flip_y), (2, flip_x)) if flip]
+    return image.flip(dims) if dims else image
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in the words of the library, without paths and line breaks."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(text.split()).rstrip(".")

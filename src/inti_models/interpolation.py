@@ -1,0 +1,240 @@
+"""Inter-frame token interpolation: the contribution of InTI, as a function of tokens alone.
+
+Two neighbouring frames become one. The tokens at one position, ``x0`` in the earlier and ``x1`` in
+the later frame, become ``y = w0 * x0 + w1 * x1`` (arXiv 2408.06840, section 3). The weights come from
+a small multi-scale context network (its figure 3) and are normalised by a softmax over the pair.
+
+Shapes: ``B`` clips, ``T`` frames, ``P = T // 2`` pairs, ``N`` tokens a frame (prefix tokens first, then
+the ``H x W`` grid in row-major order), ``C`` channels, ``R = C // reduction`` reduced channels.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from timm.layers import register_notrace_function, register_notrace_module
+from torch import Tensor, nn
+
+Weighting = Literal["softmax", "sigmoid", "linear", "uniform"]
+CONTEXTS = ("point", "local", "global", "temporal")
+
+
+@register_notrace_function
+def frame_counts(num_frames: int, compressions: int) -> tuple[int, ...] | None:
+    """How many of ``num_frames`` input frames each remaining frame stands for.
+
+    After ``k`` compressions a remaining frame stands for ``2**k`` input frames; only the last one can
+    stand for fewer. Returns None where all numbers are equal, so that nothing has to be weighted.
+
+    >>> frame_counts(5, 1), frame_counts(5, 2), frame_counts(8, 2)
+    ((2, 2, 1), (4, 1), None)
+    """
+    span = 2**compressions
+    if num_frames % span == 0 or num_frames < span:
+        return None
+    return (span,) * (num_frames // span) + (num_frames % span,)
+
+
+def interpolate(frame_pairs: Tensor, weights: Tensor) -> Tensor:
+    """``y_t = w_0 * x_{2t} + w_1 * x_{2t+1}``, token by token.
+
+    Args:
+        frame_pairs: the earlier and the later frame of each pair, (B, P, 2, N, C).
+        weights: one weight a token, (B, P, 2, N).
+
+    Returns:
+        One frame for each pair, (B, P, N, C).
+    """
+    earlier, later = frame_pairs.unbind(2)
+    w0, w1 = weights.to(frame_pairs.dtype).unsqueeze(-1).unbind(2)
+    return w0 * earlier + w1 * later
+
+
+class WeightPrediction(nn.Module):
+    """The prediction network theta: multi-scale context of a pair -> one logit a token and frame.
+
+    Four lightweight networks, each ending in GELU, look at the reduced tokens ``z``:
+
+    - *point*: linear on the token itself,
+    - *local*: 3x3 depthwise convolution over the frame's token grid (zero for prefix tokens),
+    - *global*: linear on the frame's mean token,
+    - *temporal*: linear on the later frame minus the earlier one, signed.
+
+    A linear layer on their concatenation gives the logits, with weights of its own for the earlier
+    and for the later frame. It starts at zero. (Were these weights shared and the difference
+    symmetric, swapping the two frames would swap their weights and leave ``y`` as it was: a clip and
+    its reverse would then have the same logits.)
+
+    Nothing outside the pair is seen, so the whole model is a binary tree over the frames.
+
+    Args:
+        dim: channels ``C`` of a token.
+        num_prefix_tokens: tokens before the grid (class, registers).
+        reduction: ``C / R``.
+        context: names of the networks to use, any non-empty subset of ``CONTEXTS``.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_prefix_tokens: int = 1,
+        reduction: int = 16,
+        context: Sequence[str] = CONTEXTS,
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        dd = {"device": device, "dtype": dtype}
+        self.num_prefix_tokens = num_prefix_tokens
+        reduced = dim // reduction
+        self.norm = nn.LayerNorm(dim, **dd)
+        self.reduce = nn.Linear(dim, reduced, **dd)
+        self.context = tuple(name for name in CONTEXTS if name in context)
+        for name in self.context:
+            network = (
+                nn.Conv2d(reduced, reduced, 3, padding=1, groups=reduced, **dd)
+                if name == "local"
+                else nn.Linear(reduced, reduced, **dd)
+            )
+            self.add_module(f"{name}_context", network)  # not "global": a keyword breaks exported code
+        self.logit = nn.Linear(len(self.context) * reduced, 2, **dd)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Start neutral: every logit is zero (timm's initialisers call this too)."""
+        nn.init.zeros_(self.logit.weight)
+        nn.init.zeros_(self.logit.bias)
+
+    def forward(self, frame_pairs: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        """(B, P, 2, N, C) -> logits (B, P, 2, N) in float32 (float64 for float64 tokens)."""
+        z = self.reduce(self.norm(frame_pairs))  # B P 2 N R
+        # A linear layer on the concatenation is the sum of linear layers on its parts, so each feature can
+        # keep its natural shape. In float32: products and sums, which autocast leaves alone.
+        dtype = torch.promote_types(z.dtype, torch.float32)
+        logits = self.logit.bias.to(dtype).unsqueeze(-1)  # 2 1
+        for name, weight in zip(self.context, self.logit.weight.chunk(len(self.context), dim=1), strict=True):
+            feature = self._features(name, z, grid_size).to(dtype)  # B P 2|1 N|1 R
+            logits = logits + (feature * weight.to(dtype).unsqueeze(1)).sum(dim=-1)  # B P 2 N|1
+        return logits.expand(z.shape[:-1])
+
+    def _features(self, name: str, z: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        network = self.get_submodule(f"{name}_context")
+        if name == "local":
+            grid = z[..., self.num_prefix_tokens :, :].flatten(0, 2)  # BP2 HW R
+            grid = grid.unflatten(1, grid_size).permute(0, 3, 1, 2)  # BP2 R H W
+            out = network(grid).flatten(2).transpose(1, 2).unflatten(0, z.shape[:3])
+            return F.pad(F.gelu(out), (0, 0, self.num_prefix_tokens, 0))
+        if name == "global":
+            z = z.mean(dim=3, keepdim=True)  # B P 2 1 R
+        elif name == "temporal":
+            z = z[:, :, 1:] - z[:, :, :1]  # B P 1 N R
+        return F.gelu(network(z))
+
+
+@register_notrace_module
+class InterFrameInterpolation(nn.Module):
+    """The compression function: T frames of tokens -> ceil(T / 2) frames (paper section 3, fig. 2).
+
+    An odd last frame passes through unchanged. Frames may stand for unequal numbers of input frames
+    (``counts``): the untrained layer then averages the input frames, not the remaining ones.
+
+    Weightings, for the paper's ablation; ``l`` are the predicted logits and ``s`` the share of a frame
+    in the pair's input frames (1/2 where counts are equal):
+
+    - ``softmax``: softmax over the pair of ``l + log(count)``,
+    - ``sigmoid``: sigmoid of ``l + log(s / (1 - s))``, each frame for itself,
+    - ``linear``: ``s + l``,
+    - ``uniform``: ``s``; no prediction network.
+
+    Args:
+        dim: channels ``C`` of a token.
+        num_prefix_tokens: tokens before the grid (class, registers).
+        reduction: ``C / R``, the width of the prediction network; see `WeightPrediction`.
+        context: names of the context networks to use.
+        weighting: how logits become weights.
+
+    Raises:
+        ValueError: for an unknown context or weighting, or a reduction that leaves no channel.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_prefix_tokens: int = 1,
+        reduction: int = 16,
+        context: Sequence[str] = CONTEXTS,
+        weighting: Weighting = "softmax",
+        device=None,
+        dtype=None,
+    ) -> None:
+        super().__init__()
+        if weighting not in get_args(Weighting):
+            raise ValueError(f"weighting={weighting!r} is unknown; choose one of {get_args(Weighting)}.")
+        if isinstance(context, str) or not context or not set(context) <= set(CONTEXTS):
+            raise ValueError(
+                f"context={context!r} is not a non-empty subset of {CONTEXTS}; pass a tuple of these names."
+            )
+        if not isinstance(reduction, int) or not 1 <= reduction <= dim:
+            raise ValueError(
+                f"reduction={reduction!r} leaves no channel of {dim}; pass an integer between 1 and {dim}."
+            )
+        self.weighting = weighting
+        self.predict = (
+            None
+            if weighting == "uniform"
+            else WeightPrediction(dim, num_prefix_tokens, reduction, context, device=device, dtype=dtype)
+        )
+
+    def weights(self, frame_pairs: Tensor, grid_size: tuple[int, int], counts: Sequence[int] | None = None) -> Tensor:
+        """The weights of both frames of each pair, (B, P, 2, N, C) -> (B, P, 2, N).
+
+        Args:
+            frame_pairs: tokens, (B, P, 2, N, C).
+            grid_size: height and width of the token grid.
+            counts: input frames that each of the 2 P frames stands for; None if all are equal.
+        """
+        logits = None if self.predict is None else self.predict(frame_pairs, grid_size)
+        dtype = torch.promote_types(frame_pairs.dtype, torch.float32) if logits is None else logits.dtype
+        pairs = [(1, 1)] if counts is None else list(zip(counts[::2], counts[1::2], strict=True))
+        count = torch.tensor(pairs, dtype=dtype, device=frame_pairs.device).unsqueeze(-1)  # P|1 2 1
+        share = count / count.sum(1, keepdim=True)
+        if logits is None:
+            return share.expand(frame_pairs.shape[:-1])
+        if self.weighting == "softmax":
+            return (logits if counts is None else logits + count.log()).softmax(dim=2)
+        if self.weighting == "sigmoid":
+            return (logits if counts is None else logits + share.logit()).sigmoid()
+        return share + logits
+
+    def forward(
+        self,
+        x: Tensor,
+        grid_size: tuple[int, int],
+        counts: Sequence[int] | None = None,
+        return_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Halve the frames.
+
+        Args:
+            x: tokens, (B, T, N, C).
+            grid_size: height and width of the token grid, ``N = num_prefix_tokens + H * W``.
+            counts: input frames that each frame stands for, length T; None if all are equal.
+            return_weights: return the weight of each token of ``x`` too.
+
+        Returns:
+            Tokens (B, ceil(T/2), N, C), in the type of ``x``; with ``return_weights`` also the weights
+            (B, T, N), 1 for an odd last frame.
+        """
+        num_pairs = x.shape[1] // 2
+        odd = x[:, 2 * num_pairs :]  # B 0|1 N C
+        if num_pairs == 0:
+            y, weights = x, torch.ones_like(x[..., 0])
+        else:
+            frame_pairs = x[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2))  # B P 2 N C
+            weights = self.weights(frame_pairs, grid_size, counts and counts[: 2 * num_pairs])
+            y, weights = interpolate(frame_pairs, weights), weights.flatten(1, 2)
+            if odd.shape[1]:
+                y = torch.cat((y, odd), dim=1)
+                weights = torch.cat((weights, weights.new_ones(odd.shape[:-1])), dim=1)
+        return (y, weights) if return_weights else y

@@ -1,0 +1,261 @@
+"""The model zoo: architectures, data sets and published weights as tables, and timm entry points."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.layers import LayerNorm
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
+
+from .checkpoints import checkpoint_filter_fn
+from .vision_transformer import InTIVisionTransformer, from_image_model
+
+PACKAGE = Path(str(resources.files("inti_models")))
+PAPER = {
+    "paper_name": "Dynamic and Compressive Adaptation of Transformers From Images to Videos",
+    "paper_ids": "arXiv:2408.06840",
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """An image ViT of timm's, by its registry name without tag, and the arguments that make it."""
+
+    image_model: str
+    model_args: dict[str, Any]
+
+
+_CLIP = {"pre_norm": True, "norm_layer": partial(LayerNorm, eps=1e-5)}
+ARCHITECTURES = {
+    "b16": Architecture(
+        "vit_base_patch16_clip_224", dict(patch_size=16, embed_dim=768, depth=12, num_heads=12, **_CLIP)
+    ),
+    "l14": Architecture(
+        "vit_large_patch14_clip_224", dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16, **_CLIP)
+    ),
+    "l14_336": Architecture(
+        "vit_large_patch14_clip_336", dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16, **_CLIP)
+    ),
+}
+
+# Tags of timm's image checkpoints that each architecture starts from. True: trained with QuickGELU
+# (open_clip's `quick_gelu` flag); False: with GELU. The first is the default.
+IMAGE_TAGS = {
+    "b16": {
+        "openai": True,
+        "laion400m_e32": False,
+        "laion2b": False,
+        "datacompxl": False,
+        "dfn2b": True,
+        "metaclip_400m": True,
+        "metaclip_2pt5b": True,
+    },
+    "l14": {
+        "openai": True,
+        "laion400m_e32": False,
+        "laion2b": False,
+        "datacompxl": False,
+        "dfn2b": True,
+        "dfn2b_s39b": False,
+        "metaclip_400m": True,
+        "metaclip_2pt5b": True,
+    },
+    "l14_336": {"openai": True},
+}
+
+# Suffix of the model name -> file of class names, in the order of class indices.
+DATASETS = {"k400": "kinetics400.txt", "ssv2": "somethingv2.txt", "ucf101": "ucf101.txt", "hmdb51": "hmdb51.txt"}
+
+
+def label_names(dataset: str) -> tuple[str, ...]:
+    """Class names of a data set in `DATASETS`, in the order of class indices."""
+    return tuple((PACKAGE / "labels" / DATASETS[dataset]).read_text(encoding="utf-8").splitlines())
+
+
+def _cfg(**kwargs: Any) -> dict[str, Any]:
+    return {
+        "fixed_input_size": True,
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+        "first_conv": "patch_embed.proj",
+        "classifier": "head",
+        "license": "apache-2.0",
+        **PAPER,
+        **kwargs,
+    }
+
+
+def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
+    """Config of a model that starts from an image checkpoint of timm's: its source, mean, std and licence."""
+    image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{tag}")
+    names = label_names(dataset)
+    return _cfg(
+        hf_hub_id=image.hf_hub_id,
+        input_size=image.input_size,
+        mean=image.mean,
+        std=image.std,
+        license=image.license or "mit",  # OpenAI's and open_clip's releases without a licence of their own
+        num_classes=len(names),
+        label_names=names,
+        origin_url=image.origin_url,
+        description=f"CLIP image weights ({tag}); interpolations and head start untrained.",
+    )
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        f"inti_vit_{architecture}_{dataset}.{tag}": _image_cfg(architecture, tag, dataset)
+        for dataset in DATASETS
+        for architecture, tags in IMAGE_TAGS.items()
+        for tag in tags
+    }
+    | {
+        "inti_vit_t8_64_motiondigits.motiondigits": _cfg(
+            file=str(PACKAGE / "weights" / "inti_vit_t8_64_motiondigits.safetensors"),
+            input_size=(3, 64, 64),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            num_classes=120,
+            description="Trained on MotionDigits: image pre-training on still digits, then video.",
+        )
+    }
+)
+
+
+def _create(
+    name: str,
+    pretrained: bool = False,
+    build: Callable[..., InTIVisionTransformer] = InTIVisionTransformer,
+    **kwargs: Any,
+) -> InTIVisionTransformer:
+    """An entry point's one call: config, model, weights, and features_only."""
+    return build_model_with_cfg(
+        build,
+        name,
+        pretrained,
+        pretrained_filter_fn=checkpoint_filter_fn,
+        feature_cfg={"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"},
+        **kwargs,
+    )
+
+
+def _create_clip(architecture: str, dataset: str, pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """A model of `ARCHITECTURES`, with the activation that the weights of its tag were trained with."""
+    name = f"inti_vit_{architecture}_{dataset}"
+    tag = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag
+    quick_gelu = IMAGE_TAGS[architecture].get(tag or "", False)
+    model_args = {**ARCHITECTURES[architecture].model_args, "act_layer": "quick_gelu" if quick_gelu else "gelu"}
+    return _create(name, pretrained, **{**model_args, **kwargs})
+
+
+@register_model
+def inti_vit_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
+    return _create_clip("b16", "k400", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
+    return _create_clip("l14", "k400", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_l14_336_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-L/14 CLIP for Kinetics-400, 8 frames of 336x336."""
+    return _create_clip("l14_336", "k400", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-B/16 CLIP for Something-Something V2, 8 frames of 224x224."""
+    return _create_clip("b16", "ssv2", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-L/14 CLIP for Something-Something V2, 8 frames of 224x224."""
+    return _create_clip("l14", "ssv2", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_l14_336_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-L/14 CLIP for Something-Something V2, 8 frames of 336x336."""
+    return _create_clip("l14_336", "ssv2", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_b16_ucf101(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-B/16 CLIP for UCF101, 8 frames of 224x224."""
+    return _create_clip("b16", "ucf101", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_l14_ucf101(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-L/14 CLIP for UCF101, 8 frames of 224x224."""
+    return _create_clip("l14", "ucf101", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_l14_336_ucf101(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-L/14 CLIP for UCF101, 8 frames of 336x336."""
+    return _create_clip("l14_336", "ucf101", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_b16_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-B/16 CLIP for HMDB51, 8 frames of 224x224."""
+    return _create_clip("b16", "hmdb51", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_l14_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-L/14 CLIP for HMDB51, 8 frames of 224x224."""
+    return _create_clip("l14", "hmdb51", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_l14_336_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """InTI ViT-L/14 CLIP for HMDB51, 8 frames of 336x336."""
+    return _create_clip("l14_336", "hmdb51", pretrained, **kwargs)
+
+
+@register_model
+def inti_vit_t8_64_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """A tiny InTI ViT for MotionDigits: 64x64 pixels, patch 8, width 128, 6 blocks, 8 frames to one."""
+    model_args = dict(
+        img_size=64, patch_size=8, embed_dim=128, depth=6, num_heads=4, compress_at=(1, 2, 4), reduction=4
+    )
+    return _create("inti_vit_t8_64_motiondigits", pretrained, **{**model_args, **kwargs})
+
+
+@register_model
+def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -> InTIVisionTransformer:
+    """An InTI model on any of timm's `VisionTransformer` models: what `from_image_model` makes, by name.
+
+    Args:
+        pretrained: load weights: those of the saved model this is created from, else the image model's.
+        base: name of the image model, with a tag or without, such as "vit_base_patch14_reg4_dinov2".
+        **kwargs: arguments of the image model and of `InTIVisionTransformer`.
+
+    Raises:
+        ValueError: if ``base`` is not the name of a timm model.
+        TypeError: if it is not a `VisionTransformer`.
+    """
+    if not isinstance(base, str) or not timm.is_model(base):
+        raise ValueError(f"base={base!r} is not a timm model; name one of timm.list_models('vit_*').")
+    if not kwargs.get("pretrained_cfg"):
+        kwargs["pretrained_cfg"] = dataclasses.replace(timm.get_pretrained_cfg(base), architecture="inti_vit").to_dict()
+    return _create("inti_vit", pretrained, build=partial(_build_on, base), **kwargs)
+
+
+def _build_on(base: str, **kwargs: Any) -> InTIVisionTransformer:
+    names = set(inspect.signature(InTIVisionTransformer._add_interpolations).parameters) - {"device", "dtype"}
+    inti_args = {name: kwargs.pop(name) for name in names & kwargs.keys()}
+    return from_image_model(timm.create_model(base, **kwargs), **inti_args)
