@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 from torch import nn
+
+from .zoo import create_model
 
 with warnings.catch_warnings():  # fvcore 0.1.5 decorates with torch.jit.script, which torch calls deprecated
     warnings.simplefilter("ignore", FutureWarning)
@@ -82,6 +83,6 @@ def zoo_cost(name: str, num_frames: int | None = None, **model_args: Any) -> Cos
         num_frames: frames of the clip; None for the model's own number.
         **model_args: arguments of the model, such as ``compress_at=()`` for its naive twin.
     """
-    model = timm.create_model(name, **model_args)
+    model = create_model(name, **model_args)
     frames = num_frames or model.num_frames
     return count_flops(model, (1, frames, model.in_chans, *model.patch_embed.img_size))

@@ -229,7 +229,7 @@ class InterFrameInterpolation(nn.Module):
         num_pairs = x.shape[1] // 2
         odd = x[:, 2 * num_pairs :]  # B 0|1 N C
         if num_pairs == 0:
-            y, weights = x, torch.ones_like(x[..., 0])
+            y, weights = x, torch.ones_like(x[..., 0], dtype=torch.promote_types(x.dtype, torch.float32))
         else:
             frame_pairs = x[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2))  # B P 2 N C
             weights = self.weights(frame_pairs, grid_size, counts and counts[: 2 * num_pairs])

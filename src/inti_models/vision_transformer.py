@@ -4,8 +4,8 @@ Shapes: ``B`` clips, ``T`` frames (``T'`` of them remaining), ``N`` tokens a fra
 """
 
 import copy
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from timm.layers import register_notrace_function
@@ -154,6 +154,11 @@ class InTIVisionTransformer(VisionTransformer):
             (it would drop other positions in each frame).
     """
 
+    compress_at: tuple[int, ...]
+    interpolations: nn.ModuleDict  # blocks run -> ModuleList of InterFrameInterpolation
+    pretrained_cfg: dict[str, Any]
+    _model_args: dict[str, Any]  # timm's: what config.json needs to build the model again
+
     def __init__(
         self,
         *,
@@ -226,7 +231,6 @@ class InTIVisionTransformer(VisionTransformer):
                 for at in sorted(set(self.compress_at))
             }
         )
-        # What timm needs to write into config.json to build this model again.
         self._model_args = {
             **getattr(self, "_model_args", {}),
             "compress_at": self.compress_at,
@@ -258,21 +262,23 @@ class InTIVisionTransformer(VisionTransformer):
         self,
         clip: Tensor,
         num_blocks: int | None = None,
+        take_indices: Sequence[int] = (),
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
         return_weights: bool = False,
-    ) -> tuple[list[Tensor], list[Tensor]]:
+    ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         """The one pass through embedding, blocks and interpolations.
 
         Args:
             clip: (B, T, C, H, W).
             num_blocks: stop after so many blocks; None for all.
+            take_indices: blocks whose output to collect.
             attn_mask, is_causal: passed to the blocks; the mask is one for all frames, (N, N).
             return_weights: collect the weights of the interpolations.
 
         Returns:
-            The tokens after each block (and, last, after the interpolations behind the last block), each
-            (B, T', N, C), and the weights of each interpolation, each (B, T', N).
+            The last tokens (B, T', N, C); the tokens after each block taken, in the order of the blocks,
+            before any compression that follows; the weights of each interpolation, (B, T', N) each.
         """
         attn_mask = check_mask(attn_mask)
         batch, num_frames, _, height, width = clip.shape
@@ -280,12 +286,12 @@ class InTIVisionTransformer(VisionTransformer):
 
         x = self.patch_embed(clip.flatten(0, 1))  # BT N C, or BT H W C for dynamic sizes
         x = self.norm_pre(self._pos_embed(x)).unflatten(0, (batch, num_frames))  # B T N C
-        tokens: list[Tensor] = []
+        taken: list[Tensor] = []
         weights: list[Tensor] = []
         compressions = 0
         blocks = list(self.blocks)[:num_blocks]
         for i in range(len(blocks) + 1):
-            for interpolation in self.interpolations[str(i)] if str(i) in self.interpolations else ():
+            for interpolation in self._interpolations_at(i):
                 counts = frame_counts(num_frames, compressions)
                 x = interpolation(x, grid_size, counts, return_weights)
                 if return_weights:
@@ -294,8 +300,13 @@ class InTIVisionTransformer(VisionTransformer):
                 compressions += 1
             if i < len(blocks):
                 x = self._forward_block(blocks[i], x, attn_mask, is_causal)
-            tokens.append(x)
-        return tokens, weights
+            if i in take_indices:
+                taken.append(x)
+        return x, taken, weights
+
+    def _interpolations_at(self, num_blocks: int) -> Iterable[nn.Module]:
+        """The interpolations behind so many blocks, in order."""
+        return cast(nn.ModuleList, self.interpolations[str(num_blocks)]) if num_blocks in self.compress_at else ()
 
     def _forward_block(self, block: nn.Module, x: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
         """An image block on each frame, (B, T, N, C) -> (B, T, N, C)."""
@@ -315,8 +326,8 @@ class InTIVisionTransformer(VisionTransformer):
             attn_mask: attention mask (N, N), the same for every frame.
             is_causal: causal attention within each frame.
         """
-        tokens, _ = self._forward_blocks(self._as_clip(x), attn_mask=attn_mask, is_causal=is_causal)
-        return drop_frame_dim(self.norm(tokens[-1]), is_image(x, 4))
+        tokens, _, _ = self._forward_blocks(self._as_clip(x), attn_mask=attn_mask, is_causal=is_causal)
+        return drop_frame_dim(self.norm(tokens), is_image(x, 4))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, num_frames: int | None = None) -> Tensor:
         """Pool the tokens of each frame as the image model does, average over frames, classify.
@@ -358,7 +369,7 @@ class InTIVisionTransformer(VisionTransformer):
         output_dict: bool = False,
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]] | dict[str, Any]:
+    ) -> list[Any] | tuple[Tensor, list[Any]] | dict[str, Any]:
         """Features after chosen blocks, before any compression that follows them.
 
         Args:
@@ -377,9 +388,10 @@ class InTIVisionTransformer(VisionTransformer):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; choose 'NCHW' or 'NLC'.")
         take_indices, last = feature_take_indices(len(self.blocks), indices)
         clip, image = self._as_clip(x), is_image(x, 4)
-        tokens, _ = self._forward_blocks(clip, last + 1 if stop_early else None, attn_mask, is_causal)
+        num_blocks = last + 1 if stop_early else None
+        tokens, taken, _ = self._forward_blocks(clip, num_blocks, take_indices, attn_mask, is_causal)
 
-        taken = [drop_frame_dim(self.norm(tokens[i]) if norm else tokens[i], image) for i in take_indices]
+        taken = [drop_frame_dim(self.norm(y) if norm else y, image) for y in taken]
         prefix = [y[..., : self.num_prefix_tokens, :] for y in taken]
         spatial = [y[..., self.num_prefix_tokens :, :] for y in taken]
         if output_fmt == "NCHW":
@@ -392,12 +404,12 @@ class InTIVisionTransformer(VisionTransformer):
             if with_prefix:
                 result["image_intermediates_prefix"] = prefix
             if not intermediates_only:
-                result["image_features"] = drop_frame_dim(self.norm(tokens[-1]), image)
+                result["image_features"] = drop_frame_dim(self.norm(tokens), image)
             return result
-        intermediates = list(zip(spatial, prefix, strict=True)) if with_prefix else spatial
+        intermediates: list[Any] = list(zip(spatial, prefix, strict=True)) if with_prefix else spatial
         if intermediates_only:
             return intermediates
-        return drop_frame_dim(self.norm(tokens[-1]), image), intermediates
+        return drop_frame_dim(self.norm(tokens), image), intermediates
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -411,7 +423,7 @@ class InTIVisionTransformer(VisionTransformer):
 
     def interpolation_weights(self, x: Tensor) -> list[Tensor]:
         """The weights that each interpolation gives to the tokens before it, (B, T', N) each, in order."""
-        return self._forward_blocks(self._as_clip(x), return_weights=True)[1]
+        return self._forward_blocks(self._as_clip(x), return_weights=True)[2]
 
     def frame_weights(self, x: Tensor) -> Tensor:
         """How much of each position of each input frame is in the frame that it became part of.
@@ -483,5 +495,4 @@ def from_image_model(
         weight_source = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "tag", "state_dict")
         model.pretrained_cfg = {k: v for k, v in cfg.items() if k not in weight_source}
         model.pretrained_cfg["architecture"] = "inti_vit"
-        model.default_cfg = model.pretrained_cfg
     return model

@@ -7,11 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 from timm.layers import LayerNorm
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    register_model,
+    resolve_pretrained_cfg,
+)
+from timm.models.vision_transformer import VisionTransformer
 
 from .checkpoints import checkpoint_filter_fn
 from .vision_transformer import InTIVisionTransformer, from_image_model
@@ -70,7 +77,13 @@ IMAGE_TAGS = {
 }
 
 # Suffix of the model name -> file of class names, in the order of class indices.
-DATASETS = {"k400": "kinetics400.txt", "ssv2": "somethingv2.txt", "ucf101": "ucf101.txt", "hmdb51": "hmdb51.txt"}
+DATASETS = {
+    "k400": "kinetics400.txt",
+    "ssv2": "somethingv2.txt",
+    "ucf101": "ucf101.txt",
+    "hmdb51": "hmdb51.txt",
+    "motiondigits": "motiondigits.txt",
+}
 
 
 def label_names(dataset: str) -> tuple[str, ...]:
@@ -93,7 +106,8 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
 
 def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
     """Config of a model that starts from an image checkpoint of timm's: its source, mean, std and licence."""
-    image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{tag}")
+    image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{tag}", allow_unregistered=False)
+    assert image is not None
     names = label_names(dataset)
     return _cfg(
         hf_hub_id=image.hf_hub_id,
@@ -108,24 +122,37 @@ def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
     )
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        f"inti_vit_{architecture}_{dataset}.{tag}": _image_cfg(architecture, tag, dataset)
-        for dataset in DATASETS
-        for architecture, tags in IMAGE_TAGS.items()
-        for tag in tags
-    }
-    | {
-        "inti_vit_t8_64_motiondigits.motiondigits": _cfg(
-            file=str(PACKAGE / "weights" / "inti_vit_t8_64_motiondigits.safetensors"),
-            input_size=(3, 64, 64),
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-            num_classes=120,
-            description="Trained on MotionDigits: image pre-training on still digits, then video.",
-        )
-    }
-)
+_CFGS: dict[str, Any] = {
+    f"inti_vit_{architecture}_{dataset}.{tag}": _image_cfg(architecture, tag, dataset)
+    for dataset in ("k400", "ssv2", "ucf101", "hmdb51")
+    for architecture, tags in IMAGE_TAGS.items()
+    for tag in tags
+} | {
+    "inti_vit_t8_64_motiondigits.motiondigits": _cfg(
+        file=str(PACKAGE / "weights" / "inti_vit_t8_64_motiondigits.safetensors"),
+        input_size=(3, 64, 64),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        num_classes=len(label_names("motiondigits")),
+        label_names=label_names("motiondigits"),
+        description="Trained on MotionDigits: image pre-training on still digits, then video.",
+    )
+}
+default_cfgs = generate_default_cfgs(_CFGS)
+
+
+def create_model(name: str, **kwargs: Any) -> InTIVisionTransformer:
+    """`timm.create_model` for the models of this zoo.
+
+    Raises:
+        ValueError: if there is no InTI model, or no weights for it, of this name.
+    """
+    architecture = name.split(".")[0]
+    if architecture not in timm.list_models("inti*"):
+        raise ValueError(f"{name!r} is not a model of this zoo; 'inti-models list' shows the names.")
+    if "." in name and name not in timm.list_models("inti*", include_tags=True):
+        raise ValueError(f"{architecture} has no weights {name!r}; 'inti-models list --tags' shows the names.")
+    return cast(InTIVisionTransformer, timm.create_model(name, **kwargs))
 
 
 def _create(
@@ -229,9 +256,15 @@ def inti_vit_l14_336_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisi
 @register_model
 def inti_vit_t8_64_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """A tiny InTI ViT for MotionDigits: 64x64 pixels, patch 8, width 128, 6 blocks, 8 frames to one."""
-    model_args = dict(
-        img_size=64, patch_size=8, embed_dim=128, depth=6, num_heads=4, compress_at=(1, 2, 4), reduction=4
-    )
+    model_args = {
+        "img_size": 64,
+        "patch_size": 8,
+        "embed_dim": 128,
+        "depth": 6,
+        "num_heads": 4,
+        "compress_at": (1, 2, 4),
+        "reduction": 4,
+    }
     return _create("inti_vit_t8_64_motiondigits", pretrained, **{**model_args, **kwargs})
 
 
@@ -251,11 +284,13 @@ def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -
     if not isinstance(base, str) or not timm.is_model(base):
         raise ValueError(f"base={base!r} is not a timm model; name one of timm.list_models('vit_*').")
     if not kwargs.get("pretrained_cfg"):
-        kwargs["pretrained_cfg"] = dataclasses.replace(timm.get_pretrained_cfg(base), architecture="inti_vit").to_dict()
+        kwargs["pretrained_cfg"] = dataclasses.replace(
+            timm.get_pretrained_cfg(base) or PretrainedCfg(), architecture="inti_vit"
+        ).to_dict()
     return _create("inti_vit", pretrained, build=partial(_build_on, base), **kwargs)
 
 
 def _build_on(base: str, **kwargs: Any) -> InTIVisionTransformer:
     names = set(inspect.signature(InTIVisionTransformer._add_interpolations).parameters) - {"device", "dtype"}
     inti_args = {name: kwargs.pop(name) for name in names & kwargs.keys()}
-    return from_image_model(timm.create_model(base, **kwargs), **inti_args)
+    return from_image_model(cast(VisionTransformer, timm.create_model(base, **kwargs)), **inti_args)

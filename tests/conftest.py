@@ -1,0 +1,64 @@
+"""Fixtures shared by all tests."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from inti_models import InTIVisionTransformer
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def randomize_model_(model: nn.Module) -> nn.Module:
+    """Draw every parameter anew, those that start at zero or one included, and return the model for evaluation.
+
+    Matrices and kernels keep the scale of their input; vectors and embeddings have a deviation of 0.5.
+    """
+    with torch.no_grad():
+        for parameter in model.parameters():
+            embedding = parameter.ndim in (1, 3)
+            parameter.normal_(std=0.5 if embedding else 2 * parameter[0].numel() ** -0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def randomize_() -> Callable[[nn.Module], nn.Module]:
+    return randomize_model_
+
+
+TINY = {
+    "img_size": (32, 48),
+    "patch_size": 8,
+    "embed_dim": 32,
+    "depth": 4,
+    "num_heads": 2,
+    "num_classes": 5,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_args() -> dict:
+    """Arguments of a small image ViT with a grid that is not square."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Callable[..., InTIVisionTransformer]:
+    """Build a small model with random weights; it compresses after 1 and 3 of its 4 blocks unless told otherwise."""
+
+    def build(**kwargs) -> InTIVisionTransformer:
+        args = {**TINY, "compress_at": (1, 3), "reduction": 4, **kwargs}
+        return randomize_model_(InTIVisionTransformer(**args))
+
+    return build
+
+
+@pytest.fixture
+def clip() -> torch.Tensor:
+    """Two clips of five frames, for ``tiny``: an odd number at two of three levels."""
+    return torch.randn(2, 5, 3, 32, 48, generator=torch.Generator().manual_seed(1))

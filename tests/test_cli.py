@@ -1,0 +1,118 @@
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from inti_models.cli import main
+from inti_models.data import write_video
+from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
+
+NAME = "inti_vit_t8_64_motiondigits"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Three videos and their labels."""
+    folder = tmp_path_factory.mktemp("clips")
+    data = MotionDigits("validation", length=8)
+    for i in range(3):
+        write_video(folder / f"{i}.mp4", data[i][0], fps=8)
+    return [str(folder / f"{i}.mp4") for i in range(3)], [CLASS_NAMES[data[i][1]] for i in range(3)]
+
+
+def test_list_names_the_zoo(capsys):
+    assert main(["list"]) == 0
+    names = capsys.readouterr().out.split()
+    assert {"inti_vit", NAME, "inti_vit_l14_336_ssv2"} <= set(names)
+    assert main(["list", "*l14_336*", "--tags"]) == 0
+    assert "inti_vit_l14_336_k400.openai" in capsys.readouterr().out.split()
+
+
+def test_list_says_that_nothing_matches(capsys):
+    assert main(["list", "resnet*"]) == 1
+    assert "'resnet*'" in capsys.readouterr().err
+
+
+def test_info_shows_schedule_and_gflops_beside_the_naive_model(capsys):
+    assert main(["info", NAME]) == 0
+    out = capsys.readouterr().out
+    assert "compress_at=(1, 2, 4): 8 frames become 1" in out
+    assert "GFLOPs      0.2675" in out
+    assert "0.6779" in out
+    assert "60.5% less" in out
+
+
+def test_predict_prints_the_right_label_first(clips, capsys):
+    paths, names = clips
+    assert main(["predict", *paths, "--model", NAME, "--topk", "2", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::3] == paths
+    assert [line.split("%  ")[1] for line in lines[1::3]] == names
+
+
+def test_predict_prints_json_lines(clips, capsys):
+    paths, names = clips
+    assert main(["predict", *paths, "--model", NAME, "--json", "--views", "2x1"]) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [result["file"] for result in results] == paths
+    assert [result["labels"][0]["name"] for result in results] == names
+    assert all(len(result["labels"]) == 5 for result in results)
+
+
+def test_a_bad_file_is_reported_and_does_not_stop_the_rest(clips, tmp_path, capsys):
+    paths, names = clips
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    missing = str(tmp_path / "missing.mp4")
+    assert main(["predict", paths[0], str(text), missing, paths[2], "--model", NAME]) == 1
+    captured = capsys.readouterr()
+    assert names[0] in captured.out
+    assert names[2] in captured.out
+    assert str(text) in captured.err
+    assert missing in captured.err
+    assert "2 of 4 files" in captured.err
+
+
+def test_a_bad_file_is_an_error_object_in_json(clips, tmp_path, capsys):
+    missing = str(tmp_path / "missing.mp4")
+    assert main(["predict", missing, clips[0][0], "--model", NAME, "--json"]) == 1
+    bad, good = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert bad["file"] == missing
+    assert missing in bad["error"]
+    assert good["labels"][0]["name"] == clips[1][0]
+
+
+def test_a_checkpoint_replaces_the_published_weights(clips, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = timm.create_model(NAME)
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.arange(120.0)
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    checkpoint = ["--checkpoint", str(tmp_path / "mine.safetensors")]
+    assert main(["predict", clips[0][0], "--model", NAME, *checkpoint, "--topk", "1"]) == 0
+    assert CLASS_NAMES[119] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["info", "resnet50"], "'resnet50' is not a model of this zoo"),
+        (["predict", "x.mp4", "--model", "inti_vit_b16_k400.nothing"], "has no weights"),
+        (["predict", "x.mp4", "--model", NAME, "--checkpoint", "nowhere.safetensors"], "no checkpoint nowhere"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, sentence, capsys):
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [["--topk", "0"], ["--views", "4x2"], ["--views", "x1"], ["--topk", "many"]])
+def test_wrong_usage_exits_with_2(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "x.mp4", "--model", NAME, *option])
+    assert stopped.value.code == 2
+    assert repr(option[1]) in capsys.readouterr().err

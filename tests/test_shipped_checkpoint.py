@@ -1,0 +1,66 @@
+"""What is promised of the weights that ship with the package."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, REVERSED_MOTION, MotionDigits, split_logits
+from inti_models.zoo import PACKAGE
+
+NAME = "inti_vit_t8_64_motiondigits"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return timm.create_model(NAME, pretrained=True).eval()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return MotionDigits("validation", length=960).render(range(960))
+
+
+def normalize(clips):
+    return clips.float() / 127.5 - 1
+
+
+@torch.inference_mode()
+def motions(model, clips):
+    return torch.cat([split_logits(model(normalize(part)))[0] for part in clips.split(120)])
+
+
+def test_motion_accuracy_is_at_least_95_percent_on_held_out_scans(model, batch):
+    assert (motions(model, batch.clips) == batch.motions).float().mean() >= 0.95
+
+
+def test_published_accuracy_is_what_the_checkpoint_reaches(model, batch):
+    results = json.loads((Path(__file__).parent.parent / "hub" / NAME / "results.json").read_text())
+    published = results["accuracy"]["motion"] / 100
+    measured = (motions(model, batch.clips) == batch.motions).float().mean()
+    assert measured == pytest.approx(published, abs=0.02)  # 960 clips of the published 6,000
+
+
+def test_a_clip_and_its_reverse_are_told_apart(model, batch):
+    order_dependent = ~torch.isin(batch.motions, torch.tensor([MOTIONS.index(m) for m in ORDER_FREE_MOTIONS]))
+    reversed_motions = torch.tensor(REVERSED_MOTION)[batch.motions]
+    guess = motions(model, batch.clips[order_dependent].flip(1))
+    assert (guess == reversed_motions[order_dependent]).float().mean() >= 0.95
+
+
+@torch.inference_mode()
+def test_a_symmetric_prediction_network_could_not(model, batch):
+    symmetric = copy.deepcopy(model)
+    for interpolation in symmetric.interpolations.values():
+        weight = interpolation[0].predict.logit.weight
+        weight[1] = weight[0]  # the same for the earlier and for the later frame
+    clips = normalize(batch.clips[:24])
+    torch.testing.assert_close(symmetric(clips), symmetric(clips.flip(1)), atol=1e-4, rtol=1e-4)
+    assert (model(clips) - model(clips.flip(1))).abs().max() > 1
+
+
+def test_it_is_small_enough_to_ship():
+    assert (PACKAGE / "weights" / f"{NAME}.safetensors").stat().st_size < 12e6
