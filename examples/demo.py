@@ -1,6 +1,6 @@
 """A real video goes in, a label comes out: render a clip, write an MP4, read it back, classify it.
 
-    python examples/demo.py [--model NAME] [--index I]
+    python examples/demo.py [--index I]
 
 Offline: the clip is made by MotionDigits, the weights are in the package. Exits with 1 if the label is wrong.
 """

@@ -95,34 +95,35 @@ def test_visual_tower_equals_open_clip(full_size_clip):
     model, clip, features, _, name = full_size_clip
     config = open_clip.get_model_config(name)
     short_text = {**config["text_cfg"], "layers": 1}  # the text tower is not compared
-    visual = open_clip.create_model(name, text_cfg=short_text).visual.eval()
+    with torch.device("meta"):
+        visual = open_clip.create_model(name, text_cfg=short_text, device="meta").visual
+    visual.to_empty(device="cpu").eval()
     for parameter in visual.parameters():
-        std = 0.3 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5
-        parameter.copy_(torch.randn(parameter.shape) * std)
-    state_dict = {f"visual.{key}": value for key, value in visual.state_dict().items()}
-    mapped = checkpoint_filter_fn(state_dict, model)
-    own_head = {key: value for key, value in model.state_dict().items() if key.startswith("head.")}
-    assert all(mapped[key] is own_head[key] or torch.equal(mapped[key], own_head[key]) for key in own_head)
+        parameter.normal_(std=0.3 if parameter.ndim == 1 else parameter.shape[-1] ** -0.5)
+    own = model.state_dict()
+    mapped = checkpoint_filter_fn({f"visual.{key}": value for key, value in visual.state_dict().items()}, model)
+    assert torch.equal(mapped["head.weight"], own["head.weight"])  # not the projection to text space
 
-    before = {key: value.clone() for key, value in model.state_dict().items()}
-    model.load_state_dict(mapped)
-    frame = clip[:, 0]
-    pooled = model.forward_head(model.forward_features(frame), pre_logits=True)
-    model.load_state_dict(before)
-    assert_close(pooled @ visual.proj, visual(frame), rtol=0, atol=1e-5)
-    assert (visual(frame).std() > 0.1).item()
+    image = clip[:, 0]
+    model.load_state_dict(mapped, assign=True)
+    pooled = model.forward_head(model.forward_features(image), pre_logits=True)
+    model.load_state_dict(own, assign=True)
+    expected = visual(image)
+    assert_close(pooled @ visual.proj, expected, rtol=0, atol=1e-5)
+    assert expected.std() > 0.1
 
 
 @torch.inference_mode()
 def test_compression_changes_the_output_of_the_b16(randomize_):
-    model = timm.create_model("inti_vit_b16_k400", device="meta").to_empty(device="cpu")
+    model = randomize_(timm.create_model("inti_vit_b16_k400", device="meta").to_empty(device="cpu"))
+    naive = timm.create_model("inti_vit_b16_k400", compress_at=(), device="meta").eval()
+    naive.load_state_dict(
+        {key: value for key, value in model.state_dict().items() if key in naive.state_dict()}, assign=True
+    )
     clip = torch.randn(1, 4, 3, 224, 224)
-    logits = randomize_(model)(clip)
-    means = [torch.zeros_like(p) for p in model.parameters()]
-    assert len(means) > 0
-    model.interpolations["10"][0].predict.init_weights()
-    assert (model(clip) - logits).abs().max() > 1e-3
+    logits = model(clip)
     assert logits.shape == (1, 400)
+    assert (naive(clip) - logits).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize(
@@ -342,7 +343,8 @@ def test_intermediates_of_a_clip_are_its_tokens_after_each_block(tiny, clip, ind
             continue
         if not options["intermediates_only"]:
             final, actual = actual
-            assert_close(final, model.norm(last))
+            stopped = options["stop_early"] and take[-1] < 3
+            assert_close(final, model.norm(after_block[take[-1]] if stopped else last))
         if options["return_prefix_tokens"]:
             expected = list(zip(expected, expected_prefix, strict=True))
         assert_close(actual, expected)
@@ -478,7 +480,7 @@ def test_layer_decay_covers_every_parameter_once(tiny):
 
 
 def test_gradients_reach_every_parameter(tiny, clip):
-    model = tiny(compress_at=(0, 2, 2, 4), reg_tokens=1).train()
+    model = tiny(compress_at=(0, 2, 4), reg_tokens=1, global_pool="avg").train()
     model(clip).square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
@@ -566,24 +568,24 @@ def test_initialisers_of_timm_keep_the_neutral_start(tiny):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("frames", [1, 4, 5])
-def test_compiles_as_one_graph(tiny, clip, frames):
-    model = tiny()
+@pytest.mark.parametrize(("frames", "backend"), [(1, "aot_eager"), (4, "aot_eager"), (5, "inductor")])
+def test_compiles_as_one_graph(tiny, clip, frames, backend):
+    model = tiny(depth=2, compress_at=(1, 1))
     expected = model(clip[:, :frames])
     torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    assert_close(compiled(clip[:, :frames]), expected)
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    assert_close(compiled(clip[:, :frames]), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_compiled_training_step_has_the_same_gradients(tiny, clip):
-    model = tiny(depth=2, compress_at=(1,)).train()
+    model = tiny().train()
     torch.compiler.reset()
     gradients = []
-    for forward in (model, torch.compile(model, fullgraph=True)):
+    for forward in (model, torch.compile(model, fullgraph=True, backend="aot_eager")):
         model.zero_grad()
         forward(clip).square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
-    assert_close(*gradients, rtol=1e-3, atol=1e-3)
+    assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
 def test_exports_with_a_dynamic_batch(tiny, clip):
@@ -594,9 +596,8 @@ def test_exports_with_a_dynamic_batch(tiny, clip):
     assert_close(program.module()(other), model(other))
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"dynamic_img_size": True}], ids=str)
-def test_fx_extracts_features_of_clips_and_images(tiny, clip, kwargs):
-    model = tiny(**kwargs)
+def test_fx_extracts_features_of_clips_and_images(tiny, clip):
+    model = tiny()
     extractor = timm.models.create_feature_extractor(model, ["blocks.1", "interpolations.3.0", "head"])
     for x in (clip, clip[:, 0]):
         features = extractor(x)

@@ -60,12 +60,14 @@ def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) 
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
     try:
-        state_dict = load_file(path)
+        tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(
             f"{path} is not a whole safetensors file ({error}); convert it or download it again."
         ) from None
-    state_dict = checkpoint_filter_fn(state_dict, model)
+    # The filter keeps the model's head where the file has none that fits; here that is an error.
+    state_dict = {key: value for key, value in checkpoint_filter_fn(tensors, model).items() if not key.startswith(HEAD)}
+    state_dict |= {key: value for key, value in tensors.items() if key.startswith(HEAD)}
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
     reshaped = sorted(k for k in own.keys() & state_dict.keys() if own[k].shape != state_dict[k].shape)

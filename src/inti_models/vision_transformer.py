@@ -230,7 +230,7 @@ class InTIVisionTransformer(VisionTransformer):
                 )
                 for at in sorted(set(self.compress_at))
             }
-        )
+        ).train(self.training)
         self._model_args = {
             **getattr(self, "_model_args", {}),
             "compress_at": self.compress_at,

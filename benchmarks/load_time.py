@@ -1,0 +1,86 @@
+"""Time and memory of loading a model from a local file, beside the least that it could take.
+
+    python benchmarks/load_time.py [--repeats 5] [--output FILE]
+
+The least: `safetensors.torch.load_file`, and building the model with timm. Every repeat is a process of its own,
+in turns; peak memory is the growth of the process's high-water mark over what it was after the imports.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import timm
+import torch
+from tqdm import tqdm
+
+import inti_models
+
+MEASURE = """
+import resource, sys, time
+import safetensors.torch, timm, torch
+import inti_models
+
+name, folder, what = sys.argv[1:]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+start = time.perf_counter()
+if what == "least":
+    tensors = safetensors.torch.load_file(folder + "/model.safetensors")
+    model = timm.create_model(name)
+else:
+    model = inti_models.load("local-dir:" + folder)
+seconds = time.perf_counter() - start
+print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def measure(name: str, folder: Path, what: str) -> tuple[float, float]:
+    """Seconds and MiB of one load in a fresh process."""
+    command = [sys.executable, "-W", "ignore", "-c", MEASURE, name, str(folder), what]
+    seconds, kib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(seconds), float(kib) / 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="inti_vit_b16_k400")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--output", type=Path, help="write the JSON here too")
+    args = parser.parse_args()
+
+    seconds: dict[str, list[float]] = {"least": [], "load": []}
+    mebibytes: dict[str, list[float]] = {"least": [], "load": []}
+    with tempfile.TemporaryDirectory() as folder:
+        inti_models.save_pretrained(inti_models.zoo.create_model(args.model), folder)
+        size = (Path(folder) / "model.safetensors").stat().st_size / 2**20
+        for _ in tqdm(range(args.repeats)):
+            for what in seconds:
+                time, memory = measure(args.model, Path(folder), what)
+                seconds[what].append(time)
+                mebibytes[what].append(memory)
+    median = {what: statistics.median(values) for what, values in seconds.items()}
+    peak = {what: max(values) for what, values in mebibytes.items()}
+    result = {
+        "model": args.model,
+        "file_mib": round(size, 1),
+        "seconds": {what: round(value, 3) for what, value in median.items()},
+        "time_ratio": round(median["load"] / median["least"], 3),
+        "peak_mib": {what: round(value, 1) for what, value in peak.items()},
+        "peak_to_file": round(peak["load"] / size, 3),
+        "repeats": args.repeats,
+        "machine": f"CPU ({platform.machine()}), {torch.get_num_threads()} threads",
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if args.output:
+        args.output.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
