@@ -12,9 +12,11 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -25,12 +27,12 @@ from inti_models.zoo import create_model
 class Naive(nn.Module):
     """timm's image ViT on every frame, logits of the averaged pooled features."""
 
-    def __init__(self, image_model: nn.Module) -> None:
+    def __init__(self, image_model: VisionTransformer) -> None:
         super().__init__()
         self.image_model = image_model
 
     def forward(self, clip: Tensor) -> Tensor:
-        vit = self.image_model
+        vit = cast(VisionTransformer, self.image_model)
         pooled = vit.forward_head(vit.forward_features(clip.flatten(0, 1)), pre_logits=True)
         return vit.head(pooled.unflatten(0, clip.shape[:2]).mean(dim=1))
 
@@ -46,7 +48,7 @@ def main() -> None:
     args = parser.parse_args()
 
     inti = create_model(args.model).eval()
-    naive = Naive(timm.create_model(args.image_model, num_classes=inti.num_classes)).eval()
+    naive = Naive(cast(VisionTransformer, timm.create_model(args.image_model, num_classes=inti.num_classes))).eval()
     clip = torch.randn(args.batch_size, args.frames, *inti.pretrained_cfg["input_size"])
     models = {"inti": inti, "naive": naive}
     gflops = {name: count_flops(model, clip.shape).gflops for name, model in models.items()}

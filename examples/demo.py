@@ -12,14 +12,13 @@ import tempfile
 import time
 from pathlib import Path
 
-import timm
 import torch
 
-import inti_models  # noqa: F401  (registers the models)
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.flops import count_flops
 from inti_models.predict import VideoClassifier
+from inti_models.zoo import create_model
 
 NAME = "inti_vit_t8_64_motiondigits"
 REPEATS = 30
@@ -42,7 +41,7 @@ def main() -> int:
     parser.add_argument("--index", type=int, default=0, help="clip of MotionDigits' held-out scans")
     args = parser.parse_args()
 
-    model = timm.create_model(NAME, pretrained=True)
+    model = create_model(NAME, pretrained=True)
     clip, label = MotionDigits("validation", size=64, num_frames=model.num_frames)[args.index]
     classify = VideoClassifier(model)
     with tempfile.TemporaryDirectory() as folder:
@@ -56,7 +55,7 @@ def main() -> int:
     for rank, guess in enumerate(labels):
         print(f"{'prediction' if rank == 0 else '':10s}  {guess.probability:6.1%}  {guess.name}")
 
-    naive = timm.create_model(NAME, compress_at=()).eval()
+    naive = create_model(NAME, compress_at=()).eval()
     for what, network, ms in zip(
         (f"InTI {model.compress_at}", "naive ()"),
         (model, naive),

@@ -14,12 +14,9 @@ Files of PyTorch (.pt, .pth, .pyth, .bin) are read with ``weights_only=True``: c
 
 import argparse
 import json
-import os
 import pickle
 import re
-import shutil
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,12 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 import inti_models
-from inti_models.checkpoints import HEAD, INTERPOLATIONS
+from inti_models.checkpoints import HEAD, INTERPOLATIONS, is_finite, read_checkpoint
 from inti_models.zoo import create_model
 
 Tensors = dict[str, Tensor]
@@ -109,6 +104,8 @@ def timm_options(config: dict[str, Any]) -> dict[str, Any]:
 
 def transformers_options(config: dict[str, Any]) -> dict[str, Any]:
     """Model options that transformers' `config.json` states; what it leaves out has the default of its class."""
+    if not config["model_type"].startswith("clip"):
+        raise ValueError(f"{config['model_type']} is not CLIP.")
     vision = config.get("vision_config", config)
     activation = vision.get("hidden_act", "quick_gelu")
     return {
@@ -167,7 +164,14 @@ LAYOUTS = (
         "open_clip_config.json",
         open_clip_options,
     ),
-    Layout("timm", ("",), timm_names, {r"head\..+": "another task's classifier"}, "config.json", timm_options),
+    Layout(
+        "timm",
+        ("",),
+        timm_names,
+        {r"head\..+": "projection, or another task's classifier"},
+        "config.json",
+        timm_options,
+    ),
     Layout(
         "transformers",
         ("vision_model.", ""),  # releases from 5 on save a CLIPVisionModel without prefix
@@ -212,7 +216,7 @@ def read(path: Path) -> Source:
     if not path.is_file():
         what = "is a folder; name the weights file in it" if path.is_dir() else "does not exist; check the path"
         raise FileNotFoundError(f"{path} {what}.")
-    loaded = _load_safetensors(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    loaded: Any = read_checkpoint(path) if path.suffix == ".safetensors" else _load_pickle(path)
     dropped: dict[str, str] = {}
     for wrapper in ("state_dict", "model"):  # a training run's checkpoint
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
@@ -233,13 +237,6 @@ def read(path: Path) -> Source:
     raise ValueError(f"{path} is of no layout known here ({titles}): no vision transformer's patch embedding is in it.")
 
 
-def _load_safetensors(path: Path) -> Any:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file ({error}); download it again.") from None
-
-
 def _load_pickle(path: Path) -> Any:
     if path.suffix not in PICKLES:
         raise ValueError(f"{path} is neither .safetensors nor one of {', '.join(PICKLES)}; rename or convert it.")
@@ -255,15 +252,16 @@ def _load_pickle(path: Path) -> Any:
             f"{path} is damaged, or holds more than tensors, which could run code when read; save the model's "
             "state_dict() alone, best as safetensors."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError):
+    except Exception:  # a damaged file may fail anywhere in torch's reader
         raise ValueError(f"{path} is not a whole checkpoint of PyTorch's; download it again.") from None
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def stated_options(source: Source) -> dict[str, Any]:
@@ -324,7 +322,7 @@ def map_tensors(source: Source, own: Mapping[str, Tensor]) -> tuple[Tensors, dic
                     f"{source.path} has {name} in shape {tuple(tensor.shape)} where the model has {shape}; name the "
                     "model of that size, or give its size with --set."
                 )
-            if not tensor.is_floating_point() or not tensor.isfinite().all():
+            if not tensor.is_floating_point() or not is_finite(tensor):
                 raise ValueError(f"{source.path} has {name} with values that are not finite numbers; it is damaged.")
         joined = torch.cat([source.tensors[name] for name in parts]) if len(parts) > 1 else source.tensors[parts[0]]
         mapped[key] = joined.reshape(target.shape).to(target.dtype)
@@ -358,7 +356,11 @@ def convert(
     source = read(path)
     stated = stated_options(source)
     eps = stated.pop("norm_eps", None)
-    model = create_model(model_name, **{**stated, **(options or {})})
+    arguments = {**stated, **(options or {})}
+    try:
+        model = create_model(model_name, **arguments)
+    except (TypeError, AssertionError, KeyError, RuntimeError) as error:  # timm's, of arguments it does not check
+        raise ValueError(f"{model_name} cannot be built with {arguments} ({error}); change --set.") from error
     if eps is not None and eps != model.norm.eps:
         raise ValueError(f"{path} was made with layer norms of eps {eps}, {model_name} has {model.norm.eps}.")
     own = model.state_dict()
@@ -374,24 +376,6 @@ def convert(
         ),
     )
     return model.eval(), source, dropped
-
-
-def save(model: inti_models.InTIVisionTransformer, output: Path) -> None:
-    """Write the model's folder whole or not at all.
-
-    Raises:
-        FileExistsError: there is something at ``output`` already.
-    """
-    if output.exists():
-        raise FileExistsError(f"{output} exists; choose another folder, or remove it first.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        inti_models.save_pretrained(model, partial)
-        partial.chmod(0o755)  # mkdtemp's is private
-        os.rename(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def option(text: str) -> tuple[str, Any]:
@@ -416,15 +400,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.manual_seed(0)  # of the head
     try:
+        if args.output.exists():
+            raise FileExistsError(f"{args.output} exists; choose another folder, or remove it first.")
         model, source, dropped = convert(args.source, args.model, dict(args.options), args.license)
-        save(model, args.output)
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        inti_models.save_pretrained(model, args.output, description=model.pretrained_cfg["description"])
+    except (OSError, ValueError) as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1
     for why in dict.fromkeys(dropped.values()):
         names = [name for name in dropped if dropped[name] == why]
         print(f"dropped  {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {why}")
-    block = model.blocks[0]
+    block: Any = model.blocks[0]
     print(f"layout   {source.layout.title}; {type(block.mlp.act).__name__}, {block.attn.num_heads} heads")
     print(f"new      {model.num_classes} classes, compress_at={model.compress_at}")
     print(f"wrote    {args.output}")

@@ -46,7 +46,7 @@ def tokens_after_blocks(model, clip):
     x = per_frame(lambda frame: model.norm_pre(model._pos_embed(model.patch_embed(frame))), clip)
     after_block, done = [], 0
     for i in range(len(model.blocks) + 1):
-        for interpolation in model.interpolations[str(i)] if str(i) in model.interpolations else ():
+        for interpolation in model.interpolations[str(i)] if i in model.compress_at else ():
             x = interpolation(x, grid_size, frame_counts(clip.shape[1], done))
             done += 1
         if i < len(model.blocks):
@@ -376,7 +376,7 @@ def test_features_only_gives_features_after_chosen_blocks(feature_cls):
         {state_dict + key: value for key, value in model.state_dict().items()}, strict=False
     )
     assert not missing
-    assert not [key for key in unexpected if not key.split(".")[1] in ("norm", "head", "fc_norm", "interpolations")]
+    assert not [key for key in unexpected if key.split(".")[1] not in ("norm", "head", "fc_norm", "interpolations")]
     clip = torch.randn(2, 4, 3, 32, 48)
     expected = model.forward_intermediates(clip, [0, 3], intermediates_only=True)
     if feature_cls != "getter":  # raw outputs of the blocks: (B T', N, C)

@@ -1,8 +1,19 @@
 """InTI video transformers: image ViTs that halve the frames between their blocks (arXiv 2408.06840)."""
 
 from . import zoo
+from .hub import load, push_to_hub, save_pretrained
 from .interpolation import InterFrameInterpolation
 from .vision_transformer import InTIVisionTransformer, from_image_model
+from .zero_shot import zero_shot_head
 
 __version__ = "0.1.0"
-__all__ = ["InTIVisionTransformer", "InterFrameInterpolation", "from_image_model", "zoo"]
+__all__ = [
+    "InTIVisionTransformer",
+    "InterFrameInterpolation",
+    "from_image_model",
+    "load",
+    "push_to_hub",
+    "save_pretrained",
+    "zero_shot_head",
+    "zoo",
+]

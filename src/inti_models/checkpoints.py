@@ -1,80 +1,248 @@
-"""Checkpoints: from the keys of a file to the keys of the model. All quirks live here."""
+"""Checkpoints: safetensors files on this machine, and from their keys to the keys of a model. All quirks live here."""
 
+import hashlib
 import logging
 import os
+import re
+import tempfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from timm.models.vision_transformer import checkpoint_filter_fn as image_checkpoint_filter_fn
-from torch import Tensor
+from torch import Tensor, nn, uint8
 
+from . import zero_shot
 from .vision_transformer import InTIVisionTransformer
 
 _logger = logging.getLogger(__name__)
-INTERPOLATIONS, HEAD = "interpolations.", "head."
+INTERPOLATIONS, HEAD, PATCHES = "interpolations.", "head.", "patch_embed.proj.weight"
+DIGEST = "tensors_sha256"  # in the metadata of our safetensors files
+
+# What open_clip's and OpenAI's files hold beside the visual tower; timm's projection head is `HEAD`.
+_BESIDE_VISUAL = re.compile(
+    r"(text|transformer|token_embedding|ln_final|visual\.head)\..+"
+    r"|positional_embedding|text_projection|logit_scale|logit_bias|input_resolution|context_length|vocab_size"
+)
+# timm takes a tensor of such a name for a nested checkpoint.
+_CONTAINERS = {"state_dict", "state_dict_ema", "model", "model_ema"}
+# How timm's mapping fails on tensors of an architecture that it does not expect.
+_MAPPING_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
 
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransformer) -> dict[str, Tensor]:
-    """Map an image ViT's or an InTI checkpoint to ``model``.
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hex, of tensors with their names, dtypes and shapes; their order does not matter."""
+    total = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy().data
+        total.update(
+            f"{name} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(memoryview(data)).hexdigest()}\n".encode()
+        )
+    return total.hexdigest()
 
-    The trunk is timm's to map (it knows OpenAI's and open_clip's layouts, and resamples position embeddings
-    and patches). Interpolations that the file does not have keep their neutral start: all of them for an image
-    checkpoint, those at new depths for an InTI checkpoint made with another schedule. An image checkpoint's
-    head is a projection or another task's classifier: the model keeps its own, unless the file's fits (it may be
-    an InTI checkpoint without a trained interpolation: ``compress_at=()`` or ``weighting="uniform"``).
 
-    Args:
-        state_dict: tensors by name, as the file has them.
-        model: the model to be loaded.
+def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the tensors of ``model`` and their `digest` to a safetensors file, whole or not at all.
 
-    Returns:
-        Tensors by the model's names.
+    Raises:
+        OSError: the file cannot be written.
     """
-    mapped = image_checkpoint_filter_fn(state_dict, model)
-    own = model.state_dict()
-    if not any(key.startswith(INTERPOLATIONS) for key in mapped):
-        fitting = {
-            key: value
-            for key, value in mapped.items()
-            if not key.startswith(HEAD) or (key in own and own[key].shape == value.shape)
-        }
-        return {key: value for key, value in own.items() if key.startswith((INTERPOLATIONS, HEAD))} | fitting
-    new = {key: own[key] for key in own.keys() - mapped.keys() if key.startswith(INTERPOLATIONS)}
-    unused = {key for key in mapped.keys() - own.keys() if key.startswith(INTERPOLATIONS)}
-    for keys, what in ((new, "start anew"), (unused, "are not used")):
-        if keys:
-            at = sorted({key.split(".predict")[0] for key in keys})
-            _logger.warning(f"The checkpoint has another schedule: {', '.join(at)} {what}.")
-    return {key: value for key, value in mapped.items() if key not in unused} | new
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        partial = Path(folder, path.name)
+        try:
+            save_file(tensors, partial, {"format": "pt", DIGEST: digest(tensors)})
+        except SafetensorError as error:  # its way of saying that the disk is full
+            raise OSError(f"{path} cannot be written ({error}); free some space or choose another disk.") from None
+        os.replace(partial, path)
 
 
-def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) -> None:
-    """Load a safetensors file into ``model``, every tensor of it.
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, verified by their `digest` where the file has one.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a safetensors file, or its tensors are not the model's.
+        ValueError: it is not a whole safetensors file, or its tensors are not those that were saved.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; convert it with hub/convert.py.")
     try:
-        tensors = load_file(path)
+        with safe_open(path, framework="pt") as file:
+            stated = (file.metadata() or {}).get(DIGEST)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); convert it or download it again."
+            f"{path} is not a whole safetensors file ({error}); copy, convert or download it again."
         ) from None
-    # The filter keeps the model's head where the file has none that fits; here that is an error.
-    state_dict = {key: value for key, value in checkpoint_filter_fn(tensors, model).items() if not key.startswith(HEAD)}
-    state_dict |= {key: value for key, value in tensors.items() if key.startswith(HEAD)}
+    if stated is not None and digest(tensors) != stated:
+        raise ValueError(f"{path} is damaged: its tensors are not those that were saved; copy or download it again.")
+    _refuse(str(path), "has, unlike any model,", _CONTAINERS & tensors.keys())
+    return tensors
+
+
+def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) -> None:
+    """Load a safetensors file into ``model``, every tensor of it (see `checkpoint_filter_fn`).
+
+    The classes have to be the model's, unless the file is an image checkpoint's.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a whole safetensors file, or its tensors are not the model's.
+    """
+    tensors = read_checkpoint(path)
+    fitted = _fit(tensors, model, str(path), new_head=False, other_head=True, in_chans={model.in_chans})
+    model.load_state_dict(fitted)
+
+
+def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransformer) -> dict[str, Tensor]:
+    """Map an image ViT's or an InTI checkpoint to ``model``, strictly: each tensor is used or known to be of no use.
+
+    The trunk is timm's to map: it knows OpenAI's, open_clip's and other layouts, and resamples position embeddings
+    and patches. (What timm's own converters leave out of DINOv2, BEiT-3, AIMv2 and RADIO files is theirs.)
+
+    A checkpoint with ``interpolations.*`` keys is an InTI model's, every other an image's:
+
+    - An InTI checkpoint fills the model. At another schedule whole interpolations may be new, which then keep their
+      neutral start, or unused: a warning names them.
+    - An image checkpoint leaves the interpolations at their neutral start. Its head is taken where it fits, else it
+      is a projection or another task's classifier, and the model keeps its own: a warning says so. An InTI checkpoint
+      without parameters between the blocks (``compress_at=()`` or ``weighting="uniform"``) has an image's keys, and
+      is loaded as one. Beside a config of its own (``hf-hub:``, ``local-dir:``), which states its classes, a head has
+      to fit.
+
+    If `zero_shot` wants a head from the file's text tower, that head it is. With another number of classes than the
+    config's (timm's criterion, who then drops the head) the model keeps its own head. The patch embedding may have
+    the config's number of input channels: timm adapts it after this filter.
+
+    Args:
+        state_dict: tensors by name, as the file has them.
+        model: the model to be loaded, with its ``pretrained_cfg``.
+
+    Returns:
+        Tensors by the model's names, all of them.
+
+    Raises:
+        ValueError: a tensor is missing, is of no known use, or has another shape, is not of floating point, or not
+            finite in the model's precision.
+    """
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    return _fit(
+        state_dict,
+        model,
+        str(cfg.get("file") or cfg.get("hf_hub_id") or "The checkpoint"),
+        new_head=model.num_classes != cfg.get("num_classes", model.num_classes),
+        other_head=cfg.get("source") not in ("hf-hub", "local-dir"),
+        in_chans={model.in_chans, (cfg.get("input_size") or (model.in_chans,))[0]},
+    )
+
+
+def _fit(
+    state_dict: dict[str, Tensor],
+    model: InTIVisionTransformer,
+    source: str,
+    new_head: bool,
+    other_head: bool,
+    in_chans: set[int],
+) -> dict[str, Tensor]:
+    """`checkpoint_filter_fn` for a file named ``source``.
+
+    ``new_head``: other classes were asked for; ``other_head``: an image checkpoint's head may be another task's;
+    ``in_chans``: input channels that the patch embedding may have.
+    """
+    if any(key.startswith("visual.") for key in state_dict):  # timm leaves out all the rest, unseen
+        unknown = [k for k in state_dict if not k.startswith("visual.") and not _BESIDE_VISUAL.fullmatch(k)]
+        _refuse(source, "has, beside a visual tower,", unknown)
+    try:
+        mapped = image_checkpoint_filter_fn(dict(state_dict), model)
+    except _MAPPING_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{source} is of another architecture ({reason}); name the model that it was made for."
+        ) from error
     own = model.state_dict()
-    missing, extra = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
-    reshaped = sorted(k for k in own.keys() & state_dict.keys() if own[k].shape != state_dict[k].shape)
-    for names, fault in ((missing, "lacks"), (extra, "has, unlike the model,"), (reshaped, "has in another shape")):
-        if names:
-            rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    ours = any(key.startswith(INTERPOLATIONS) for key in mapped)
+    mapped = _at_schedule(mapped, own, source) if ours else mapped | _starting_with(own, INTERPOLATIONS)
+    if zero_shot.wanted(state_dict, model):
+        head = zero_shot.build_head(state_dict, model)
+    elif new_head or model.num_classes == 0 or (other_head and not ours and not _head_fits(mapped, own, source)):
+        head = _starting_with(own, HEAD)
+    else:
+        head = _starting_with(mapped, HEAD)
+    mapped = {key: value for key, value in mapped.items() if not key.startswith(HEAD)} | head
+    _check(mapped, own, source, in_chans)
+    return mapped
+
+
+def _starting_with(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _head_fits(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> bool:
+    """Whether an image checkpoint's head is the model's, at least in part: what it then lacks is missing."""
+    head = _starting_with(own, HEAD)
+    fits = any(key in mapped and mapped[key].shape == value.shape for key, value in head.items())
+    if not fits:
+        _logger.warning(f"{source} is an image model's without these classes: the head starts untrained.")
+    return fits
+
+
+def _at_schedule(mapped: dict[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """An InTI checkpoint without the interpolations that the model has not, and with those that the file has not."""
+
+    def interpolation(key: str) -> str:
+        return ".".join(key.split(".")[:3])  # interpolations.<blocks run>.<repeat>
+
+    in_file = {interpolation(key) for key in _starting_with(mapped, INTERPOLATIONS)}
+    in_model = {interpolation(key) for key in _starting_with(own, INTERPOLATIONS)}
+    new, unused = in_model - in_file, in_file - in_model
+    if new or unused:
+        changes = [f"{', '.join(sorted(names))} {what}" for names, what in ((new, "new"), (unused, "unused")) if names]
+        _logger.warning(f"{source} was made with another schedule: {'; '.join(changes)}.")
+    used = {key: value for key, value in mapped.items() if interpolation(key) not in unused}
+    return used | {key: value for key, value in own.items() if interpolation(key) in new}
+
+
+def _check(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, in_chans: set[int]) -> None:
+    """Raise a ValueError unless the tensors are the model's: by name, shape, floating point, and finite."""
+    _refuse(source, "lacks", own.keys() - mapped.keys())
+    _refuse(source, "has, unlike the model,", mapped.keys() - own.keys())
+    for key, value in mapped.items():
+        target = own[key]
+        if value is target:
+            continue
+        shape = tuple(value.shape)
+        if key == PATCHES and value.ndim == 4 and shape[1] in in_chans:
+            shape = (shape[0], target.shape[1], *shape[2:])
+        if shape != tuple(target.shape):
+            there, here = ("x".join(map(str, t.shape)) or "one value" for t in (value, target))
             raise ValueError(
-                f"{path} {fault} {names[0]}{rest}; it was made for another model: name that one, with the same options."
+                f"{source} has {key} as {there} where the model has {here}; "
+                "name the model that it was made for, with the same options."
             )
-    model.load_state_dict(state_dict)
+        if not value.is_floating_point():
+            raise ValueError(f"{source} has {key} in {value.dtype}, not in floating point; save it as float32 again.")
+        if not is_finite(value.to(target.dtype)):
+            raise ValueError(f"{source} has values in {key} that are not finite; take a checkpoint from before that.")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite, in a twentieth of the time of ``isfinite().all()``."""
+    if tensor.is_meta or not tensor.numel():
+        return True
+    low, high = (bound.item() for bound in tensor.aminmax())  # nan if there is one
+    return float("-inf") < low and high < float("inf")
+
+
+def _refuse(source: str, fault: str, keys: Iterable[str]) -> None:
+    """A ValueError that names the first of ``keys``, if there is one."""
+    names = sorted(keys)
+    if names:
+        rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise ValueError(
+            f"{source} {fault} {names[0]}{rest}; name the model that it was made for, with the same options."
+        )

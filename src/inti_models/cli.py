@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from .checkpoints import load_checkpoint
+from .hub import load, published
 from .predict import VideoClassifier
 from .vision_transformer import InTIVisionTransformer
 from .zoo import create_model
@@ -38,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("list", help="list the models")
     command.add_argument("filter", nargs="?", default="inti*", help="pattern of names, such as '*l14*'")
     command.add_argument("--tags", action="store_true", help="list every set of weights")
+    command.add_argument(
+        "--pretrained", action="store_true", help="list every set of weights with source, licence, size and accuracy"
+    )
     command.set_defaults(run=_list)
 
     command = commands.add_parser("info", help="describe a model: parameters, frames, schedule, GFLOPs")
@@ -47,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("predict", help="label video files, images or folders of frames")
     command.add_argument("files", nargs="+", metavar="FILE")
-    command.add_argument("--model", required=True, help="name of a model, with a tag or without")
+    command.add_argument(
+        "--model", required=True, help="a model's name, with a tag or without, hf-hub:ORG/NAME[@REVISION], or a folder"
+    )
     command.add_argument("--checkpoint", type=Path, help="safetensors file to load instead of the published weights")
     command.add_argument("--topk", type=_positive, default=5, help="labels for each file")
     command.add_argument("--views", type=_views, default=(1, 1), metavar="TxS", help="clips x crops, such as 4x3")
@@ -71,10 +77,25 @@ def _views(text: str) -> tuple[int, int]:
 
 
 def _list(args: argparse.Namespace) -> int:
+    if args.pretrained:
+        return _list_pretrained(args.filter)
     names = [n for n in timm.list_models(args.filter, include_tags=args.tags) if n.startswith("inti")]
     if not names:
         raise ValueError(f"No model's name matches {args.filter!r}; 'inti-models list' shows all.")
     print("\n".join(names))
+    return 0
+
+
+def _list_pretrained(pattern: str) -> int:
+    rows = [("weights", "source", "licence", "size", "accuracy")] + [
+        (w.name, w.source, w.license, "not here" if w.size is None else f"{w.size / 1e6:.1f} MB", w.accuracy)
+        for w in published(pattern)
+    ]
+    if len(rows) == 1:
+        raise ValueError(f"No weights' name matches {pattern!r}; 'inti-models list --pretrained' shows all.")
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
 
 
@@ -102,7 +123,7 @@ def _info(args: argparse.Namespace) -> int:
 def _load(args: argparse.Namespace) -> InTIVisionTransformer:
     """The model that the options name, with its weights."""
     if args.checkpoint is None:
-        return create_model(args.model, pretrained=True)
+        return load(args.model)
     model = create_model(args.model)
     load_checkpoint(model, args.checkpoint)
     return model

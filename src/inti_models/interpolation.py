@@ -62,9 +62,9 @@ class WeightPrediction(nn.Module):
     - *temporal*: linear on the later frame minus the earlier one, signed.
 
     A linear layer on their concatenation gives the logits, with weights of its own for the earlier
-    and for the later frame. It starts at zero. (Were these weights shared and the difference
-    symmetric, swapping the two frames would swap their weights and leave ``y`` as it was: a clip and
-    its reverse would then have the same logits.)
+    and for the later frame. It starts at zero. (Were these weights shared, swapping the two frames
+    would swap their softmax weights and leave ``y`` as it was: a clip and its reverse would then have
+    the same logits.)
 
     Nothing outside the pair is seen, so the whole model is a binary tree over the frames.
 

@@ -271,7 +271,7 @@ class InTIVisionTransformer(VisionTransformer):
 
         Args:
             clip: (B, T, C, H, W).
-            num_blocks: stop after so many blocks; None for all.
+            num_blocks: stop right after so many blocks; None to run to the end.
             take_indices: blocks whose output to collect.
             attn_mask, is_causal: passed to the blocks; the mask is one for all frames, (N, N).
             return_weights: collect the weights of the interpolations.
@@ -289,8 +289,7 @@ class InTIVisionTransformer(VisionTransformer):
         taken: list[Tensor] = []
         weights: list[Tensor] = []
         compressions = 0
-        blocks = list(self.blocks)[:num_blocks]
-        for i in range(len(blocks) + 1):
+        for i in range(len(self.blocks) + 1 if num_blocks is None else num_blocks):
             for interpolation in self._interpolations_at(i):
                 counts = frame_counts(num_frames, compressions)
                 x = interpolation(x, grid_size, counts, return_weights)
@@ -298,8 +297,8 @@ class InTIVisionTransformer(VisionTransformer):
                     x, stage_weights = x
                     weights.append(stage_weights)
                 compressions += 1
-            if i < len(blocks):
-                x = self._forward_block(blocks[i], x, attn_mask, is_causal)
+            if i < len(self.blocks):
+                x = self._forward_block(self.blocks[i], x, attn_mask, is_causal)
             if i in take_indices:
                 taken.append(x)
         return x, taken, weights
@@ -388,7 +387,7 @@ class InTIVisionTransformer(VisionTransformer):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; choose 'NCHW' or 'NLC'.")
         take_indices, last = feature_take_indices(len(self.blocks), indices)
         clip, image = self._as_clip(x), is_image(x, 4)
-        num_blocks = last + 1 if stop_early else None
+        num_blocks = last + 1 if stop_early and last + 1 < len(self.blocks) else None
         tokens, taken, _ = self._forward_blocks(clip, num_blocks, take_indices, attn_mask, is_causal)
 
         taken = [drop_frame_dim(self.norm(y) if norm else y, image) for y in taken]

@@ -20,6 +20,7 @@ from timm.models import (
 )
 from timm.models.vision_transformer import VisionTransformer
 
+from . import zero_shot
 from .checkpoints import checkpoint_filter_fn
 from .vision_transformer import InTIVisionTransformer, from_image_model
 
@@ -52,7 +53,7 @@ ARCHITECTURES = {
 }
 
 # Tags of timm's image checkpoints that each architecture starts from. True: trained with QuickGELU
-# (open_clip's `quick_gelu` flag); False: with GELU. The first is the default.
+# (open_clip's `quick_gelu` flag); False: with GELU. The default is the first with a zero-shot head, `zero_shot.TAG`.
 IMAGE_TAGS = {
     "b16": {
         "openai": True,
@@ -104,13 +105,23 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }
 
 
+def _image_tag(tag: str) -> str:
+    """timm's tag of the image checkpoint behind one of ours: ``openai_zeroshot`` -> ``openai``."""
+    return tag.removesuffix("_zeroshot")
+
+
 def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
     """Config of a model that starts from an image checkpoint of timm's: its source, mean, std and licence."""
-    image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{tag}", allow_unregistered=False)
+    image_tag = _image_tag(tag)
+    image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{image_tag}", allow_unregistered=False)
     assert image is not None
     names = label_names(dataset)
+    head = "head starts untrained"
+    if tag == zero_shot.TAG:
+        head = "head made of the class names by CLIP's text tower"
     return _cfg(
         hf_hub_id=image.hf_hub_id,
+        hf_hub_filename=zero_shot.WEIGHTS_FILE if tag == zero_shot.TAG else None,  # the file with both towers
         input_size=image.input_size,
         mean=image.mean,
         std=image.std,
@@ -118,7 +129,7 @@ def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
         num_classes=len(names),
         label_names=names,
         origin_url=image.origin_url,
-        description=f"CLIP image weights ({tag}); interpolations and head start untrained.",
+        description=f"CLIP image weights ({image_tag}); interpolations start untrained, {head}.",
     )
 
 
@@ -126,7 +137,7 @@ _CFGS: dict[str, Any] = {
     f"inti_vit_{architecture}_{dataset}.{tag}": _image_cfg(architecture, tag, dataset)
     for dataset in ("k400", "ssv2", "ucf101", "hmdb51")
     for architecture, tags in IMAGE_TAGS.items()
-    for tag in tags
+    for tag in (zero_shot.TAG, *tags)
 } | {
     "inti_vit_t8_64_motiondigits.motiondigits": _cfg(
         file=str(PACKAGE / "weights" / "inti_vit_t8_64_motiondigits.safetensors"),
@@ -162,6 +173,8 @@ def _create(
     **kwargs: Any,
 ) -> InTIVisionTransformer:
     """An entry point's one call: config, model, weights, and features_only."""
+    if kwargs.get("features_only"):
+        kwargs["num_classes"] = 0  # timm drops the head: let no text tower run for it
     return build_model_with_cfg(
         build,
         name,
@@ -176,7 +189,7 @@ def _create_clip(architecture: str, dataset: str, pretrained: bool = False, **kw
     """A model of `ARCHITECTURES`, with the activation that the weights of its tag were trained with."""
     name = f"inti_vit_{architecture}_{dataset}"
     tag = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag
-    quick_gelu = IMAGE_TAGS[architecture].get(tag or "", False)
+    quick_gelu = IMAGE_TAGS[architecture].get(_image_tag(tag or ""), False)
     model_args = {**ARCHITECTURES[architecture].model_args, "act_layer": "quick_gelu" if quick_gelu else "gelu"}
     return _create(name, pretrained, **{**model_args, **kwargs})
 

@@ -1,0 +1,482 @@
+"""Models in folders and on the Hugging Face Hub: save, publish, and load with everything verified.
+
+`load` opens safetensors files only, and says in one sentence what is wrong with a file or a repository. What
+`timm.create_model` does by itself is less strict. For ``hf-hub:`` it downloads ``model.safetensors``, to which our
+configs pin it; for ``local-dir:`` it takes another file where that one is missing, pickles among them, with PyTorch's
+``weights_only=True``. It reads no digests and no hashes, and passes on the errors of safetensors and huggingface_hub as
+they are. Only then our `checkpoint_filter_fn` is reached, as strict there as here.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import (
+    EvalResult,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from timm.models import PretrainedCfg
+from timm.models._hub import load_model_config_from_path, save_config_for_hf
+from timm.models._input import get_model_input_config
+
+from .checkpoints import is_finite, read_checkpoint, save_checkpoint
+from .vision_transformer import InTIVisionTransformer
+from .zoo import PACKAGE, create_model
+
+CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+# Arguments by which timm would take weights from elsewhere than from the file that was verified.
+_RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+_SAFE_NAMES = {
+    None: WEIGHTS,
+    "pytorch_model.bin": WEIGHTS,
+    "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
+}
+
+
+def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
+    """A model with its weights, all of them verified; nothing but safetensors is ever opened.
+
+    Args:
+        name: a model of the zoo, with a tag or without ("inti_vit_b16_k400"); a repository of the Hub, with a
+            revision or without ("hf-hub:org/name@revision"); or a folder that `save_pretrained` wrote
+            ("local-dir:runs/mine", or just its path).
+        **model_args: arguments of the model that shall differ, such as ``num_classes``, ``compress_at``, ``img_size``.
+
+    Raises:
+        ValueError: the name is none of these, or a file is damaged or another model's.
+        OSError: a file or repository is missing, forbidden, or cannot be fetched or stored. The subclass tells which:
+            `FileNotFoundError`, `PermissionError`, `ConnectionError`.
+    """
+    text = os.fspath(name)
+    prefix, _, rest = text.partition(":")
+    if prefix in ("hf-hub", "hf_hub"):
+        return _load_repo(rest, model_args)
+    if prefix == "local-dir":
+        return _load_folder(Path(rest), model_args)
+    if isinstance(name, str) and name.split(".")[0] in timm.list_models("inti*"):
+        return _load_zoo(name, model_args)
+    if Path(text).is_dir():
+        return _load_folder(Path(text), model_args)
+    if Path(text).is_file():
+        raise ValueError(
+            f"{text} is a file; name the folder that it is in with its config.json, or convert it with hub/convert.py."
+        )
+    if isinstance(name, str) and os.sep not in text:
+        return create_model(text)  # which says that there is none
+    raise FileNotFoundError(f"There is no folder {text}; check the path, or write hf-hub:{text} for the Hub.")
+
+
+def _load_zoo(name: str, model_args: dict[str, Any]) -> InTIVisionTransformer:
+    if "." in name and name not in timm.list_models("inti*", include_tags=True):
+        return create_model(name)  # which says that there is none
+    cfg = timm.get_pretrained_cfg(str(model_args.get("base")) if name == "inti_vit" else name)
+    if cfg is None or not (cfg.file or cfg.hf_hub_id):
+        raise ValueError(f"{name} with {model_args} has no weights; 'inti-models list --pretrained' shows those with.")
+    overlay = {}
+    if cfg.file:
+        _verify(Path(cfg.file), model_args)
+    else:
+        overlay = _fetch(str(cfg.hf_hub_id), weights_name(cfg), model_args)
+    model = create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **model_args)
+    if overlay:
+        model.pretrained_cfg["hf_hub_id"] = cfg.hf_hub_id
+    return model
+
+
+def weights_name(cfg: PretrainedCfg) -> str:
+    """The safetensors file of a config's repository on the Hub."""
+    return _SAFE_NAMES.get(cfg.hf_hub_filename, str(cfg.hf_hub_filename))
+
+
+def _fetch(hub_id: str, filename: str, model_args: Collection[str]) -> dict[str, str]:
+    """Download and verify a file of "org/name@revision". Returns what makes timm load that file of that commit."""
+    repo_id, _, revision = hub_id.partition("@")
+    path = download(repo_id, filename, revision or None)
+    _verify(path, model_args)
+    return {"hf_hub_id": f"{repo_id}@{_commit(path, filename)}", "hf_hub_filename": filename}
+
+
+def _load_repo(hub_id: str, model_args: dict[str, Any]) -> InTIVisionTransformer:
+    repo_id, _, revision = hub_id.partition("@")
+    config = download(repo_id, CONFIG, revision or None)
+    cfg, architecture, saved_args = _read_config(config)
+    args = {**saved_args, **model_args}
+    cfg |= {"source": "hf-hub", **_fetch(f"{repo_id}@{_commit(config, CONFIG)}", WEIGHTS, args)}
+    model = create_model(architecture, pretrained=True, pretrained_cfg=cfg, pretrained_model_args=saved_args, **args)
+    model.pretrained_cfg["hf_hub_id"] = hub_id
+    return model
+
+
+def _load_folder(folder: Path, model_args: dict[str, Any]) -> InTIVisionTransformer:
+    for file, advice in (
+        (CONFIG, "name a folder that inti_models.save_pretrained wrote"),
+        (WEIGHTS, "no other file is opened: convert its checkpoint with hub/convert.py"),
+    ):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"There is no {file} in {folder}; {advice}.")
+    cfg, architecture, saved_args = _read_config(folder / CONFIG)
+    args = {**saved_args, **model_args}
+    _verify(folder / WEIGHTS, args)
+    cfg |= {"source": "local-dir", "file": str(folder)}
+    return create_model(architecture, pretrained=True, pretrained_cfg=cfg, pretrained_model_args=saved_args, **args)
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Pretrained config without a source, architecture, and model arguments of a config.json."""
+    try:
+        cfg, architecture, args = load_model_config_from_path(path.parent)
+        cfg = PretrainedCfg(**{**cfg, "custom_load": False}).to_dict(remove_source=True)
+        args = dict(args)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a model's config ({error}); copy, save or download it again.") from error
+    if architecture not in timm.list_models("inti*"):
+        raise ValueError(f"{path} is of {architecture!r}, which is no InTI model; name a folder or repository of one.")
+    return cfg, architecture, args
+
+
+def _verify(weights: Path, model_args: Collection[str]) -> None:
+    """Raise unless the file is whole and no argument would make timm load another."""
+    for name in sorted(_RESERVED & set(model_args)):
+        raise ValueError(
+            f"{weights} cannot be loaded with the argument {name}; leave it out, or use timm.create_model."
+        )
+    read_checkpoint(weights)
+
+
+def download(repo_id: str, filename: str, revision: str | None = None) -> Path:
+    """A file of a repository in the Hub's cache, with the hash that the Hub states. A damaged one is removed from it.
+
+    Raises:
+        ValueError: ``repo_id`` cannot be one.
+        OSError: see `load`.
+    """
+    with hub_errors(repo_id, filename, revision):
+        path = Path(hf_hub_download(repo_id, filename, revision=revision))
+    stated = _stated_hash(path, repo_id, filename)
+    if stated is not None and stated != _hash(path, stated):
+        _remove(path)
+        raise OSError(f"{filename} of {repo_id} was damaged on its way from the Hub and is removed; load it again.")
+    return path
+
+
+def _stated_hash(path: Path, repo_id: str, filename: str) -> str | None:
+    """SHA-256 of an LFS file or Git's SHA-1 of another, as the Hub states it; None if that cannot be known now."""
+    if path.is_symlink():
+        return Path(os.readlink(path)).name  # the cache names its files by their hashes
+    try:
+        return get_hf_file_metadata(hf_hub_url(repo_id, filename, revision=_commit(path, filename))).etag
+    except Exception:  # offline, with a cache that has no links
+        return None
+
+
+def _commit(path: Path, filename: str) -> str:
+    """The commit of a file in the Hub's cache: snapshots/<commit>/<filename>."""
+    return path.parts[-1 - len(Path(filename).parts)]
+
+
+def _hash(path: Path, like: str) -> str:
+    """The hash of a file, of the kind that ``like`` is."""
+    if len(like) == 64:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if len(like) == 40:
+        content = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    return like  # no hash that is known
+
+
+def _remove(path: Path) -> None:
+    """Remove a file of the cache, with what its links lead to."""
+    while path.is_symlink():
+        target = path.parent / os.readlink(path)
+        path.unlink()
+        path = target
+    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def hub_errors(repo_id: str, what: str, revision: str | None = None) -> Iterator[None]:
+    """Around calls of huggingface_hub, and them only: what they raise becomes one sentence about ``what``."""
+    try:
+        yield
+    except Exception as error:
+        raise _explained(error, repo_id, what, revision) from error
+
+
+def _explained(error: Exception, repo_id: str, what: str, revision: str | None) -> Exception:
+    cause: BaseException = error.__cause__ or error if isinstance(error, LocalEntryNotFoundError) else error
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    this = f"{what} of {repo_id}"
+    match cause:
+        case HFValidationError():
+            return ValueError(f"{repo_id!r} cannot be a repository; write hf-hub:org/name or hf-hub:org/name@revision.")
+        case GatedRepoError():
+            return PermissionError(f"{repo_id} is gated; ask for access on its page, then set HF_TOKEN to your token.")
+        case RepositoryNotFoundError():
+            return FileNotFoundError(
+                f"The Hub shows you no {repo_id}; check the name, and set HF_TOKEN if it is private."
+            )
+        case RevisionNotFoundError():
+            return FileNotFoundError(f"{repo_id} has no revision {revision}; check the name behind the @.")
+        case OfflineModeIsEnabled():
+            return FileNotFoundError(f"The cache has no {this} and HF_HUB_OFFLINE is set; unset it to download.")
+        case EntryNotFoundError() if not isinstance(cause, LocalEntryNotFoundError):
+            advice = "name another" if what == CONFIG else "no other file is opened: convert with hub/convert.py"
+            return FileNotFoundError(f"{repo_id} has no {what}; {advice}.")
+        case ValueError():
+            return ValueError(
+                f"The Hub does not accept {this} ({' '.join(str(cause).split())}); correct it and try again."
+            )
+        case LocalTokenNotFoundError():
+            return PermissionError(f"{this} needs a token of the Hub; log in, or set HF_TOKEN.")
+    if status in (401, 403):
+        return PermissionError(f"The Hub refuses {this} ({status}); set HF_TOKEN to a token that has the right to it.")
+    if status is not None:
+        return ConnectionError(f"The Hub answered {status} for {this}; try again later.")
+    if isinstance(cause, LocalEntryNotFoundError) or cause is not error:
+        return ConnectionError(f"The Hub cannot be reached for {this}; check the network and HF_ENDPOINT.")
+    if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, ConnectionError):
+        reason = os.strerror(cause.errno)
+        return OSError(f"The cache cannot take {this} ({reason}); free some space or set HF_HOME to another disk.")
+    return ConnectionError(f"The transfer of {this} was cut ({type(cause).__name__}); check the network and try again.")
+
+
+def save_pretrained(
+    model: InTIVisionTransformer,
+    directory: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    label_names: Sequence[str] | None = None,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    base_model: str | None = None,
+    results: Sequence[EvalResult] = (),
+    description: str | None = None,
+) -> None:
+    """Write a model to a folder: config.json, model.safetensors and a model card, from which `load` brings it back.
+
+    The files are made elsewhere and then moved to their place, each whole; other files in the folder stay.
+
+    Args:
+        model: made by an entry point of the zoo, or by `from_image_model` of a model of timm's registry.
+        directory: the folder; made if there is none.
+        name: the model's, for the card; the folder's if None.
+        label_names: class names in order; None for those that the model has.
+        license: identifier of the Hub, such as "mit"; None for the pretrained config's.
+        datasets: ids on the Hub of what it was trained on.
+        base_model: id on the Hub of what it was trained from.
+        results: what was measured; the card says "Not measured." if there are none.
+        description: a sentence or more about the model.
+
+    Raises:
+        TypeError: it is not an InTI model itself but a wrapper, say.
+        ValueError: it could not be created again by name and arguments, has values that are not finite, or not as
+            many classes as names.
+        OSError: the files cannot be written.
+    """
+    directory = Path(directory)
+    _check_can_be_saved(model, label_names)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file; name a folder.")
+    card = model_card(model, name or directory.absolute().name, license, datasets, base_model, results, description)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
+            folder = Path(temporary)
+            _write_config(model, folder, label_names, description)
+            save_checkpoint(model, folder / WEIGHTS)
+            (folder / CARD).write_text(str(card), encoding="utf-8")
+            directory.mkdir(exist_ok=True)
+            for file in (WEIGHTS, CARD, CONFIG):
+                os.replace(folder / file, directory / file)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{directory} cannot be written ({reason}); free some space or choose another folder.") from error
+
+
+def _check_can_be_saved(model: InTIVisionTransformer, label_names: Sequence[str] | None) -> None:
+    if not isinstance(model, InTIVisionTransformer):
+        raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIVisionTransformer itself.")
+    if getattr(model, "pretrained_cfg", {}).get("architecture") not in timm.list_models("inti*"):
+        raise ValueError(
+            "This model cannot be created again by a name, so it is not saved; make it with timm.create_model, or with "
+            "from_image_model from a model of timm.create_model."
+        )
+    if label_names is not None and len(label_names) != model.num_classes:
+        raise ValueError(
+            f"{len(label_names)} label_names do not fit {model.num_classes} classes; name each class once."
+        )
+    for key, tensor in model.state_dict().items():
+        if not is_finite(tensor):
+            raise ValueError(f"The model has values in {key} that are not finite; save one from before that.")
+
+
+def _write_config(
+    model: InTIVisionTransformer, folder: Path, label_names: Sequence[str] | None, description: str | None
+) -> None:
+    """Write config.json, and create the model from it without memory to see that it is the same."""
+    inti_args = {name: getattr(model, name) for name in ("compress_at", "num_frames", "sampling", "frame_stride")}
+    config: dict[str, Any] = {"pretrained_cfg": {"hf_hub_filename": WEIGHTS, "description": description}}
+    if label_names is not None:
+        config["label_names"] = list(label_names)
+    try:
+        save_config_for_hf(model, str(folder / CONFIG), config, inti_args)
+        cfg, architecture, args = _read_config(folder / CONFIG)
+        again = create_model(architecture, pretrained_cfg=cfg, **{**args, "device": "meta"})
+        same = _shapes(again) == _shapes(model)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"This model's config does not create it again ({error}), so it is not saved.") from error
+    if not same:
+        raise ValueError(
+            "This model was changed after it was created, so that its config would create another, and is not saved; "
+            "create it with these changes as arguments."
+        )
+
+
+def _shapes(model: InTIVisionTransformer) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in model.state_dict().items()}
+
+
+def push_to_hub(
+    model: InTIVisionTransformer,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    commit_message: str = "Add model",
+    **card: Any,
+) -> str:
+    """Publish a model on the Hub, as `save_pretrained` writes it. A card that is there is replaced.
+
+    Args:
+        model: see `save_pretrained`.
+        repo_id: "org/name"; made if there is none.
+        private: a new repository is to be private.
+        revision: branch to commit to, made if there is none; None for the main one.
+        token: of the Hub; None for the one that you are logged in with, or HF_TOKEN.
+        commit_message: first line of the commit.
+        **card: label names and what else `save_pretrained` takes.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        TypeError, ValueError: see `save_pretrained`; or the Hub does not accept the card.
+        OSError: the Hub cannot be reached or refuses. Nothing was changed there but that the repository may be new.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, **{"name": repo_id, **card})
+        api = HfApi(token=token, library_name="inti_models")
+        with hub_errors(repo_id, "the card"):
+            ModelCard.load(Path(folder, CARD)).validate()
+        with hub_errors(repo_id, "the upload"):
+            repo = api.create_repo(repo_id, private=private, exist_ok=True)
+            if revision is not None:
+                api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo.repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+    return commit.commit_url
+
+
+def model_card(
+    model: InTIVisionTransformer,
+    name: str,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    base_model: str | None = None,
+    results: Sequence[EvalResult] = (),
+    description: str | None = None,
+) -> ModelCard:
+    """The card of a model, with metadata in the Hub's format; for the arguments see `save_pretrained`."""
+    data = ModelCardData(
+        license=license or model.pretrained_cfg.get("license"),
+        library_name="timm",
+        pipeline_tag="video-classification",
+        tags=["video-classification", "timm", "inti_models"],
+        datasets=list(datasets) or None,
+        base_model=base_model,
+        model_name=name.rpartition("/")[2],
+        eval_results=list(results) or None,
+    )
+    address = f"hf-hub:{name}" if "/" in name else f"local-dir:{name}"
+    measured = [f"- {r.dataset_name}, {r.metric_name or r.metric_type}: {r.metric_value}" for r in results]
+    channels, height, width = get_model_input_config(model)["input_size"]
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n"
+        f"# {data.model_name}\n\n{description or ''}\n\n"
+        f"An InTI video transformer, `{model.pretrained_cfg['architecture']}`: {model.num_frames} frames of "
+        f"{channels}x{height}x{width} ({model.sampling} sampling), halved behind blocks {model.compress_at} of "
+        f"{len(model.blocks)}; {model.num_classes} classes.\n\n"
+        "## Measured\n\n" + ("\n".join(measured) or "Not measured.") + "\n\n"
+        f'## Use\n\n```python\nimport inti_models\n\nmodel = inti_models.load("{address}")\n```\n\n'
+        f"```sh\ninti-models predict clip.mp4 --model {address}\n```\n"
+    )
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights of the zoo.
+
+    Attributes:
+        name: model and tag.
+        source: repository on the Hub, or file of the package.
+        license: identifier.
+        size: bytes of the file; None for one that is not on this machine.
+        accuracy: what was measured, in words.
+    """
+
+    name: str
+    source: str
+    license: str
+    size: int | None
+    accuracy: str
+
+
+def published(pattern: str = "*") -> list[Published]:
+    """All weights of the zoo whose model and tag match a pattern, such as "*l14*"."""
+    file = PACKAGE / "weights" / "results.json"
+    measured = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    table = []
+    for name in timm.list_pretrained(pattern):
+        cfg = timm.get_pretrained_cfg(name)
+        if not name.startswith("inti") or cfg is None:
+            continue
+        cached = cfg.file or try_to_load_from_cache(str(cfg.hf_hub_id), weights_name(cfg))
+        size = os.path.getsize(cached) if isinstance(cached, str) and os.path.isfile(cached) else None
+        accuracy = measured.get(name, {}).get("accuracy", {})
+        table.append(
+            Published(
+                name,
+                source=str(cfg.hf_hub_id or Path(str(cfg.file)).name),
+                license=cfg.license or "unknown",
+                size=size,
+                accuracy=", ".join(f"{what} {value:g}%" for what, value in accuracy.items()) or "not measured",
+            )
+        )
+    return table
