@@ -53,7 +53,7 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         partial = Path(folder, path.name)
         try:
-            save_file(tensors, partial, {"format": "pt", DIGEST: digest(tensors)})
+            save_file(tensors, partial, {DIGEST: digest(tensors)})  # one entry: the order of more would be random
         except SafetensorError as error:  # its way of saying that the disk is full
             raise OSError(f"{path} cannot be written ({error}); free some space or choose another disk.") from None
         os.replace(partial, path)

@@ -16,6 +16,7 @@ from .checkpoints import load_checkpoint
 from .hub import load, published
 from .predict import VideoClassifier
 from .vision_transformer import InTIVisionTransformer
+from .zero_shot import zero_shot_head
 from .zoo import create_model
 
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         "--model", required=True, help="a model's name, with a tag or without, hf-hub:ORG/NAME[@REVISION], or a folder"
     )
     command.add_argument("--checkpoint", type=Path, help="safetensors file to load instead of the published weights")
+    command.add_argument("--classes", type=_classes, help="your own words, such as 'riding a bike,feeding goats'")
     command.add_argument("--topk", type=_positive, default=5, help="labels for each file")
     command.add_argument("--views", type=_views, default=(1, 1), metavar="TxS", help="clips x crops, such as 4x3")
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -74,6 +76,10 @@ def _views(text: str) -> tuple[int, int]:
     if not clips.isdecimal() or int(clips) < 1 or crops not in ("1", "3"):
         raise argparse.ArgumentTypeError(f"{text!r} is not CLIPSxCROPS with 1 or 3 crops, such as 4x3")
     return int(clips), int(crops)
+
+
+def _classes(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -122,6 +128,13 @@ def _info(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace) -> InTIVisionTransformer:
     """The model that the options name, with its weights."""
+    if args.classes:
+        if args.checkpoint is not None:
+            raise ValueError("--classes takes the text tower of the model's CLIP, so leave --checkpoint out.")
+        model = load(args.model, num_classes=len(args.classes))
+        model.head = zero_shot_head(model, args.classes)
+        model.pretrained_cfg = {**model.pretrained_cfg, "label_names": args.classes}
+        return model
     if args.checkpoint is None:
         return load(args.model)
     model = create_model(args.model)

@@ -1,10 +1,11 @@
 """Models in folders and on the Hugging Face Hub: save, publish, and load with everything verified.
 
 `load` opens safetensors files only, and says in one sentence what is wrong with a file or a repository. What
-`timm.create_model` does by itself is less strict. For ``hf-hub:`` it downloads ``model.safetensors``, to which our
-configs pin it; for ``local-dir:`` it takes another file where that one is missing, pickles among them, with PyTorch's
-``weights_only=True``. It reads no digests and no hashes, and passes on the errors of safetensors and huggingface_hub as
-they are. Only then our `checkpoint_filter_fn` is reached, as strict there as here.
+`timm.create_model` does by itself is less strict. For ``hf-hub:`` it takes ``model.safetensors`` alone, to which
+`save_pretrained` pins its configs. Where a config pins nothing, and for ``local-dir:``, it takes another file if that
+one is missing, pickles among them, with PyTorch's ``weights_only=True``. It reads no digests and no hashes, and passes
+on the errors of safetensors and huggingface_hub as they are. Only then our `checkpoint_filter_fn` is reached, as strict
+there as here.
 """
 
 import hashlib
@@ -230,7 +231,7 @@ def hub_errors(repo_id: str, what: str, revision: str | None = None) -> Iterator
 def _explained(error: Exception, repo_id: str, what: str, revision: str | None) -> Exception:
     cause: BaseException = error.__cause__ or error if isinstance(error, LocalEntryNotFoundError) else error
     status = getattr(getattr(cause, "response", None), "status_code", None)
-    this = f"{what} of {repo_id}"
+    this, at = f"{what} of {repo_id}", f"@{revision}" if revision else ""
     match cause:
         case HFValidationError():
             return ValueError(f"{repo_id!r} cannot be a repository; write hf-hub:org/name or hf-hub:org/name@revision.")
@@ -243,7 +244,9 @@ def _explained(error: Exception, repo_id: str, what: str, revision: str | None) 
         case RevisionNotFoundError():
             return FileNotFoundError(f"{repo_id} has no revision {revision}; check the name behind the @.")
         case OfflineModeIsEnabled():
-            return FileNotFoundError(f"The cache has no {this} and HF_HUB_OFFLINE is set; unset it to download.")
+            return FileNotFoundError(
+                f"HF_HUB_OFFLINE is set and the cache has no {this}{at}; unset it to reach the Hub."
+            )
         case EntryNotFoundError() if not isinstance(cause, LocalEntryNotFoundError):
             advice = "name another" if what == CONFIG else "no other file is opened: convert with hub/convert.py"
             return FileNotFoundError(f"{repo_id} has no {what}; {advice}.")
@@ -258,7 +261,7 @@ def _explained(error: Exception, repo_id: str, what: str, revision: str | None) 
     if status is not None:
         return ConnectionError(f"The Hub answered {status} for {this}; try again later.")
     if isinstance(cause, LocalEntryNotFoundError) or cause is not error:
-        return ConnectionError(f"The Hub cannot be reached for {this}; check the network and HF_ENDPOINT.")
+        return ConnectionError(f"The Hub cannot be reached for {this}{at}; check the network and HF_ENDPOINT.")
     if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, ConnectionError):
         reason = os.strerror(cause.errno)
         return OSError(f"The cache cannot take {this} ({reason}); free some space or set HF_HOME to another disk.")
@@ -392,9 +395,9 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, **{"name": repo_id, **card})
         api = HfApi(token=token, library_name="inti_models")
-        with hub_errors(repo_id, "the card"):
+        with hub_errors(repo_id, "card"):
             ModelCard.load(Path(folder, CARD)).validate()
-        with hub_errors(repo_id, "the upload"):
+        with hub_errors(repo_id, "upload"):
             repo = api.create_repo(repo_id, private=private, exist_ok=True)
             if revision is not None:
                 api.create_branch(repo.repo_id, branch=revision, exist_ok=True)

@@ -1,0 +1,160 @@
+"""Every tag of the zoo loads from the Hub, and class names become heads there: against miniatures of the real repos."""
+
+import json
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+
+from inti_models import zero_shot, zoo
+
+MINIATURES = {
+    "b16": "timm/vit_base_patch16_clip_224.openai",
+    "l14": "timm/vit_large_patch14_clip_224.openai",
+    "l14_336": "timm/vit_large_patch14_clip_336.openai",
+}
+TAGGED = timm.list_pretrained("inti_vit_*_k400.*") + timm.list_pretrained("inti_vit_*.openai_zeroshot")
+
+
+def architecture(name):
+    return name.removeprefix("inti_vit_").split(".")[0].rpartition("_")[0]
+
+
+@pytest.fixture(scope="module")
+def full_hub(new_hub, miniature_clips):
+    """A Hub with a repository for every tag; tensors do not tell QuickGELU from GELU, so one miniature serves all."""
+    hub = new_hub()
+    for name in TAGGED:
+        repo_id = timm.get_pretrained_cfg(name).hf_hub_id
+        if repo_id not in hub.repos:
+            hub.add_repo(repo_id, miniature_clips[MINIATURES[architecture(name)]].folder)
+    return hub
+
+
+def test_every_tag_loads_the_trunk_that_timm_loads(full_hub, run_client, miniature_clips):
+    overrides = {name: miniature_clips[repo_id].overrides for name, repo_id in MINIATURES.items()}
+    client = run_client(
+        f"""
+        import warnings
+        warnings.simplefilter("ignore")
+        import timm, torch, inti_models
+
+        overrides = {overrides!r}
+        for name in {TAGGED!r}:
+            architecture = name.removeprefix("inti_vit_").split(".")[0].rpartition("_")[0]
+            args = overrides[architecture]
+
+            def features(model):
+                return model.eval().forward_features(torch.linspace(-2, 2, 3 * args["img_size"] ** 2).view(
+                    1, 3, args["img_size"], args["img_size"]))
+
+            def compare():
+                ours = inti_models.load(name, **args)
+                act = type(ours.blocks[0].mlp.act).__name__
+                image = inti_models.zoo.ARCHITECTURES[architecture].image_model
+                tag = name.split(".")[1].removesuffix("_zeroshot")
+                if act == "QuickGELU":
+                    image = image.replace("_clip_", "_clip_quickgelu_")
+                # timm names the QuickGELU variant for most tags; the file is the same
+                cfg = dict(timm.get_pretrained_cfg(image).to_dict(), hf_hub_id=ours.pretrained_cfg["hf_hub_id"])
+                theirs = timm.create_model(image, pretrained=True, pretrained_cfg=cfg, num_classes=0, **args)
+                difference = (features(ours) - features(theirs)).abs().max().item()
+                return [difference, act, ours.head.weight.std().item(), ours.num_classes]
+
+            compare.__name__ = name
+            check(compare)
+        """,
+        full_hub,
+        timeout=300,
+    )
+    for name in TAGGED:
+        difference, act, spread, num_classes = client.value(name)
+        arch, tag = architecture(name), name.split(".")[1].removesuffix("_zeroshot")
+        assert difference < 1e-5, name
+        assert act == ("QuickGELU" if zoo.IMAGE_TAGS[arch][tag] else "GELU"), name
+        assert num_classes == len(zoo.label_names(name.split(".")[0].rpartition("_")[2]))
+        assert (spread > 0.1) == name.endswith("_zeroshot"), f"{name}: head weights with deviation {spread}"
+    assert not full_hub.asked("*.bin")
+
+
+def test_default_weights_rank_the_classes_of_stills_as_open_clip_does(full_hub, run_client, miniature_clips):
+    clip = miniature_clips[MINIATURES["b16"]]
+    client = run_client(
+        f"""
+        import timm, torch, inti_models
+        torch.manual_seed(1)
+        images = torch.randn(8, 3, 64, 64)
+
+        @check
+        def logits():
+            model = timm.create_model("inti_vit_b16_hmdb51", pretrained=True, **{clip.overrides!r}).eval()
+            return model(images).tolist()
+        """,
+        full_hub,
+    )
+    torch.manual_seed(1)
+    images = torch.randn(8, 3, 64, 64)
+    words = [zero_shot.class_words(name, "hmdb51") for name in zoo.label_names("hmdb51")]
+    with torch.no_grad():
+        text = [
+            F.normalize(clip.model.encode_text(clip.tokenizer([t.replace("{}", word) for t in templates])), dim=-1)
+            for word in words
+            for templates in [zero_shot.TEMPLATES["hmdb51"]]
+        ]
+        classifier = F.normalize(torch.stack([features.mean(dim=0) for features in text]), dim=-1)
+        expected = F.normalize(clip.model.encode_image(images), dim=-1) @ classifier.T
+    logits = torch.tensor(client.value("logits"))
+    # the same up to the positive factor of each image, so the same order
+    factor = logits.norm(dim=1, keepdim=True) / expected.norm(dim=1, keepdim=True)
+    torch.testing.assert_close(logits, expected * factor, atol=1e-3 * factor.max().item(), rtol=0)
+    assert (factor > 0).all()
+
+
+def test_predict_takes_a_users_own_words(full_hub, run_client, miniature_clips):
+    clip = miniature_clips[MINIATURES["b16"]]
+    size = {key: value for key, value in clip.overrides.items() if key != "img_size"}
+    client = run_client(
+        f"""
+        import contextlib, dataclasses, io
+        import torch
+        from inti_models import zoo
+        from inti_models.cli import main
+        from inti_models.data import write_video
+
+        # the real architecture, at the size of the miniature
+        b16 = zoo.ARCHITECTURES["b16"]
+        zoo.ARCHITECTURES["b16"] = dataclasses.replace(b16, model_args=b16.model_args | {size!r})
+        write_video("clip.mp4", torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8), fps=8)
+
+        def run(*arguments):
+            out, err = io.StringIO(), io.StringIO()
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                status = main(["predict", "clip.mp4", "--model", "inti_vit_b16_k400", "--device", "cpu", *arguments])
+            return [status, out.getvalue(), err.getvalue().splitlines()[-1:]]
+
+        @check
+        def own_words():
+            return run("--classes", "riding a bike, feeding goats", "--json")
+
+        @check
+        def twice():
+            return run("--classes", "riding a bike,Riding a bike")
+
+        @check
+        def with_checkpoint():
+            return run("--classes", "a,b", "--checkpoint", "x.safetensors")
+        """,
+        full_hub,
+    )
+    status, out, _ = client.value("own_words")
+    labels = json.loads(out)["labels"]
+    assert status == 0
+    assert {label["name"] for label in labels} == {"riding a bike", "feeding goats"}
+    assert sum(label["probability"] for label in labels) == pytest.approx(1)
+    status, out, err = client.value("twice")
+    assert (status, out) == (1, "")
+    assert "is there twice" in err[0]
+    status, _, err = client.value("with_checkpoint")
+    assert status == 1
+    assert "leave --checkpoint out" in err[0]
