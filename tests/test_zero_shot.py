@@ -193,7 +193,8 @@ def test_default_tag_is_openai_with_a_zero_shot_head(architecture, dataset):
     name = f"inti_vit_{architecture}_{dataset}"
     default, plain = timm.get_pretrained_cfg(name), timm.get_pretrained_cfg(f"{name}.openai")
     assert default.tag == zero_shot.TAG
-    assert default.hf_hub_filename == open_clip.constants.HF_SAFE_WEIGHTS_NAME and plain.hf_hub_filename is None
+    assert default.hf_hub_filename == open_clip.constants.HF_SAFE_WEIGHTS_NAME
+    assert plain.hf_hub_filename == "model.safetensors"
     image_model = zoo.ARCHITECTURES[architecture].image_model
     assert default.hf_hub_id == plain.hf_hub_id == f"timm/{image_model}.openai"
     for tag in ("", ".openai_zeroshot", ".openai"):

@@ -169,7 +169,11 @@ def _fit(
     mapped = _at_schedule(mapped, own, source) if ours else mapped | _starting_with(own, INTERPOLATIONS)
     if zero_shot.wanted(state_dict, model):
         head = zero_shot.build_head(state_dict, model)
-    elif new_head or model.num_classes == 0 or (other_head and not ours and not _head_fits(mapped, own, source)):
+    elif (
+        new_head
+        or model.num_classes == 0
+        or (other_head and not ours and not _head_fits(state_dict, mapped, own, source))
+    ):
         head = _starting_with(own, HEAD)
     else:
         head = _starting_with(mapped, HEAD)
@@ -182,10 +186,14 @@ def _starting_with(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tens
     return {key: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
-def _head_fits(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> bool:
+def _head_fits(
+    state_dict: Mapping[str, Tensor], mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
+) -> bool:
     """Whether an image checkpoint's head is the model's, at least in part: what it then lacks is missing."""
     head = _starting_with(own, HEAD)
-    fits = any(key in mapped and mapped[key].shape == value.shape for key, value in head.items())
+    fits = "visual.proj" not in state_dict and any(  # which timm takes for a head: CLIP's projection
+        key in mapped and mapped[key].shape == value.shape for key, value in head.items()
+    )
     if not fits:
         _logger.warning(f"{source} is an image model's without these classes: the head starts untrained.")
     return fits

@@ -121,7 +121,8 @@ def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
         head = "head made of the class names by CLIP's text tower"
     return _cfg(
         hf_hub_id=image.hf_hub_id,
-        hf_hub_filename=zero_shot.WEIGHTS_FILE if tag == zero_shot.TAG else None,  # the file with both towers
+        # Named, so that nothing else is opened: the file with both towers, or timm's of the image tower.
+        hf_hub_filename=zero_shot.WEIGHTS_FILE if tag == zero_shot.TAG else "model.safetensors",
         input_size=image.input_size,
         mean=image.mean,
         std=image.std,

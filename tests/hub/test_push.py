@@ -18,8 +18,10 @@ RESULTS = {
     "training": {
         "stills": 64,
         "clips": 128,
-        "batch_size": 64,
-        "lr": 0.001,
+        "stills_batch_size": 64,
+        "clips_batch_size": 16,
+        "stills_lr": 0.001,
+        "clips_lr": 0.0005,
         "weight_decay": 0.05,
         "seed": 0,
         "device": "cpu",
