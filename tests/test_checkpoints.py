@@ -83,7 +83,8 @@ def test_position_embedding_is_resampled_as_timm_does(tiny, tiny_args, randomize
     assert_close(model.pos_embed, twin.pos_embed)
 
 
-def test_layout_of_clip_checkpoints_is_understood(tiny):
+@pytest.mark.parametrize("projection", [16, 5])  # 5: as wide as the head, and still no classifier
+def test_layout_of_clip_checkpoints_is_understood(tiny, projection):
     """OpenAI's names; the values are held against open_clip's own model in test_vision_transformer.py."""
     model = tiny(pre_norm=True)
     names = {
@@ -98,7 +99,8 @@ def test_layout_of_clip_checkpoints_is_understood(tiny):
         "mlp.fc1": "mlp.c_fc",
         "mlp.fc2": "mlp.c_proj",
     }
-    clip = {"visual.class_embedding": model.cls_token[0, 0], "visual.proj": torch.randn(32, 16), "logit_scale": 1}
+    clip = {"visual.class_embedding": model.cls_token[0, 0], "visual.proj": torch.randn(32, projection)}
+    clip["logit_scale"] = torch.tensor(1.0)
     for key, value in trunk(model.state_dict()).items():
         if key == "cls_token":
             continue

@@ -425,7 +425,7 @@ def test_list_shows_source_licence_size_and_accuracy(tmp_path, capsys, monkeypat
     assert rows["weights"] == ["source", "licence", "size", "accuracy"]
     assert rows[f"{NAME}.motiondigits"] == ["t8.safetensors", "apache-2.0", "2.5 MB", "motion 97.5%, digit 96.25%"]
     openai = "timm/vit_base_patch16_clip_224.openai"
-    assert rows["inti_vit_b16_k400.openai"] == [openai, "apache-2.0", "not here", "not measured"]
+    assert rows["inti_vit_b16_k400.openai"] == [openai, "apache-2.0", "not downloaded", "not measured"]
     assert set(rows) - {"weights"} == set(timm.list_pretrained("inti*"))
     assert main(["list", "*resnet*", "--pretrained"]) == 1
     assert "'*resnet*'" in capsys.readouterr().err

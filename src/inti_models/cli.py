@@ -94,7 +94,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _list_pretrained(pattern: str) -> int:
     rows = [("weights", "source", "licence", "size", "accuracy")] + [
-        (w.name, w.source, w.license, "not here" if w.size is None else f"{w.size / 1e6:.1f} MB", w.accuracy)
+        (w.name, w.source, w.license, "not downloaded" if w.size is None else f"{w.size / 1e6:.1f} MB", w.accuracy)
         for w in published(pattern)
     ]
     if len(rows) == 1:
