@@ -38,7 +38,7 @@ def milliseconds_per_clip(models: list[torch.nn.Module], clip: torch.Tensor) -> 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", type=int, default=0, help="clip of MotionDigits' held-out scans")
+    parser.add_argument("--index", type=int, default=1, help="clip of MotionDigits' held-out scans")
     args = parser.parse_args()
 
     model = create_model(NAME, pretrained=True)

@@ -16,7 +16,7 @@ def model():
 
 @pytest.fixture
 def video(tmp_path):
-    clip, label = MotionDigits("validation", length=8)[0]
+    clip, label = MotionDigits("validation", length=8)[1]
     write_video(tmp_path / "clip.mp4", clip, fps=8)
     return tmp_path / "clip.mp4", label
 

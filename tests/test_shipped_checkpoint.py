@@ -55,8 +55,8 @@ def test_a_clip_and_its_reverse_are_told_apart(model, batch):
 def test_a_symmetric_prediction_network_could_not(model, batch):
     symmetric = copy.deepcopy(model)
     for interpolation in symmetric.interpolations.values():
-        weight = interpolation[0].predict.logit.weight
-        weight[1] = weight[0]  # the same for the earlier and for the later frame
+        for parameter in interpolation[0].predict.logit.parameters():
+            parameter[1] = parameter[0]  # the same for the earlier and for the later frame
     clips = normalize(batch.clips[:24])
     torch.testing.assert_close(symmetric(clips), symmetric(clips.flip(1)), atol=1e-4, rtol=1e-4)
     assert (model(clips) - model(clips.flip(1))).abs().max() > 1

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import timm
 import torch
-from safetensors.torch import save_file
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 import inti_models
+from inti_models.checkpoints import save_checkpoint
 from inti_models.data.motion_digits import MOTIONS, MotionDigits, split_logits
 from inti_models.vision_transformer import InTIVisionTransformer
 from inti_models.zoo import create_model
@@ -184,7 +184,7 @@ def main() -> None:
         "machine": f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "timm": timm.__version__, "inti_models": inti_models.__version__},
     }
-    save_file(model.state_dict(), args.work_dir / "model.safetensors")
+    save_checkpoint(model, args.work_dir / "model.safetensors")
     (args.work_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(json.dumps(results, indent=2))
 

@@ -62,7 +62,7 @@ class WeightPrediction(nn.Module):
     - *temporal*: linear on the later frame minus the earlier one, signed.
 
     A linear layer on their concatenation gives the logits, with weights of its own for the earlier
-    and for the later frame. It starts at zero. (Were these weights shared, swapping the two frames
+    and for the later frame. It starts at zero. (Were its weights and bias shared, swapping the two frames
     would swap their softmax weights and leave ``y`` as it was: a clip and its reverse would then have
     the same logits.)
 
