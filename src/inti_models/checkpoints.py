@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -33,13 +34,15 @@ _MAPPING_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, At
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256, in hex, of tensors with their names, dtypes and shapes; their order does not matter."""
-    total = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
+
+    def line(name: str) -> str:
+        tensor = tensors[name]
         data = tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy().data
-        total.update(
-            f"{name} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(memoryview(data)).hexdigest()}\n".encode()
-        )
-    return total.hexdigest()
+        return f"{name} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(memoryview(data)).hexdigest()}\n"
+
+    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+        lines = list(pool.map(line, sorted(tensors)))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
