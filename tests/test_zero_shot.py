@@ -83,7 +83,7 @@ def stills(size, count=100):
 def ranks_alike(ours, theirs):
     """Whether logits (B, K) have the same order, but for classes that the other has within rounding of each other."""
     in_our_order = theirs.gather(1, ours.argsort(descending=True))
-    return bool((in_our_order.diff() < 1e-4).all())
+    return bool((in_our_order.diff() < 5e-4).all())
 
 
 # The head against open_clip's pipeline
@@ -105,8 +105,8 @@ def test_stills_are_ranked_as_by_open_clip_and_their_probabilities_agree(clips, 
 
     assert ranks_alike(ours, theirs) and not ranks_alike(ours.roll(1, dims=1), theirs)
     # They differ in one factor for each image: the norm of its feature over the typical norm.
-    assert_close(ours / theirs, features.norm(dim=-1, keepdim=True).expand(theirs.shape) / typical_norm(clip),
-                 rtol=1e-3, atol=0)  # fmt: skip
+    factor = features.norm(dim=-1, keepdim=True) / typical_norm(clip)
+    assert_close(ours, theirs * factor, rtol=1e-4, atol=2e-3)
     difference = (ours.softmax(-1) - theirs.softmax(-1)).abs()
     assert theirs.softmax(-1).amax(-1).mean() > 0.1  # there is something to agree on
     coloured, count = difference[:100], difference.shape[1]
