@@ -7,7 +7,6 @@ in turns; peak memory is the highest resident size over that after the imports (
 """
 
 import argparse
-import json
 import platform
 import statistics
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import timm
 import torch
+from report import report
 from tqdm import tqdm
 
 import inti_models
@@ -81,10 +81,7 @@ def main() -> None:
         "machine": f"CPU ({platform.machine()}), {torch.get_num_threads()} threads",
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
+    report(result, args.output)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ GFLOPs, which is the best that could be reached.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -16,6 +15,7 @@ from typing import cast
 
 import timm
 import torch
+from report import report
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -73,10 +73,7 @@ def main() -> None:
         f"{torch.get_num_threads()} threads, float32",
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
+    report(result, args.output)
 
 
 if __name__ == "__main__":

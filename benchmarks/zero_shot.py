@@ -17,6 +17,7 @@ from typing import Any
 import open_clip
 import torch
 import torch.nn.functional as F
+from report import report
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -112,10 +113,7 @@ def main() -> None:
         "count": args.count,
         **compare(model, clip, args.count),
     }
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
+    report(result, args.output)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,7 @@ class InTIVisionTransformer(VisionTransformer):
     compress_at: tuple[int, ...]
     interpolations: nn.ModuleDict  # blocks run -> ModuleList of InterFrameInterpolation
     pretrained_cfg: dict[str, Any]
+    default_cfg: dict[str, Any]
     _model_args: dict[str, Any]  # timm's: what config.json needs to build the model again
 
     def __init__(
@@ -494,4 +495,5 @@ def from_image_model(
         weight_source = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "tag", "state_dict")
         model.pretrained_cfg = {k: v for k, v in cfg.items() if k not in weight_source}
         model.pretrained_cfg["architecture"] = "inti_vit"
+        model.default_cfg = model.pretrained_cfg  # timm's old name for it
     return model
