@@ -5,6 +5,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from inti_models import save_pretrained
 from inti_models.cli import main
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
@@ -102,6 +103,13 @@ def test_a_checkpoint_replaces_the_published_weights(clips, tmp_path, capsys):
         (["info", "resnet50"], "'resnet50' is not a model of this zoo"),
         (["predict", "x.mp4", "--model", "inti_vit_b16_k400.nothing"], "has no weights"),
         (["predict", "x.mp4", "--model", NAME, "--checkpoint", "nowhere.safetensors"], "no checkpoint nowhere"),
+        (["train", "nowhere.yaml", "--output", "run"], "no recipe nowhere.yaml"),
+        (["train", "motiondigits", "--output", "run", "optimization.lr"], "'optimization.lr' is not an override"),
+        (["train", "motiondigits", "optimization.rate=1", "--output", "run"], "rate"),
+        (["validate", "nowhere", "--model", NAME], "no folder or list file nowhere"),
+        (["validate", "motiondigits", "--model", "nothing"], "'nothing' is not a model"),
+        (["validate", "motiondigits", "--model", NAME, "--views", "2x1"], "2 clips"),
+        (["validate", "motiondigits", "--model", NAME, "--zero-shot", "--checkpoint", "x"], "leave --checkpoint out"),
     ],
 )
 def test_errors_are_one_sentence(arguments, sentence, capsys):
@@ -117,3 +125,51 @@ def test_wrong_usage_exits_with_2(option, capsys):
         main(["predict", "x.mp4", "--model", NAME, *option])
     assert stopped.value.code == 2
     assert repr(option[1]) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--workers", "-1"], ["--max-broken", "2"], ["--max-broken", "few"]])
+def test_wrong_numbers_of_validate_exit_with_2(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["validate", "videos", "--model", NAME, "=".join(option)])
+    assert stopped.value.code == 2
+    assert repr(option[1]) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "x.mp4", "--model", NAME, "--no-such-option"],
+        ["train", "motiondigits", "--output", "run", "--optimization.lr=1"],
+        ["list", "inti*", "more"],
+    ],
+)
+def test_what_no_command_takes_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert arguments[-1] in capsys.readouterr().err
+
+
+def test_validate_measures_a_model_on_the_held_out_digits(tmp_path, capsys):
+    name = "inti_vit_t8_32_motiondigits"
+    model = timm.create_model(name, num_frames=1, depth=1, embed_dim=16, num_heads=1, compress_at=())
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.eye(120)[7]
+    save_pretrained(model, tmp_path / "model", label_names=CLASS_NAMES)
+    options = ["--model", str(tmp_path / "model"), "--batch-size", "100", "--workers", "0", "--device", "cpu"]
+    assert main(["validate", "motiondigits", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["top-1", "0.83%"],  # one class in 120
+        ["top-5", "4.17%"],
+        ["mean", "class", "0.83%"],
+        ["videos", "6000", "measured,", "0", "unreadable"],
+    ]
+    assert lines[5:] == [f"    0.0%  {name} (50 videos)" for name in sorted(set(CLASS_NAMES) - {CLASS_NAMES[7]})[:5]]
+
+
+def test_validate_wants_the_classes_of_the_digits(tmp_path, capsys):
+    model = timm.create_model("inti_vit_t8_32_motiondigits", num_classes=2)
+    save_pretrained(model, tmp_path / "model", label_names=["a", "b"])
+    assert main(["validate", "motiondigits", "--model", str(tmp_path / "model")]) == 1
+    assert "has not the classes of motiondigits" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,24 +14,48 @@ import torch
 from tqdm import tqdm
 
 from .checkpoints import load_checkpoint
+from .data import MotionDigitsClips, VideoDataset, VideoList, create_clip_transform, find_videos, read_class_names
+from .data.motion_digits import CLASS_NAMES, MotionDigits
+from .evaluation import DTYPES, Evaluation, evaluate, write_report
 from .hub import load, published
 from .predict import VideoClassifier
 from .vision_transformer import InTIVisionTransformer
 from .zero_shot import zero_shot_head
 from .zoo import create_model
 
+MOTIONDIGITS = "motiondigits"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0, 1 for failed work, 2 for wrong usage."""
-    args = _parser().parse_args(argv)
+    """Run the command. Returns the exit status: 0, 1 for failed work, 2 for wrong usage, 130 for Ctrl-C."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if "overrides" in args and not any(word.startswith("-") for word in rest):
+        args.overrides += rest  # argparse takes no more of them behind an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         return args.run(args)
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
-        print(f"inti-models: {str(error) or type(error).__name__}", file=sys.stderr)
-        return 1
+        status, sentence = 1, _sentence(error)
     except KeyboardInterrupt:
-        print("inti-models: stopped.", file=sys.stderr)
-        return 130
+        status, sentence = 130, getattr(args, "stopped", "stopped.") if _is_main_process() else ""
+    if sentence:  # printed when the error is gone, and with it the progress bar that it left
+        print(f"inti-models: {sentence}", file=sys.stderr)
+    return status
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, without the traceback that PyTorch adds to those of data loading processes."""
+    text = str(error)
+    if "Original Traceback" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return text or type(error).__name__
+
+
+def _is_main_process() -> bool:
+    """Whether this is the only process, or the first that torchrun or accelerate launched."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -52,23 +77,66 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("predict", help="label video files, images or folders of frames")
     command.add_argument("files", nargs="+", metavar="FILE")
+    _add_model_options(command)
+    command.add_argument("--classes", type=_classes, help="your own words, such as 'riding a bike,feeding goats'")
+    command.add_argument("--topk", type=_positive, default=5, help="labels for each file")
+    command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    command.set_defaults(run=_predict)
+
+    command = commands.add_parser("train", help="train a model; the same command again goes on where it stopped")
+    command.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a published recipe")
+    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as optimization.lr=1e-4")
+    command.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all that is written")
+    command.set_defaults(run=_train, stopped="stopped; the same command goes on from the last saved state.")
+
+    command = commands.add_parser("validate", help="measure a model on videos with labels")
+    command.add_argument(
+        "data", metavar="DATA", help=f"a folder with a folder for each class, a list file, or {MOTIONDIGITS}"
+    )
+    _add_model_options(command)
+    command.add_argument("--root", type=Path, help="folder that the paths of a list start at (default: the list's)")
+    command.add_argument("--class-names", type=Path, metavar="FILE", help="names of the data's classes, one a line")
+    command.add_argument("--zero-shot", action="store_true", help="take the names of the data's classes as the head")
+    command.add_argument("--batch-size", type=_positive, default=8, help="clips that go through the model together")
+    command.add_argument("--workers", type=_count, default=4, help="processes that read videos")
+    command.add_argument("--precision", choices=DTYPES, default="no", help="of autocast (default: %(default)s)")
+    command.add_argument("--max-broken", type=_share, default=0.01, help="share of videos that may be unreadable")
+    command.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder for the report, and for what a stopped run has measured"
+    )
+    command.set_defaults(run=_validate)
+    return parser
+
+
+def _add_model_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model", required=True, help="a model's name, with a tag or without, hf-hub:ORG/NAME[@REVISION], or a folder"
     )
     command.add_argument("--checkpoint", type=Path, help="safetensors file to load instead of the published weights")
-    command.add_argument("--classes", type=_classes, help="your own words, such as 'riding a bike,feeding goats'")
-    command.add_argument("--topk", type=_positive, default=5, help="labels for each file")
     command.add_argument("--views", type=_views, default=(1, 1), metavar="TxS", help="clips x crops, such as 4x3")
     command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    command.add_argument("--json", action="store_true", help="print one JSON object a line")
-    command.set_defaults(run=_predict)
-    return parser
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return share
 
 
 def _views(text: str) -> tuple[int, int]:
@@ -126,24 +194,24 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(args: argparse.Namespace) -> InTIVisionTransformer:
-    """The model that the options name, with its weights."""
-    if args.classes:
-        if args.checkpoint is not None:
-            raise ValueError("--classes takes the text tower of the model's CLIP, so leave --checkpoint out.")
-        model = load(args.model, num_classes=len(args.classes))
-        model.head = zero_shot_head(model, args.classes)
-        model.pretrained_cfg = {**model.pretrained_cfg, "label_names": args.classes}
+def _load(name: str, checkpoint: Path | None, classes: Sequence[str] | None) -> InTIVisionTransformer:
+    """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes."""
+    if classes:
+        if checkpoint is not None:
+            raise ValueError("A zero-shot head takes the text tower of the model's CLIP, so leave --checkpoint out.")
+        model = load(name, num_classes=len(classes))
+        model.head = zero_shot_head(model, classes)
+        model.pretrained_cfg = {**model.pretrained_cfg, "label_names": list(classes)}
         return model
-    if args.checkpoint is None:
-        return load(args.model)
-    model = create_model(args.model)
-    load_checkpoint(model, args.checkpoint)
+    if checkpoint is None:
+        return load(name)
+    model = create_model(name)
+    load_checkpoint(model, checkpoint)
     return model
 
 
 def _predict(args: argparse.Namespace) -> int:
-    classify = VideoClassifier(_load(args), args.views, args.device)
+    classify = VideoClassifier(_load(args.model, args.checkpoint, args.classes), args.views, args.device)
     failed = 0
     for path in tqdm(args.files, unit="file", disable=len(args.files) == 1):
         try:
@@ -167,6 +235,88 @@ def _predict(args: argparse.Namespace) -> int:
     if failed:
         print(f"inti-models: {failed} of {len(args.files)} files could not be read.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .recipe import load_recipe
+    from .training import train  # imports accelerate and TensorBoard
+
+    evaluation = train(load_recipe(args.recipe, args.overrides), args.output)
+    if _is_main_process():
+        if evaluation is not None:
+            _print_accuracy(evaluation)
+        print(f"model       {args.output / 'last'}; of the best epoch: {args.output / 'best'}")
+    return 0
+
+
+def _validate(args: argparse.Namespace) -> int:
+    from accelerate import PartialState  # slow to import
+
+    processes = PartialState(cpu=args.device == "cpu")
+    videos = None if args.data == MOTIONDIGITS else _videos(args)
+    names = CLASS_NAMES if videos is None else videos.class_names
+    if args.zero_shot and videos is not None and not videos.has_names:
+        raise ValueError(f"{args.data} has numbers for classes, of which no head can be made; pass --class-names.")
+    model = _load(args.model, args.checkpoint, names if args.zero_shot else None)
+    evaluation = evaluate(
+        model,
+        _views_of(videos, model, args),
+        batch_size=args.batch_size,
+        num_workers=args.workers,
+        device=processes.device if processes.num_processes > 1 else args.device,
+        precision=args.precision,
+        work_dir=args.output,
+        max_broken=args.max_broken,
+    )
+    if processes.is_main_process:
+        if args.output is not None:
+            write_report(evaluation, args.output)
+        _print_accuracy(evaluation)
+        print(f"mean class  {evaluation.mean_class:.2f}%")
+        print(f"videos      {len(evaluation.labels)} measured, {len(evaluation.unreadable)} unreadable")
+        print("worst classes")
+        rows = [(row.accuracy, row) for row in evaluation.per_class() if row.accuracy is not None]
+        for accuracy, row in sorted(rows)[:5]:
+            print(f"  {accuracy:5.1f}%  {row.name} ({row.videos} video{'s' if row.videos > 1 else ''})")
+        if args.output is not None:
+            print(f"report      {args.output}")
+    processes.destroy_process_group()
+    return 0
+
+
+def _videos(args: argparse.Namespace) -> VideoList:
+    names = None if args.class_names is None else read_class_names(args.class_names)
+    return find_videos(args.data, args.root, names)
+
+
+def _views_of(
+    videos: VideoList | None, model: InTIVisionTransformer, args: argparse.Namespace
+) -> VideoDataset | MotionDigitsClips:
+    """Videos, or the clips of MotionDigits if None, as a data set for the model."""
+    if model.num_classes < 1:
+        raise ValueError("The model has no classifier (num_classes=0); name one that has, or pass --zero-shot.")
+    config = timm.data.resolve_model_data_config(model)
+    num_clips, num_crops = args.views
+    transform = create_clip_transform(**config, num_crops=num_crops)
+    names = tuple(model.pretrained_cfg.get("label_names") or ())
+    if len(names) != model.num_classes:
+        names = ()
+    if videos is None:
+        if num_clips > 1:
+            raise ValueError(f"--views asks for {num_clips} clips, but videos of {MOTIONDIGITS} have one; take 1x1.")
+        if names != CLASS_NAMES:
+            raise ValueError(f"{args.model} has not the classes of {MOTIONDIGITS}; name a model that has.")
+        size = config["input_size"][-1]
+        return MotionDigitsClips(MotionDigits("validation", size=size, num_frames=model.num_frames), transform)
+    if names:
+        videos = videos.relabelled(names)
+    return VideoDataset(videos, transform, model.num_frames, model.sampling, model.frame_stride, num_clips=num_clips)
+
+
+def _print_accuracy(evaluation: Evaluation) -> None:
+    print(f"top-1       {evaluation.top1:.2f}%")
+    if evaluation.top5 is not None:
+        print(f"top-5       {evaluation.top5:.2f}%")
 
 
 if __name__ == "__main__":

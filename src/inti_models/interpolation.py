@@ -186,6 +186,9 @@ class InterFrameInterpolation(nn.Module):
             else WeightPrediction(dim, num_prefix_tokens, reduction, context, device=device, dtype=dtype)
         )
 
+    def extra_repr(self) -> str:
+        return f"weighting={self.weighting!r}"
+
     def weights(self, frame_pairs: Tensor, grid_size: tuple[int, int], counts: Sequence[int] | None = None) -> Tensor:
         """The weights of both frames of each pair, (B, P, 2, N, C) -> (B, P, 2, N).
 

@@ -148,7 +148,14 @@ _CFGS: dict[str, Any] = {
         num_classes=len(label_names("motiondigits")),
         label_names=label_names("motiondigits"),
         description="Trained on MotionDigits: image pre-training on still digits, then video.",
-    )
+    ),
+    "inti_vit_t8_32_motiondigits": _cfg(
+        input_size=(3, 32, 32),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        num_classes=len(label_names("motiondigits")),
+        label_names=label_names("motiondigits"),
+    ),
 }
 default_cfgs = generate_default_cfgs(_CFGS)
 
@@ -280,6 +287,20 @@ def inti_vit_t8_64_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTI
         "reduction": 4,
     }
     return _create("inti_vit_t8_64_motiondigits", pretrained, **{**model_args, **kwargs})
+
+
+@register_model
+def inti_vit_t8_32_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """A tiny InTI ViT for MotionDigits: 32x32 pixels, patch 8, width 96, 6 blocks, 8 frames to two."""
+    model_args = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 96,
+        "depth": 6,
+        "num_heads": 3,
+        "reduction": 4,
+    }
+    return _create("inti_vit_t8_32_motiondigits", pretrained, **{**model_args, **kwargs})
 
 
 @register_model

@@ -111,12 +111,12 @@ def test_default_weights_rank_the_classes_of_stills_as_open_clip_does(full_hub, 
     assert (factor > 0).all()
 
 
-def test_predict_takes_a_users_own_words(full_hub, run_client, miniature_clips):
+def test_predict_and_validate_take_a_users_own_words(full_hub, run_client, miniature_clips):
     clip = miniature_clips[MINIATURES["b16"]]
     size = {key: value for key, value in clip.overrides.items() if key != "img_size"}
     client = run_client(
         f"""
-        import contextlib, dataclasses, io
+        import contextlib, dataclasses, io, json, os, shutil
         import torch
         from inti_models import zoo
         from inti_models.cli import main
@@ -144,6 +144,16 @@ def test_predict_takes_a_users_own_words(full_hub, run_client, miniature_clips):
         @check
         def with_checkpoint():
             return run("--classes", "a,b", "--checkpoint", "x.safetensors")
+
+        @check
+        def validate():
+            for name in ("riding a bike", "feeding goats"):
+                os.makedirs("videos/" + name)
+                shutil.copy("clip.mp4", "videos/" + name)
+            options = ["--zero-shot", "--workers", "0", "--device", "cpu", "--output", "report"]
+            status = main(["validate", "videos", "--model", "inti_vit_b16_k400", *options])
+            with open("report/evaluation.json") as file:
+                return [status, json.load(file)]
         """,
         full_hub,
     )
@@ -158,3 +168,7 @@ def test_predict_takes_a_users_own_words(full_hub, run_client, miniature_clips):
     status, _, err = client.value("with_checkpoint")
     assert status == 1
     assert "leave --checkpoint out" in err[0]
+    status, evaluation = client.value("validate")
+    assert status == 0
+    accuracy = {row["name"]: row["accuracy"] for row in evaluation["per_class"]}
+    assert accuracy == {label["name"]: 100 * (label == labels[0]) for label in labels}

@@ -1,13 +1,30 @@
-"""From files to model input: decoding, clip transforms and datasets."""
+"""From files to model input: decoding, clip transforms, augmentation, datasets and samplers."""
 
+from .augmentation import ClipMixup, TrainTransform, create_train_transform, seeded
+from .datasets import MotionDigitsClips, Sample, VideoDataset, VideoList, collate, find_videos, read_class_names
+from .samplers import TrainSampler, shard
 from .transforms import ClipTransform, create_clip_transform
 from .video import Clips, VideoError, read_clips, write_video
 
 __all__ = [
+    "ClipMixup",
     "ClipTransform",
     "Clips",
+    "MotionDigitsClips",
+    "Sample",
+    "TrainSampler",
+    "TrainTransform",
+    "VideoDataset",
     "VideoError",
+    "VideoList",
+    "collate",
     "create_clip_transform",
+    "create_train_transform",
+    "find_videos",
+    "read_class_names",
     "read_clips",
+    "seeded",
+    "seeded",
+    "shard",
     "write_video",
 ]

@@ -1,0 +1,449 @@
+"""The paper's tables in miniature: one image ViT, adapted to MotionDigits in every way that the paper compares.
+
+    python benchmarks/accuracy.py --jobs 2
+
+An image model learns to read still digits once. Each row adapts it to clips of 8 frames, with the same data,
+optimiser and number of clips, and is measured on scans that were not trained on. A row is written when it is
+finished; a rerun goes on where the last one stopped, in the middle of a row if need be. At last every model's
+throughput is measured, all in turns. Results: ``accuracy.json``, ``accuracy.md`` and pictures in
+``benchmarks/results``.
+"""
+
+import argparse
+import dataclasses
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from baselines import add_temporal_attention, drop_frames, merge_tokens, tome_schedule
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from inti_models.checkpoints import load_checkpoint, save_checkpoint
+from inti_models.data import MotionDigitsClips, create_clip_transform
+from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, MotionDigits, split_labels
+from inti_models.evaluation import evaluate
+from inti_models.flops import count_flops
+from inti_models.heads import factorize, fold
+from inti_models.interpolation import CONTEXTS
+from inti_models.recipe import Optimization, Recipe
+from inti_models.trainer import Trainer, create_accelerator, write_whole
+from inti_models.training import lean_later
+from inti_models.zoo import create_model
+
+RESULTS = Path(__file__).parent / "results"
+ARCHITECTURE = "inti_vit_t8_32_motiondigits"
+FACTORS = (10, len(MOTIONS))
+BATCH, STILLS_BATCH = 16, 64
+STILLS, CLIPS, LONG = 192_000, 12_000, 144_000
+VALIDATION_CLIPS = {"adaptation": 6_000, "long": 6_000}
+FEWER_VALIDATION_CLIPS = 3_000  # of the other tables
+THROUGHPUT_BATCH = 32
+# Logits at the start: weights 0.12 and 0.88 in each weighting.
+LEAN = {"softmax": 1.0, "sigmoid": 2.0, "linear": 0.381, "uniform": 0.0}
+FIRST_MOTIONS = ("left", "right", "grow", "shrink", "swing", "still")
+OTHER_MOTIONS = tuple(name for name in MOTIONS if name not in FIRST_MOTIONS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model, trained and measured.
+
+    Attributes:
+        table: that it belongs to.
+        name: of the row in the table.
+        seed: of the data order, the clips and all that starts at random.
+        method: key of `ADAPTATIONS`.
+        model_args: of the zoo's model.
+        start: id of the row whose weights it starts from.
+        data_args: of MotionDigits, in training and validation.
+        clips: to train on.
+        lr: highest learning rate.
+    lean: at the start (see `inti_models.training.lean_later`); None for that of the weighting.
+    """
+
+    table: str
+    name: str
+    seed: int = 0
+    method: str = "interpolate"
+    model_args: dict[str, Any] = field(default_factory=dict)
+    start: str | None = "image"
+    data_args: dict[str, Any] = field(default_factory=dict)
+    clips: int = CLIPS
+    lean: float | None = None
+    lr: float = 1e-3
+
+    @property
+    def id(self) -> str:
+        """Name of its files."""
+        if self.start is None:
+            return self.name
+        text = f"{self.table} {self.name} seed{self.seed}"
+        return "".join(c if c.isalnum() else "-" for c in text)
+
+
+NAIVE = {"compress_at": ()}
+ADAPTATION = (
+    Row("adaptation", "naive, every frame", method="naive", model_args=NAIVE),
+    Row("adaptation", "InTI"),
+    Row("adaptation", "fixed mean", model_args={"weighting": "uniform"}),
+    Row("adaptation", "drop every other frame", method="drop"),
+    Row("adaptation", "ToMe, same GFLOPs", method="tome", model_args=NAIVE),
+    Row("adaptation", "naive + temporal attention", method="temporal", model_args=NAIVE),
+)
+# Trained for longer; these ship with the package.
+LONG_RUNS = (
+    dataclasses.replace(ADAPTATION[1], table="long", clips=LONG),
+    dataclasses.replace(ADAPTATION[0], table="long", clips=LONG // 3),
+)
+SECOND_ROUND = Row("long", "InTI, a second round", seed=1, start=LONG_RUNS[0].id, clips=LONG, lr=5e-4)
+WEIGHTING = (
+    Row("weighting", "sigmoid", model_args={"weighting": "sigmoid"}),
+    Row("weighting", "linear", model_args={"weighting": "linear"}),
+    Row("weighting", "softmax, neutral start", lean=0.0),
+    Row("weighting", "fixed, 0.12 and 0.88", method="fixed"),
+)
+CONTEXT = tuple(
+    Row("context", f"without {name}", model_args={"context": [n for n in CONTEXTS if n != name]}) for name in CONTEXTS
+) + tuple(Row("context", f"{name} alone", model_args={"context": [name]}) for name in CONTEXTS)
+SCHEDULE = tuple(
+    Row("schedule", name, model_args={"compress_at": list(compress_at)})
+    for name, compress_at in {
+        "once, early (1)": (1,),
+        "once, middle (3)": (3,),
+        "once, late (5)": (5,),
+        "twice, early (1, 2)": (1, 2),
+        "three times (2, 4, 5)": (2, 4, 5),
+        "three times, as cheap (2, 5, 6)": (2, 5, 6),
+    }.items()
+)
+FRAMES = tuple(
+    Row("frames", f"{name}, {frames} frames", method=method, model_args={**args, "num_frames": frames})
+    for frames in (4, 16, 32)
+    for name, method, args in (("InTI", "interpolate", {}), ("naive", "naive", NAIVE))
+    if (name, frames) != ("naive", 32)  # as long as four rows
+)
+FIRST = tuple(
+    Row("transfer", f"{name}, first motions", method=method, model_args=args, data_args={"motions": FIRST_MOTIONS})
+    for name, method, args in (("InTI", "interpolate", {}), ("naive", "naive", NAIVE))
+)
+TRANSFER = tuple(
+    Row("transfer", f"{name}, {what}", method=method, model_args={**args, **model_args}, **row_args)
+    for name, method, args, first in (("InTI", "interpolate", {}, FIRST[0]), ("naive", "naive", NAIVE, FIRST[1]))
+    for what, model_args, row_args in (
+        ("other motions, from the image model", {}, {"data_args": {"motions": OTHER_MOTIONS}, "clips": CLIPS // 4}),
+        (
+            "other motions, from the first ones",
+            {},
+            {"data_args": {"motions": OTHER_MOTIONS}, "clips": CLIPS // 4, "start": first.id},
+        ),
+        ("64x64 pixels, from the image model", {"img_size": 64}, {"clips": CLIPS // 6}),
+        (
+            "64x64 pixels, from 32x32",
+            {"img_size": 64},
+            {"clips": CLIPS // 6, "start": ADAPTATION[1 if name == "InTI" else 0].id},
+        ),
+    )
+)
+
+
+def plan() -> list[list[Row]]:
+    """All rows, in stages: a row starts from rows of earlier stages only. What matters most comes first."""
+    image = Row("image", "image", method="naive", model_args={**NAIVE, "num_frames": 1}, start=None, clips=STILLS)
+    seeds = [dataclasses.replace(row, seed=seed) for seed in (1, 2) for row in ADAPTATION]
+    return [
+        [image],
+        [LONG_RUNS[0], *ADAPTATION],
+        [SECOND_ROUND, *seeds, LONG_RUNS[1], *WEIGHTING, *CONTEXT, *SCHEDULE, *FIRST, *FRAMES],
+        [*TRANSFER],
+        [dataclasses.replace(row, seed=1) for row in (*WEIGHTING, *CONTEXT)],
+    ]
+
+
+# A row's model and its training
+
+
+def build(row: Row, work_dir: Path) -> nn.Module:
+    """The model of a row before training."""
+    torch.manual_seed(row.seed)
+    model = create_model(ARCHITECTURE, **row.model_args)
+    if row.start is not None:
+        load_checkpoint(model, work_dir / row.start / "model.safetensors")
+    model.head = factorize(model.head, FACTORS)
+    weighting = row.model_args.get("weighting", "softmax")
+    lean_later(model, LEAN[weighting] if row.lean is None else row.lean)
+    match row.method:
+        case "drop":
+            drop_frames(model)
+        case "tome":
+            twin = create_model(ARCHITECTURE)
+            clip = (1, model.num_frames, 3, *model.patch_embed.img_size)
+            merge_tokens(model, tome_schedule(model, model.num_frames, count_flops(twin, clip).gflops))
+        case "temporal":
+            return add_temporal_attention(model)
+        case "fixed":
+            model.interpolations.requires_grad_(False)
+    return model
+
+
+def digits_data(row: Row, model: Any, split: str) -> MotionDigits:
+    """The clips that a row is trained or measured on."""
+    return MotionDigits(
+        split,
+        size=model.patch_embed.img_size[0],
+        num_frames=model.num_frames,
+        length=row.clips if split == "train" else VALIDATION_CLIPS.get(row.table, FEWER_VALIDATION_CLIPS),
+        seed=row.seed if split == "train" else 0,
+        **row.data_args,
+    )
+
+
+def run(row: Row, work_dir: Path, threads: int) -> None:
+    """Train and measure a row, and write ``result.json``."""
+    torch.set_num_threads(threads)
+    folder = work_dir / row.id
+    if (folder / "result.json").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    model: Any = build(row, work_dir)
+    recipe = Recipe(
+        model=ARCHITECTURE,
+        seed=row.seed,
+        save_every=200,
+        optimization=Optimization(
+            epochs=1,
+            batch_size=BATCH if row.start else STILLS_BATCH,
+            lr=row.lr,
+            warmup_epochs=0.05,
+            opt_args={"fused": True},
+            weight_decay=0.05,
+        ),
+    )
+    recipe.data.num_workers = 0
+    transform = create_clip_transform(**timm.data.resolve_model_data_config(model))
+    train_set = MotionDigitsClips(digits_data(row, model, "train"), transform, train=True, seed=row.seed)
+    progress = Trainer(model, recipe, train_set, None, folder, create_accelerator(recipe)).run()
+    validation = digits_data(row, model, "validation")
+    evaluation = evaluate(
+        model.eval(), MotionDigitsClips(validation, transform), batch_size=100, num_workers=0, progress=False
+    )
+    model.head = fold(model.head)
+    save_checkpoint(model, folder / "model.safetensors")
+    clip = (1, model.num_frames, 3, *model.patch_embed.img_size)
+    cost = count_flops(model, clip)
+    result = {
+        **dataclasses.asdict(row),
+        "accuracy": accuracy(evaluation.probabilities.argmax(dim=1), evaluation.labels, occluded(validation)),
+        "gflops": round(cost.gflops, 5),
+        "parameters": cost.parameters,
+        "train_minutes": round(progress.seconds / 60, 2),
+        "train_loss": round(progress.history[-1]["train_loss"], 4),
+        "device": f"{platform.processor() or platform.machine()}, {threads} thread(s)",
+        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+    }
+    write_whole(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+
+
+def occluded(data: MotionDigits) -> Tensor:
+    """Whether the digit of each clip is hidden or blurred in most frames, bool (length,)."""
+    pieces = [data.render(range(i, min(i + 500, len(data)))).clear for i in range(0, len(data), 500)]
+    return ~torch.cat(pieces).all(dim=1)
+
+
+def accuracy(predictions: Tensor, labels: Tensor, hidden: Tensor) -> dict[str, float | None]:
+    """Percent of clips with the right motion, digit and both, over all clips and over kinds of clips."""
+    motion_of, digit_of = split_labels(labels)
+    motion, digit = split_labels(predictions)
+    free = torch.isin(motion_of, torch.tensor([MOTIONS.index(name) for name in ORDER_FREE_MOTIONS]))
+    hits = {
+        "motion": motion == motion_of,
+        "motion_ordered": (motion == motion_of)[~free],
+        "motion_order_free": (motion == motion_of)[free],
+        "digit": digit == digit_of,
+        "digit_occluded": (digit == digit_of)[hidden],
+        "digit_clear": (digit == digit_of)[~hidden],
+        "both": predictions == labels,
+    }
+    return {name: round(hit.float().mean().item() * 100, 2) if len(hit) else None for name, hit in hits.items()}
+
+
+# All rows, and their tables
+
+
+def run_all(work_dir: Path, jobs: int, tables: Sequence[str]) -> None:
+    """Run what is not finished, ``jobs`` rows at once."""
+    stages = [[row for row in stage if row.table in ("image", *tables)] for stage in plan()]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    context = multiprocessing.get_context("spawn")
+    rows = [row for stage in stages for row in stage]
+    with tqdm(total=len(rows), desc="rows", unit="row") as bar:
+        for stage in stages:
+            left = [row for row in stage if not (work_dir / row.id / "result.json").exists()]
+            bar.update(len(stage) - len(left))
+            with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+                for done in as_completed(pool.submit(run, row, work_dir, threads) for row in left):
+                    done.result()
+                    bar.update()
+                    collect(work_dir)
+
+
+def collect(work_dir: Path) -> list[dict[str, Any]]:
+    """The results of the finished rows, in the order of the plan; written to ``accuracy.json``."""
+    files = [work_dir / row.id / "result.json" for stage in plan() for row in stage]
+    results = [json.loads(file.read_text()) for file in files if file.exists()]
+    speeds_file = work_dir / "throughput.json"
+    speeds = json.loads(speeds_file.read_text()) if speeds_file.exists() else {}
+    for result in results:
+        result["clips_per_second"] = speeds.get(speed_key(result))
+    write_whole(RESULTS / "accuracy.json", (json.dumps(results, indent=2) + "\n").encode())
+    return results
+
+
+def speed_key(result: dict[str, Any]) -> str:
+    """What the speed of a row's model depends on."""
+    return json.dumps([result["method"], result["model_args"]])
+
+
+@torch.inference_mode()
+def measure_throughput(work_dir: Path, rounds: int = 7) -> None:
+    """Clips a second of the model of every finished row, batch 32, on one thread: medians of rounds in turns."""
+    torch.set_num_threads(1)
+    rows = {
+        speed_key(dataclasses.asdict(row)): row
+        for stage in reversed(plan())
+        for row in stage
+        if (work_dir / row.id / "result.json").exists() and row.start is not None
+    }
+    models = {key: build(dataclasses.replace(row, start=None), work_dir).eval() for key, row in rows.items()}
+    times: dict[str, list[float]] = {key: [] for key in models}
+    for _ in tqdm(range(rounds + 1), desc="throughput"):  # the first round warms up
+        for key, model in models.items():
+            clips = torch.zeros(THROUGHPUT_BATCH, model.num_frames, 3, *model.patch_embed.img_size)
+            start = time.perf_counter()
+            model(clips)
+            times[key].append(time.perf_counter() - start)
+    speeds = {key: round(THROUGHPUT_BATCH / statistics.median(seconds[1:]), 1) for key, seconds in times.items()}
+    write_whole(work_dir / "throughput.json", (json.dumps(speeds, indent=2) + "\n").encode())
+
+
+COLUMNS = ("motion", "motion_ordered", "motion_order_free", "digit", "digit_occluded", "digit_clear")
+
+
+def summarize(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Tables of rows: mean and spread over seeds of what was measured."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for table, name in dict.fromkeys((result["table"], result["name"]) for result in results):
+        runs = [result for result in results if (result["table"], result["name"]) == (table, name)]
+        summary = {key: runs[0][key] for key in ("name", "clips", "gflops", "clips_per_second")} | {"seeds": len(runs)}
+        for column in COLUMNS:
+            values = [run["accuracy"][column] for run in runs]
+            summary[column] = statistics.mean(values)
+            summary[f"{column}_spread"] = statistics.stdev(values) if len(values) > 1 else None
+        tables.setdefault(table, []).append(summary)
+    return tables
+
+
+def to_markdown(tables: dict[str, list[dict[str, Any]]], device: str) -> str:
+    """The tables as Markdown."""
+    reference = {row["name"]: row for row in tables.get("adaptation", [])}
+    lines = [
+        "# Accuracy on MotionDigits",
+        "",
+        "Written by `python benchmarks/accuracy.py`. Percent of clips of scans that were not trained on "
+        f"({VALIDATION_CLIPS['adaptation']:,} for adaptation and long, {FEWER_VALIDATION_CLIPS:,} elsewhere); mean ± "
+        "standard deviation over seeds where there are several. *Ordered*: the ten motions that are another one played "
+        "backwards; *order-free*: swing and still. "
+        "*Occluded*: the digit is hidden or blurred in three quarters of the frames. GFLOPs of a clip by fvcore "
+        f"(multiply-adds); clips/s at batch {THROUGHPUT_BATCH} on one thread of {device}, all models in turns.",
+        "",
+        "A model that is blind to the order of frames cannot pass 58.3% on motion.",
+    ]
+    for table, rows in tables.items():
+        if table == "image":
+            continue
+        if table in ("weighting", "context", "schedule") and "InTI" in reference:
+            rows = [{**reference["InTI"], "name": "InTI (softmax, all four, default schedule)"}, *rows]
+        if table == "frames":
+            rows = [*rows, *({**row, "name": f"{name}, 8 frames"} for name, row in reference.items() if name == "InTI")]
+        lines += ["", f"## {table.capitalize()}", ""]
+        lines.append(
+            "| model | clips | seeds | GFLOPs | clips/s | " + " | ".join(c.replace("_", " ") for c in COLUMNS) + " |"
+        )
+        lines.append("|---|" + "---:|" * (4 + len(COLUMNS)))
+        for row in rows:
+            cells = [
+                row["name"],
+                f"{row['clips']:,}",
+                row["seeds"],
+                f"{row['gflops']:.4f}",
+                row["clips_per_second"] or "-",
+            ]
+            lines.append("| " + " | ".join(map(str, [*cells, *(_cell(row, column) for column in COLUMNS)])) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(row: dict[str, Any], column: str) -> str:
+    spread = row[f"{column}_spread"]
+    return f"{row[column]:.1f}" if spread is None else f"{row[column]:.1f} ± {spread:.1f}"
+
+
+def draw(tables: dict[str, list[dict[str, Any]]], folder: Path) -> None:
+    """Pictures: accuracy against GFLOPs for the adaptations, bars for the other tables."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    for table, rows in tables.items():
+        if table == "image":
+            continue
+        figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+        for axis, column in zip(axes, ("motion", "digit"), strict=True):
+            errors = [row[f"{column}_spread"] or 0 for row in rows]
+            if table == "adaptation":
+                for row, error in zip(rows, errors, strict=True):
+                    axis.errorbar(row["gflops"], row[column], error, fmt="o", capsize=3, label=row["name"])
+                axis.set(xlabel="GFLOPs a clip", ylabel=f"{column} accuracy (%)")
+            else:
+                axis.barh([row["name"] for row in rows], [row[column] for row in rows], xerr=errors)
+                axis.invert_yaxis()
+                axis.set(xlabel=f"{column} accuracy (%)")
+        if table == "adaptation":
+            axes[0].legend(fontsize="small")
+        figure.suptitle(f"MotionDigits: {table}")
+        figure.savefig(folder / f"accuracy_{table}.png", dpi=110)
+        plt.close(figure)
+
+
+def main() -> None:
+    tables = list(dict.fromkeys(row.table for stage in plan()[1:] for row in stage))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work-dir", type=Path, default=Path("runs/accuracy"))
+    parser.add_argument("--jobs", type=int, default=2, help="rows at once; each gets its share of the cores")
+    parser.add_argument("--tables", nargs="+", choices=tables, default=tables)
+    parser.add_argument("--report-only", action="store_true", help="write the tables of the rows that are finished")
+    args = parser.parse_args()
+    RESULTS.mkdir(exist_ok=True)
+    if not args.report_only:
+        run_all(args.work_dir, args.jobs, args.tables)
+    measure_throughput(args.work_dir)
+    results = collect(args.work_dir)
+    summary = summarize(results)
+    text = to_markdown(summary, results[0]["device"].split(",")[0])
+    write_whole(RESULTS / "accuracy.md", text.encode())
+    draw(summary, RESULTS)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A head for classes that are combinations of independent labels."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+class SumOfTerms(nn.Module):
+    """A linear classifier whose logits are sums of one term for each label: features (B, C) -> (B, product of factors).
+
+    With the logits ``a_i + b_j`` of a combination (i, j) the softmax over all combinations is the product of the
+    softmaxes over i and over j, and its cross-entropy the sum of theirs: what is learned of a label serves all
+    combinations. The last label varies fastest.
+
+    Args:
+        dim: features ``C``.
+        factors: number of values of each label.
+    """
+
+    def __init__(self, dim: int, factors: Sequence[int], device=None, dtype=None) -> None:
+        super().__init__()
+        self.factors = tuple(factors)
+        self.terms = nn.Linear(dim, sum(factors), device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.add_up(self.terms(x).movedim(-1, 0)).movedim(0, -1)
+
+    def add_up(self, terms: Tensor) -> Tensor:
+        """(sum of factors, ...) -> (product of factors, ...)."""
+        sums = terms.new_zeros(1, *terms.shape[1:])
+        for term in terms.split(self.factors):
+            sums = (sums.unsqueeze(1) + term).flatten(0, 1)
+        return sums
+
+    def take_apart(self, sums: Tensor) -> Tensor:
+        """The terms whose sums are the closest to these, and equal if they are such sums; `add_up` backwards."""
+        table = sums.unflatten(0, self.factors)
+        labels = range(len(self.factors))
+        means = [table.mean(dim=[j for j in labels if j != i]) if len(labels) > 1 else table for i in labels]
+        return torch.cat([means[0], *(mean - table.mean(dim=tuple(labels)) for mean in means[1:])])
+
+
+@torch.no_grad()
+def factorize(head: nn.Module, factors: Sequence[int]) -> nn.Linear:
+    """The `SumOfTerms` closest to a linear classifier, and equal to it if it was one.
+
+    Raises:
+        ValueError: the classifier has not one row for each combination.
+    """
+    linear = cast(nn.Linear, head)
+    if linear.out_features != prod(factors):
+        raise ValueError(
+            f"factors={list(factors)} make {prod(factors)} combinations, but there are {linear.out_features} classes; "
+            "give the number of values of each label."
+        )
+    weight = linear.weight
+    head = SumOfTerms(linear.in_features, factors, weight.device, weight.dtype)
+    head.terms.weight.copy_(head.take_apart(weight))
+    head.terms.bias.copy_(head.take_apart(linear.bias))
+    return head
+
+
+@torch.no_grad()
+def fold(head: nn.Module) -> nn.Module:
+    """The linear classifier that a `SumOfTerms` is; any other head as it is."""
+    if not isinstance(head, SumOfTerms):
+        return head
+    weight, bias = head.terms.weight, head.terms.bias
+    linear = nn.Linear(weight.shape[1], prod(head.factors), device=weight.device, dtype=weight.dtype)
+    linear.weight.copy_(head.add_up(weight))
+    linear.bias.copy_(head.add_up(bias))
+    return linear

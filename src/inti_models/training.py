@@ -1,0 +1,219 @@
+"""Training: from a recipe to a model in a folder.
+
+Files in the output folder:
+
+- ``recipe.yaml``: all values of the recipe,
+- ``last/``, ``best/``: the model after the last and after the best epoch, for `inti_models.load`,
+- ``metrics.csv``: one row an epoch; ``tensorboard/``: the same and the training loss in between,
+- ``unreadable.json``: videos that could not be read and were replaced by others,
+- ``state.pt``: what a run goes on from,
+- ``evaluation/``: the last measurement (see `inti_models.evaluation`).
+"""
+
+import os
+from pathlib import Path
+
+import timm
+import torch
+from torch import nn
+
+from .data import MotionDigitsClips, VideoDataset, create_clip_transform, create_train_transform, find_videos
+from .data.datasets import VideoList, read_class_names
+from .data.motion_digits import CLASS_NAMES, MotionDigits
+from .evaluation import Evaluation, evaluate, write_report
+from .heads import factorize, fold
+from .hub import load, save_pretrained
+from .recipe import Recipe, as_yaml
+from .trainer import Trainer, create_accelerator, write_whole
+from .vision_transformer import InTIVisionTransformer
+from .zero_shot import zero_shot_head
+from .zoo import create_model
+
+RECIPE = "recipe.yaml"
+MOTIONDIGITS = "motiondigits"
+
+
+def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
+    """Train a model as a recipe says, or go on with it, and measure it. Run it in every process of a launch.
+
+    Args:
+        recipe: see `inti_models.recipe.load_recipe`.
+        output: folder for everything that is written (see above). One that holds a run of the same recipe is
+            taken up where it stopped.
+
+    Returns:
+        The last measurement, or None without validation data.
+
+    Raises:
+        ValueError: a value of the recipe does not fit the model or the data, the folder holds a run of another
+            recipe, too many videos are unreadable, or the loss is not finite.
+        OSError: files are missing or cannot be written.
+    """
+    output = Path(output)
+    accelerator = create_accelerator(recipe)
+    class_names = data_class_names(recipe)
+    model = build_model(recipe, class_names)
+    train_set, validation_set = training_data(recipe, model), validation_data(recipe, model)
+    if accelerator.is_main_process:
+        claim(output, recipe)
+    accelerator.wait_for_everyone()
+
+    def export(trained: nn.Module, folder: Path, evaluation: Evaluation | None) -> None:
+        assert isinstance(trained, InTIVisionTransformer)
+        trained.head = fold(trained.head)
+        results = [] if evaluation is None else evaluation.results(Path(str(recipe.data.validation)).name)
+        save_pretrained(trained, folder, label_names=class_names, results=results)
+
+    Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
+    accelerator.wait_for_everyone()
+    if validation_set is None:
+        return None
+    final = load(output / "last")
+    views = validation_data(recipe, final, recipe.views)
+    assert views is not None
+    evaluation = evaluate(
+        final,
+        views,
+        batch_size=recipe.optimization.batch_size,
+        num_workers=recipe.data.num_workers,
+        device=accelerator.device,
+        precision=recipe.precision,
+        max_broken=recipe.data.max_broken,
+        work_dir=output / "evaluation",
+    )
+    if accelerator.is_main_process:
+        write_report(evaluation, output / "evaluation")
+    return evaluation
+
+
+def claim(output: Path, recipe: Recipe) -> None:
+    """Make the output folder, or see that it holds a run of this recipe.
+
+    Raises:
+        ValueError: it holds a run of another recipe.
+    """
+    file, text = output / RECIPE, as_yaml(recipe)
+    if file.exists():
+        if file.read_text(encoding="utf-8") != text:
+            theirs, ours = file.read_text(encoding="utf-8").splitlines(), text.splitlines()
+            other = next((line.strip() for line in theirs if line not in ours), "fewer values")
+            raise ValueError(
+                f"{output} holds a run of another recipe ({other}); choose another folder, or delete this one."
+            )
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    write_whole(file, text.encode())
+
+
+# From the recipe to model and data
+
+
+def data_class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Names of the classes of the training data, in the order of class indices."""
+    if recipe.data.train == MOTIONDIGITS:
+        return CLASS_NAMES
+    return _videos(recipe, recipe.data.train).class_names
+
+
+def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTransformer:
+    """The model that training starts from, with the right head and the right parameters frozen."""
+    torch.manual_seed(recipe.seed)
+    model = (load if recipe.pretrained else create_model)(recipe.model, **recipe.model_args)
+    if recipe.head == "zero_shot":
+        model.head = zero_shot_head(model, class_names)
+        model.num_classes = len(class_names)
+    elif recipe.head == "new" or tuple(model.pretrained_cfg.get("label_names") or ()) != tuple(class_names):
+        model.reset_classifier(len(class_names))
+    if recipe.factors:
+        model.head = factorize(model.head, recipe.factors)
+    lean_later(model, recipe.lean)
+    if recipe.grad_checkpointing:
+        model.set_grad_checkpointing()
+    freeze(model, recipe.train)
+    return model
+
+
+@torch.no_grad()
+def lean_later(model: InTIVisionTransformer, logit: float) -> None:
+    """Start untrained interpolations off balance, the logits at -logit for the earlier and +logit for the later frame.
+
+    At the exact mean nothing shows the order of frames, so that neither blocks nor interpolations get a gradient
+    towards it: a plateau (measured on MotionDigits). A lean leaves a trail in the tokens that has a direction.
+    """
+    for name, bias in model.interpolations.named_parameters():
+        if name.endswith("predict.logit.bias") and not bias.any():
+            bias.copy_(torch.tensor([-logit, logit]))
+
+
+def freeze(model: InTIVisionTransformer, train: str) -> None:
+    """Freeze all parameters but those of the head ("head"), also of the interpolations ("interpolation"), also of
+    adapters ("adapters"); or none ("all").
+
+    Raises:
+        ValueError: there is nothing of the kind to train.
+    """
+    kinds = {"head": (), "interpolation": ("interpolations",), "adapters": ("interpolations", "adapter"), "all": ("",)}
+    if train == "adapters" and not any("adapter" in name for name, _ in model.named_parameters()):
+        raise ValueError(f"train=adapters, but {type(model).__name__} has none; choose interpolation, head or all.")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith("head.") or any(kind in name for kind in kinds[train])
+
+
+def training_data(recipe: Recipe, model: InTIVisionTransformer) -> MotionDigitsClips | VideoDataset:
+    """The training set, as clips for this model."""
+    a = recipe.augmentation
+    transform = create_train_transform(
+        **timm.data.resolve_model_data_config(model),
+        scale=a.scale,
+        ratio=a.ratio,
+        hflip=a.hflip,
+        auto_augment=a.auto_augment,
+        reprob=a.reprob,
+    )
+    if recipe.data.train == MOTIONDIGITS:
+        return MotionDigitsClips(_motion_digits(recipe, model, "train"), transform, train=True, seed=recipe.seed)
+    return VideoDataset(
+        _videos(recipe, recipe.data.train),
+        transform,
+        model.num_frames,
+        model.sampling,
+        model.frame_stride,
+        train=True,
+        seed=recipe.seed,
+    )
+
+
+def validation_data(
+    recipe: Recipe, model: InTIVisionTransformer, views: tuple[int, int] = (1, 1)
+) -> MotionDigitsClips | VideoDataset | None:
+    """The validation set, as views for this model and with the classes of the training set; None without one.
+
+    Raises:
+        ValueError: it has classes that the training set has not.
+    """
+    if recipe.data.validation is None:
+        return None
+    num_clips, num_crops = views
+    transform = create_clip_transform(**timm.data.resolve_model_data_config(model), num_crops=num_crops)
+    if recipe.data.validation == MOTIONDIGITS:
+        if data_class_names(recipe) != CLASS_NAMES:
+            raise ValueError(f"data.train={recipe.data.train} has not the classes of motiondigits; validate elsewhere.")
+        return MotionDigitsClips(_motion_digits(recipe, model, "validation"), transform)
+    names = data_class_names(recipe)
+    videos = _videos(recipe, recipe.data.validation)
+    if videos.has_names:
+        videos = videos.relabelled(names)
+    else:  # then its labels are indices of those
+        videos = find_videos(recipe.data.validation, recipe.data.root, names)
+    return VideoDataset(videos, transform, model.num_frames, model.sampling, model.frame_stride, num_clips=num_clips)
+
+
+def _videos(recipe: Recipe, source: str) -> VideoList:
+    file = recipe.data.class_names
+    return find_videos(source, recipe.data.root, None if file is None else read_class_names(file))
+
+
+def _motion_digits(recipe: Recipe, model: InTIVisionTransformer, split: str) -> MotionDigits:
+    size = timm.data.resolve_model_data_config(model)["input_size"][-1]
+    args = recipe.data.train_args if split == "train" else recipe.data.validation_args
+    return MotionDigits(split, **{"size": size, "num_frames": model.num_frames, **args})

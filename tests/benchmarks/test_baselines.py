@@ -1,0 +1,314 @@
+"""benchmarks/baselines.py: what InTI is compared with does what it is said to do."""
+
+import copy
+import importlib.util
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+from inti_models.flops import count_flops
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "baselines.py"
+spec = importlib.util.spec_from_file_location("inti_benchmarks_baselines", SCRIPT)
+assert spec and spec.loader
+baselines = importlib.util.module_from_spec(spec)
+sys.modules[spec.name] = baselines
+spec.loader.exec_module(baselines)
+
+NAME = "inti_vit_t8_64_motiondigits"
+CLIP = (2, 4, 3, 32, 32)
+
+
+@pytest.fixture
+def build(randomize_):
+    """The benchmark's model, 16 + 1 tokens a frame, with random weights."""
+
+    def build(compress_at=(), **kwargs):
+        args = {"img_size": 32, "num_classes": 10, "compress_at": compress_at, "num_frames": 4}
+        return randomize_(timm.create_model(NAME, **{**args, **kwargs}))
+
+    return build
+
+
+@pytest.fixture
+def clip():
+    return torch.randn(CLIP)
+
+
+def assert_all_train(model, clip):
+    """Every parameter gets a gradient that is not zero."""
+    model.train()(clip).square().sum().backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle
+
+
+# Frame dropping
+
+
+@pytest.mark.parametrize(("schedule", "step"), [((0,), 2), ((0, 0), 4)])
+def test_dropping_before_the_first_block_is_the_naive_model_on_fewer_frames(build, clip, schedule, step):
+    model = build(schedule)
+    naive = build()
+    naive.load_state_dict(model.state_dict(), strict=False)
+    baselines.drop_frames(model)
+    torch.testing.assert_close(model(clip), naive(clip[:, ::step]))
+    assert not torch.allclose(model(clip), naive(clip), atol=1e-3)
+
+
+def test_dropping_later_sees_no_other_frame_either(build, clip):
+    model = baselines.drop_frames(build((2, 5)))
+    changed = clip.clone()
+    changed[:, 1:] = torch.randn_like(clip[:, 1:])
+    torch.testing.assert_close(model(changed), model(clip))
+
+
+def test_an_odd_last_frame_is_kept_and_weights_say_which_frames_are(build):
+    model = baselines.drop_frames(build((3,)))
+    clip = torch.randn(1, 5, 3, 32, 32)
+    assert model.forward_features(clip).shape == (1, 3, 17, 128)
+    assert model.interpolation_weights(clip)[0][0, :, 0].tolist() == [1, 0, 1, 0, 1]
+
+
+def test_dropping_leaves_every_other_weight_alone(build, clip):
+    model = build((2, 5))
+    before = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("interpolations.")}
+    after = baselines.drop_frames(model).state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert_all_train(model, clip)
+
+
+# Token merging
+
+
+def test_merging_nothing_is_the_naive_model(build, clip):
+    model = build()
+    expected = model(clip)
+    assert torch.equal(baselines.merge_tokens(model, [0] * 6)(clip), expected)
+
+
+def test_matching_takes_the_most_similar_pairs():
+    keys = torch.randn(3, 9, 8)
+    matching = baselines.bipartite_soft_matching(keys, 2)
+    for i in range(3):
+        similarity = torch.cosine_similarity(keys[i, 1::2, None], keys[i, None, 0::2], dim=-1)  # 4 5
+        best, nearest = similarity.max(dim=1)
+        assert set(matching.merged[i].tolist()) == set(best.topk(2).indices.tolist())
+        assert matching.into[i].tolist() == nearest[matching.merged[i]].tolist()
+        assert sorted([*matching.kept[i].tolist(), *matching.merged[i].tolist()]) == [0, 1, 2, 3]
+
+
+def test_merged_tokens_are_means_of_their_patches_and_the_class_token_stays():
+    tokens, keys = torch.randn(2, 17, 6), torch.randn(2, 16, 4)
+    sizes = torch.ones(2, 17, 1)
+    original = tokens
+    for r in (5, 4, 3):
+        matching = baselines.bipartite_soft_matching(keys[:, : tokens.shape[1] - 1], r)
+        tokens, sizes = baselines.merge(tokens, sizes, matching)
+        assert sizes.sum(dim=1).flatten().tolist() == [17, 17]
+        torch.testing.assert_close((tokens * sizes).sum(dim=1), original.sum(dim=1))
+        assert torch.equal(tokens[:, 0], original[:, 0])
+        assert torch.equal(sizes[:, 0], torch.ones(2, 1))
+    assert tokens.shape == (2, 5, 6)
+    assert sizes.max() > 2
+
+
+def test_a_merged_duplicate_is_attended_to_like_both(build):
+    """Proportional attention: a block on merged duplicates gives what it gives on the duplicates themselves."""
+    blocks = build().blocks
+    distinct = torch.randn(3, 9, 128)
+    duplicates = torch.cat((distinct, distinct[:, 1:]), dim=1)  # the class token and 8 patches twice
+    order = [0, *(i for pair in zip(range(1, 9), range(9, 17), strict=True) for i in pair)]
+    duplicates = duplicates[:, order]
+    expected = blocks[1](blocks[0](duplicates))
+    first = baselines.ToMeBlock(blocks[0], r=8, sized=False, last=False)
+    second = baselines.ToMeBlock(blocks[1], r=0, sized=True, last=False)
+    merged = second(first(duplicates))
+    assert merged[..., -1].tolist() == [[1] + [2] * 8] * 3
+    torch.testing.assert_close(merged[..., :-1], expected[:, [0, *range(1, 17, 2)]], rtol=1e-4, atol=1e-4)
+
+
+def test_each_block_leaves_r_tokens_fewer(build, clip):
+    model = baselines.merge_tokens(build(), [0, 3, 0, 2, 4, 1])
+    tokens = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda *args: tokens.append(tuple(args[2].shape)))
+    assert model(clip).shape == (2, 10)
+    assert tokens == [(8, 17, 128), (8, 14, 129), (8, 14, 129), (8, 12, 129), (8, 8, 129), (8, 7, 128)]
+
+
+def test_frames_are_merged_each_for_itself(build, clip):
+    model = baselines.merge_tokens(build(), [2] * 6)
+    features = model.forward_features(clip)
+    assert features.shape == (2, 4, 5, 128)
+    torch.testing.assert_close(features[1, 2], model.forward_features(clip[1:, 2])[0])
+
+
+def test_merging_trains_with_checkpointing_as_without(build, clip):
+    model = baselines.merge_tokens(build(), [0, 3, 0, 3, 3, 1])
+    assert_all_train(model, clip)
+    twin = copy.deepcopy(model)
+    twin.zero_grad()
+    twin.set_grad_checkpointing()
+    assert_all_train(twin, clip)
+    for (name, parameter), other in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, parameter.grad, msg=name)
+
+
+def test_merging_runs_in_bfloat16(build, clip):
+    model = baselines.merge_tokens(build(), [2] * 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(clip).isfinite().all()
+
+
+def test_layer_decay_sees_the_blocks_of_a_merged_model(build):
+    groups = timm.models.group_parameters(baselines.merge_tokens(build(), [2] * 6), build().group_matcher())
+    plain = timm.models.group_parameters(build(), build().group_matcher())
+    assert {k: len(v) for k, v in groups.items()} == {k: len(v) for k, v in plain.items()}
+
+
+@pytest.mark.parametrize(
+    ("args", "r", "message"),
+    [
+        ({}, [2] * 5, "5 numbers for 6 blocks"),
+        ({"compress_at": (2,)}, [2] * 6, "compress_at"),
+        ({"global_pool": "avg"}, [2] * 6, "global_pool"),
+    ],
+)
+def test_merging_refuses_what_it_cannot_do(build, args, r, message):
+    with pytest.raises(ValueError, match=message):
+        baselines.merge_tokens(build(**args), r)
+
+
+def test_no_more_than_half_of_the_tokens_merge(build, clip):
+    with pytest.raises(ValueError, match="r=9 of 16 tokens"):
+        baselines.merge_tokens(build(), [9, 0, 0, 0, 0, 0])(clip)
+
+
+def test_cost_of_merging_is_the_closed_formula(build):
+    r, tokens, dim, patch_dim, frames = (1, 2, 0, 2, 3, 2), 17, 128, 3 * 8 * 8, 4
+    operations = frames * 16 * patch_dim * dim + dim * 10
+    for i in r:
+        attention = 4 * tokens * dim**2 + 2 * tokens**2 * dim
+        a = (tokens - 1) // 2  # set A of the patches
+        similarity = a * (tokens - 1 - a) * 32 if i else 0  # heads of 32 channels
+        tokens -= i
+        operations += frames * (attention + similarity + 8 * tokens * dim**2)
+    model = baselines.merge_tokens(build(), r)
+    assert count_flops(model, (1, *CLIP[1:])).gflops == pytest.approx(operations / 1e9, rel=1e-6)
+
+
+@pytest.mark.parametrize("compress_at", [(0,), (1, 2), (2,), ()])
+def test_schedule_is_the_closest_to_what_inti_costs(build, compress_at):
+    depth, shape = 3, (1, 2, *CLIP[2:])
+    naive = build(depth=depth)
+    keys = set(naive.state_dict())
+
+    def cost(schedule):
+        return count_flops(baselines.merge_tokens(copy.deepcopy(naive), schedule), shape).gflops
+
+    most = cost((0,) * depth)
+    target = min(count_flops(build(compress_at, depth=depth), shape).gflops, most)
+    r = baselines.tome_schedule(naive, 2, target)
+    assert set(naive.state_dict()) == keys  # untouched
+    costs = {s: cost(s) for s in {baselines.even_schedule(Fraction(i, 6), depth, 16) for i in range(6 * 8 + 1)}}
+    assert abs(costs[r] - target) == min(abs(c - target) for c in costs.values())
+    assert abs(costs[r] - target) < 0.02 * most
+
+
+def test_even_schedules_are_as_equal_as_half_of_the_tokens_allows():
+    assert baselines.even_schedule(Fraction(0), 6, 16) == (0,) * 6
+    assert baselines.even_schedule(Fraction(2), 6, 16) == (2,) * 6
+    assert baselines.even_schedule(Fraction(8), 6, 16) == (8, 4, 2, 1, 0, 0)
+    for i in range(12):
+        r = baselines.even_schedule(Fraction(i, 6), 6, 16)
+        assert sum(r) == i
+        assert max(r) - min(r) <= 1
+
+
+def test_schedule_refuses_a_target_out_of_reach(build):
+    for target in (1e-3, 10.0):
+        with pytest.raises(ValueError, match="target_gflops"):
+            baselines.tome_schedule(build(), 4, target)
+
+
+# Attention over the frames
+
+
+@pytest.mark.parametrize("global_pool", ["token", "avg"])
+def test_temporal_attention_starts_as_the_naive_model(build, clip, global_pool):
+    naive = build(global_pool=global_pool)
+    model = baselines.add_temporal_attention(naive)
+    torch.testing.assert_close(model(clip), naive(clip))
+    assert count_flops(model, CLIP).gflops > count_flops(naive, CLIP).gflops
+
+
+def test_temporal_attention_sees_the_order_through_its_positions_alone(build, clip, randomize_):
+    model = randomize_(baselines.add_temporal_attention(build()))
+    assert not torch.allclose(model(clip.flip(1)), model(clip), atol=1e-2)
+    torch.nn.init.zeros_(model.temporal.pos_embed)
+    torch.testing.assert_close(model(clip[:, [2, 0, 3, 1]]), model(clip), rtol=1e-4, atol=1e-4)
+
+
+def test_temporal_attention_mixes_frames_not_clips(build, clip, randomize_):
+    model = randomize_(baselines.add_temporal_attention(build()))
+    torch.testing.assert_close(model(clip)[1:], model(clip[1:]), rtol=1e-4, atol=1e-4)
+
+
+def test_temporal_attention_trains_and_keeps_the_image_weights_keys(build, clip, randomize_):
+    naive = build()
+    keys = set(naive.state_dict())
+    model = baselines.add_temporal_attention(naive)
+    assert {key for key in model.state_dict() if not key.startswith("temporal.")} == keys
+    assert_all_train(randomize_(model), clip)
+    assert {"temporal.pos_embed", "pos_embed"} <= set(model.no_weight_decay())
+
+
+def test_the_zero_start_can_be_left(build, clip):
+    model = baselines.add_temporal_attention(build()).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(clip).square().sum().backward()
+        optimizer.step()
+    assert all(p.grad.any() for name, p in model.temporal.named_parameters() if name != "block.attn.qkv.bias")
+    assert not torch.allclose(model(clip.flip(1)), model(clip), atol=1e-6)
+
+
+def test_the_head_learns_a_direction_in_time_in_few_steps():
+    head, classifier = baselines.TemporalAttentionHead(32, 8, 2), torch.nn.Linear(32, 2)
+    optimizer = torch.optim.AdamW([*head.parameters(), *classifier.parameters()], lr=1e-3)
+    drift = torch.linspace(-1, 1, 8).view(1, 8, 1) * torch.randn(32)
+    for _ in range(200):
+        labels = torch.randint(0, 2, (32,))
+        clips = torch.randn(32, 1, 32) + drift * (2.0 * labels - 1).view(-1, 1, 1)  # the other label's, reversed
+        logits = classifier(head(clips))
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, labels).backward()
+        optimizer.step()
+    assert (logits.argmax(dim=1) == labels).float().mean() > 0.9
+
+
+def test_a_new_head_works_with_temporal_attention(build, clip):
+    naive = build()
+    model = baselines.add_temporal_attention(naive)
+    model.head = torch.nn.Linear(128, 3)
+    assert model(clip).shape == (2, 3)
+    model.reset_classifier(7)
+    assert model(clip).shape == (2, 7)
+    assert naive(clip).shape == (2, 10)
+
+
+def test_temporal_attention_names_the_number_of_frames_it_expects(build, clip):
+    with pytest.raises(ValueError, match="4 frames.*positions for 8"):
+        baselines.add_temporal_attention(build(), num_frames=8)(clip)
+
+
+@pytest.mark.parametrize("args", [{"compress_at": (2,)}, {"global_pool": ""}])
+def test_temporal_attention_refuses_a_model_without_features_of_all_frames(build, args):
+    with pytest.raises(ValueError, match=next(iter(args))):
+        baselines.add_temporal_attention(build(**args))

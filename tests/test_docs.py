@@ -1,0 +1,79 @@
+"""The walk-through of docs/finetune.md, run as it stands."""
+
+import csv
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import inti_models
+from inti_models.recipe import RECIPES
+
+GUIDE = Path(__file__).parent.parent / "docs" / "finetune.md"
+BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks():
+    """Language and text of the blocks of code that are to be run."""
+    return [(language, text) for skip, language, text in BLOCK.findall(GUIDE.read_text(encoding="utf-8")) if not skip]
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """The folder in which all was run, and what each block printed."""
+    folder = tmp_path_factory.mktemp("walk")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    printed = []
+    for language, text in blocks():
+        command = {"sh": ["bash", "-euc", text], "python": [sys.executable, "-c", text]}[language]
+        result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, f"{text}\n{result.stderr}"
+        printed.append(result.stdout)
+    return folder, printed
+
+
+def test_walk_trains_a_model_that_names_the_readers_classes(walk):
+    folder, (_, trained, used, _) = walk
+    with (folder / "runs" / "mine" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["updates"] for row in rows] == ["5", "10"], "the override of the batch size was not taken"
+    assert float(rows[-1]["top1"]) > 80
+    assert "runs/mine/best" in trained
+    config = inti_models.load(folder / "runs" / "mine" / "best").pretrained_cfg
+    assert config["label_names"] == ["grow", "left", "right", "shrink"]
+    right = re.findall(r"^videos/validation/left/\S+\n +\S+%  (\w+)", used, re.MULTILINE)
+    assert len(right) == 10
+    assert right.count("left") > 7
+
+
+def test_walk_leaves_the_files_that_the_guide_lists(walk):
+    folder, _ = walk
+    table = GUIDE.read_text(encoding="utf-8").split("are then\n\n")[1].split("\n\n")[0]
+    names = {name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    assert {path.name for path in (folder / "runs" / "mine").iterdir()} - {"validation"} == {
+        name.rstrip("/") for name in names - {"unreadable.json"}
+    }
+    assert (folder / "runs" / "mine" / "validation" / "confusion.png").stat().st_size > 0
+
+
+def test_plain_loop_has_at_most_40_lines_and_learns_the_same(walk):
+    folder, (*_, printed) = walk
+    *_, (language, text) = blocks()
+    assert language == "python"
+    assert len(text.splitlines()) <= 40
+    right, of = map(int, re.findall(r"(\d+) of (\d+)", printed)[-1])
+    assert of == 40
+    assert right > 0.8 * of
+    assert (folder / "runs" / "plain" / "model.safetensors").exists()
+
+
+def test_links_and_recipes_of_the_guide_exist():
+    text = GUIDE.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (GUIDE.parent / target).exists(), target
+    for name in re.findall(r"inti-models train (\w+) |inti_models.cli train (\w+) ", text):
+        assert (RECIPES / f"{''.join(name)}.yaml").exists(), name
