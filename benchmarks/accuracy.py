@@ -39,9 +39,10 @@ from inti_models.interpolation import CONTEXTS
 from inti_models.recipe import Optimization, Recipe
 from inti_models.trainer import Trainer, create_accelerator, write_whole
 from inti_models.training import lean_later
-from inti_models.zoo import create_model
+from inti_models.zoo import PACKAGE, create_model
 
 RESULTS = Path(__file__).parent / "results"
+HUB = Path(__file__).parent.parent / "hub"
 ARCHITECTURE = "inti_vit_t8_32_motiondigits"
 FACTORS = (10, len(MOTIONS))
 BATCH, STILLS_BATCH = 16, 64
@@ -102,10 +103,7 @@ ADAPTATION = (
     Row("adaptation", "naive + temporal attention", method="temporal", model_args=NAIVE),
 )
 # Trained for longer; these ship with the package.
-LONG_RUNS = (
-    dataclasses.replace(ADAPTATION[1], table="long", clips=LONG),
-    dataclasses.replace(ADAPTATION[0], table="long", clips=LONG // 3),
-)
+LONG_RUNS = tuple(dataclasses.replace(ADAPTATION[i], table="long", clips=LONG) for i in (1, 0, 5))
 SECOND_ROUND = Row("long", "InTI, a second round", seed=1, start=LONG_RUNS[0].id, clips=LONG, lr=5e-4)
 WEIGHTING = (
     Row("weighting", "sigmoid", model_args={"weighting": "sigmoid"}),
@@ -131,7 +129,6 @@ FRAMES = tuple(
     Row("frames", f"{name}, {frames} frames", method=method, model_args={**args, "num_frames": frames})
     for frames in (4, 16, 32)
     for name, method, args in (("InTI", "interpolate", {}), ("naive", "naive", NAIVE))
-    if (name, frames) != ("naive", 32)  # as long as four rows
 )
 FIRST = tuple(
     Row("transfer", f"{name}, first motions", method=method, model_args=args, data_args={"motions": FIRST_MOTIONS})
@@ -161,12 +158,13 @@ def plan() -> list[list[Row]]:
     """All rows, in stages: a row starts from rows of earlier stages only. What matters most comes first."""
     image = Row("image", "image", method="naive", model_args={**NAIVE, "num_frames": 1}, start=None, clips=STILLS)
     seeds = [dataclasses.replace(row, seed=seed) for seed in (1, 2) for row in ADAPTATION]
+    several_seeds = [dataclasses.replace(row, seed=1) for row in (*WEIGHTING, *CONTEXT)]
     return [
         [image],
         [LONG_RUNS[0], *ADAPTATION],
-        [SECOND_ROUND, *seeds, LONG_RUNS[1], *WEIGHTING, *CONTEXT, *SCHEDULE, *FIRST, *FRAMES],
+        [SECOND_ROUND, *LONG_RUNS[1:], *seeds, *WEIGHTING, *CONTEXT, *SCHEDULE, *FIRST, *FRAMES[:3]],
         [*TRANSFER],
-        [dataclasses.replace(row, seed=1) for row in (*WEIGHTING, *CONTEXT)],
+        [*FRAMES[3:], *several_seeds],
     ]
 
 
@@ -336,6 +334,43 @@ def measure_throughput(work_dir: Path, rounds: int = 7) -> None:
     write_whole(work_dir / "throughput.json", (json.dumps(speeds, indent=2) + "\n").encode())
 
 
+# Model of the zoo -> the row that it is, and what to say of its training.
+SHIPPED = {
+    ARCHITECTURE: (SECOND_ROUND, "half of them in a second round at half the learning rate (1e-3, then 5e-4)"),
+    f"{ARCHITECTURE}.naive": (LONG_RUNS[1], "at a learning rate of 1e-3"),
+}
+
+
+def ship(work_dir: Path) -> None:
+    """Put the weights of the best rows into the package, and what was measured of them into ``hub``."""
+    rows = {row.id: row for stage in plan() for row in stage}
+    for name, (row, how) in SHIPPED.items():
+        result = json.loads((work_dir / row.id / "result.json").read_text())
+        chain = [row]  # with what it started from, without the image model
+        while chain[-1].start in rows and rows[chain[-1].start].start is not None:
+            chain.append(rows[chain[-1].start])
+        minutes = sum(json.loads((work_dir / r.id / "result.json").read_text())["train_minutes"] for r in chain)
+        accuracy = {("top1" if key == "both" else key): value for key, value in result["accuracy"].items()}
+        card = {
+            "model": name,
+            "accuracy": {"clips": VALIDATION_CLIPS["long"], **accuracy},
+            "training": {
+                "row": row.id,
+                "stills": STILLS,
+                "clips": sum(r.clips for r in chain),
+                "how": how,
+                "seed": row.seed,
+                "minutes": round(minutes, 1),
+            },
+            "gflops": result["gflops"],
+            "machine": result["device"],
+            "versions": result["versions"],
+        }
+        weights = (work_dir / row.id / "model.safetensors").read_bytes()
+        write_whole(PACKAGE / "weights" / f"{name}.safetensors", weights)
+        write_whole(HUB / name / "results.json", (json.dumps(card, indent=2) + "\n").encode())
+
+
 COLUMNS = ("motion", "motion_ordered", "motion_order_free", "digit", "digit_occluded", "digit_clear")
 
 
@@ -432,7 +467,11 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="rows at once; each gets its share of the cores")
     parser.add_argument("--tables", nargs="+", choices=tables, default=tables)
     parser.add_argument("--report-only", action="store_true", help="write the tables of the rows that are finished")
+    parser.add_argument("--ship", action="store_true", help="put the best weights into the package, and do no more")
     args = parser.parse_args()
+    if args.ship:
+        ship(args.work_dir)
+        return
     RESULTS.mkdir(exist_ok=True)
     if not args.report_only:
         run_all(args.work_dir, args.jobs, args.tables)

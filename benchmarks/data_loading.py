@@ -1,6 +1,6 @@
 """How fast clips come from MP4 files, and how long a training step waits for them.
 
-    python benchmarks/data_loading.py [--model inti_vit_t8_64_motiondigits] [--output benchmarks/results/FILE.json]
+    python benchmarks/data_loading.py [--model inti_vit_t8_32_motiondigits] [--output benchmarks/results/FILE.json]
 
 The files are written first (`write_video`: H.264, a keyframe each 250 frames at most, as the encoder has it).
 
@@ -56,7 +56,7 @@ WARM_UP = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="inti_vit_t8_64_motiondigits", help="to train")
+    parser.add_argument("--model", default="inti_vit_t8_32_motiondigits", help="to train")
     parser.add_argument("--input-size", type=int, default=224, help="of clips that are read only")
     parser.add_argument("--frame-size", type=int, nargs=2, default=(340, 256), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each video")

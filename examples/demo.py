@@ -20,7 +20,7 @@ from inti_models.flops import count_flops
 from inti_models.predict import VideoClassifier
 from inti_models.zoo import create_model
 
-NAME = "inti_vit_t8_64_motiondigits"
+NAME = "inti_vit_t8_32_motiondigits"
 REPEATS = 30
 
 
@@ -42,13 +42,13 @@ def main() -> int:
     args = parser.parse_args()
 
     model = create_model(NAME, pretrained=True)
-    clip, label = MotionDigits("validation", size=64, num_frames=model.num_frames)[args.index]
+    clip, label = MotionDigits("validation", size=32, num_frames=model.num_frames)[args.index]
     classify = VideoClassifier(model)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         write_video(path, clip, fps=8)
         print(
-            f"wrote       {path.name}: {len(clip)} frames of 64x64, {path.stat().st_size} bytes, {CLASS_NAMES[label]!r}"
+            f"wrote       {path.name}: {len(clip)} frames of 32x32, {path.stat().st_size} bytes, {CLASS_NAMES[label]!r}"
         )
         labels = classify(path)
         views = classify.views(path)

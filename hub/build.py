@@ -3,8 +3,9 @@
     python hub/build.py OUTPUT     every model: OUTPUT/NAME/{config.json, model.safetensors, README.md}
     python hub/build.py --card     rewrite MODEL_CARD.md, and the accuracies that the package lists
 
-A model is a folder of this one: `card.md` is its card, a template that is filled from `results.json`, which `train.py`
-writes with the weights. A large model's `model.safetensors` lies there too; a small one's ships with the package.
+A model is a folder of this one, named for the model, with a tag if it is not its default: `card.md` is its card, a
+template that is filled from `results.json`. A large model's `model.safetensors` lies there too; a small one's ships
+with the package. `python benchmarks/accuracy.py --ship` writes results and weights of the small ones.
 """
 
 import argparse
@@ -38,6 +39,7 @@ TRAINED_ON = {
     "metaclip_400m": "MetaCLIP, 400 M pairs",
     "metaclip_2pt5b": "MetaCLIP, 2.5 G pairs",
     "motiondigits": "MotionDigits, from scratch",
+    "naive": "MotionDigits, from scratch",
 }
 
 
@@ -57,6 +59,13 @@ class Published:
     def name(self) -> str:
         return self.folder.name
 
+    @property
+    def checkpoint(self) -> str:
+        """The name with its tag."""
+        cfg = timm.get_pretrained_cfg(self.name)
+        assert cfg is not None
+        return f"{self.name.partition('.')[0]}.{cfg.tag}"
+
     def results(self) -> dict[str, Any] | None:
         """What was measured; None before anything was.
 
@@ -67,7 +76,7 @@ class Published:
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}); run {self.folder / 'train.py'} again.") from None
+            raise ValueError(f"{path} is not JSON ({error}); write it anew from what was measured.") from None
 
     def card(self, organisation: str = "ORGANISATION") -> ModelCard:
         """The card, filled from the results.
@@ -77,7 +86,7 @@ class Published:
         """
         results = self.results()
         if results is None:
-            raise ValueError(f"{self.folder / 'results.json'} is missing; run {self.folder / 'train.py'} first.")
+            raise ValueError(f"{self.folder / 'results.json'} is missing; measure the model first.")
         template = (self.folder / "card.md").read_text(encoding="utf-8")
         try:
             return ModelCard(template.format_map({**results, "organisation": organisation}))
@@ -121,7 +130,7 @@ def assemble(model: Published, output: Path, organisation: str = "ORGANISATION")
 
 def written(models: Sequence[Published]) -> dict[Path, str]:
     """The files that are written from the data: path -> text."""
-    measured = {model.name: model.measured() for model in models}
+    measured = {model.checkpoint: model.measured() for model in models}
     return {MODEL_CARD: model_card(measured), ACCURACIES: accuracies(measured)}
 
 
@@ -129,8 +138,7 @@ def accuracies(measured: Mapping[str, Sequence[EvalResult]]) -> str:
     """What was measured of each checkpoint, as JSON for the package."""
     table = {
         checkpoint: {"accuracy": {str(result.metric_name): result.metric_value for result in results}}
-        for name, results in measured.items()
-        for checkpoint in timm.list_models(f"{name}*", pretrained=True)
+        for checkpoint, results in measured.items()
         if results
     }
     return json.dumps(table, indent=2) + "\n"
@@ -143,7 +151,7 @@ def model_card(measured: Mapping[str, Sequence[EvalResult]]) -> str:
     for checkpoint in timm.list_models("inti*", pretrained=True):
         cfg = timm.get_pretrained_cfg(checkpoint)
         assert cfg is not None and cfg.tag is not None
-        results = measured.get(checkpoint.partition(".")[0])
+        results = measured.get(checkpoint)
         untrained = "text tower" if cfg.tag.endswith(ZERO_SHOT) else "untrained"
         rows.append(
             (

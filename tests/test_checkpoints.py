@@ -188,7 +188,7 @@ def test_checkpoint_of_another_model_is_told_in_a_sentence(tiny, tmp_path, kwarg
 
 def test_timm_loads_a_file_that_was_named_for_the_model(tiny_args, tmp_path, randomize_):
     args = {**tiny_args, "reduction": 4, "compress_at": (1, 3), "num_classes": 120}
-    name = "inti_vit_t8_64_motiondigits"
+    name = "inti_vit_t8_32_motiondigits"
     trained = randomize_(timm.create_model(name, **args))
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
     overlay = {"file": str(tmp_path / "model.safetensors")}

@@ -10,14 +10,14 @@ from inti_models.cli import main
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 
-NAME = "inti_vit_t8_64_motiondigits"
+NAME = "inti_vit_t8_32_motiondigits"
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """Three videos and their labels."""
     folder = tmp_path_factory.mktemp("clips")
-    data = MotionDigits("validation", length=8)
+    data = MotionDigits("validation", size=32, length=8)
     indices = (1, 2, 6)  # which the checkpoint gets right
     for i in indices:
         write_video(folder / f"{i}.mp4", data[i][0], fps=8)
@@ -40,10 +40,10 @@ def test_list_says_that_nothing_matches(capsys):
 def test_info_shows_schedule_and_gflops_beside_the_naive_model(capsys):
     assert main(["info", NAME]) == 0
     out = capsys.readouterr().out
-    assert "compress_at=(1, 2, 4): 8 frames become 1" in out
-    assert "GFLOPs      0.2675" in out
-    assert "0.6779" in out
-    assert "60.5% less" in out
+    assert "compress_at=(2, 5): 8 frames become 2" in out
+    assert "GFLOPs      0.06113" in out
+    assert "0.09528" in out
+    assert "35.8% less" in out
 
 
 def test_predict_prints_the_right_label_first(clips, capsys):

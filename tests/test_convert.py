@@ -285,7 +285,7 @@ def test_another_architecture_is_refused(state, tmp_path):
     with pytest.raises(ValueError, match="clip.pt .*in shape .*name the model of that size"):
         convert.convert(tmp_path / "clip.pt", MODEL, {**OPTIONS, "img_size": 64})
     with pytest.raises(ValueError, match="has visual.ln_pre.bias and 1 more that the model has no place for|lacks"):
-        convert.convert(tmp_path / "clip.pt", "inti_vit_t8_64_motiondigits")
+        convert.convert(tmp_path / "clip.pt", "inti_vit_t8_32_motiondigits")
 
 
 class Plant:

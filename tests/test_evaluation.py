@@ -158,7 +158,7 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
         write_video(path, torch.randint(0, 256, (11, 3, 48, 80), dtype=torch.uint8, generator=pixels), fps=8)
     (root / "b" / "broken.mp4").write_bytes(b"no video")
     videos = find_videos(root)
-    model = timm.create_model("inti_vit_t8_64_motiondigits", pretrained=True)
+    model = timm.create_model("inti_vit_t8_32_motiondigits", pretrained=True)
     model.reset_classifier(2)
     transform = create_clip_transform(**timm.data.resolve_model_data_config(model), num_crops=3)
     data = VideoDataset(videos, transform, model.num_frames, num_clips=2)
@@ -177,13 +177,13 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
 
 
 def test_the_shipped_model_on_motion_digits(tmp_path):
-    model = timm.create_model("inti_vit_t8_64_motiondigits", pretrained=True)
+    model = timm.create_model("inti_vit_t8_32_motiondigits", pretrained=True)
     transform = create_clip_transform(**timm.data.resolve_model_data_config(model))
-    data = MotionDigitsClips(MotionDigits("validation", length=40), transform)
+    data = MotionDigitsClips(MotionDigits("validation", size=32, length=40), transform)
     evaluation = evaluate(model, data, batch_size=16, work_dir=tmp_path, progress=False)
     assert evaluation.top1 > 75
     assert len(evaluation.per_class()) == 120
-    easier = MotionDigitsClips(MotionDigits("validation", length=40, occlusion=0), transform)
+    easier = MotionDigitsClips(MotionDigits("validation", size=32, length=40, occlusion=0), transform)
     with pytest.raises(ValueError, match="other data;"):
         evaluate(model, easier, batch_size=16, work_dir=tmp_path, progress=False)
 

@@ -22,7 +22,7 @@ from inti_models.checkpoints import DIGEST, digest
 from inti_models.cli import main
 from inti_models.hub import published
 
-NAME = "inti_vit_t8_64_motiondigits"
+NAME = "inti_vit_t8_32_motiondigits"
 SMALL = {"embed_dim": 32, "depth": 4, "num_heads": 2, "compress_at": (1, 3)}
 FILES = ["README.md", "config.json", "model.safetensors"]
 

@@ -24,10 +24,10 @@ def test_wheel_from_sdist_predicts_outside_the_checkout(tmp_path):
     assert list(dist.glob("*.tar.gz"))
     run(sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target", site, wheel)
 
-    clip, label = MotionDigits("validation", length=8)[1]
+    clip, label = MotionDigits("validation", size=32, length=8)[1]
     write_video(tmp_path / "clip.mp4", clip, fps=8)
     environment = {**os.environ, "PYTHONPATH": str(site)}
     where = run(sys.executable, "-c", "import inti_models; print(inti_models.__file__)", cwd=tmp_path, env=environment)
     assert Path(where.strip()).is_relative_to(site)
-    command = [site / "bin" / "inti-models", "predict", "clip.mp4", "--model", "inti_vit_t8_64_motiondigits"]
+    command = [site / "bin" / "inti-models", "predict", "clip.mp4", "--model", "inti_vit_t8_32_motiondigits"]
     assert CLASS_NAMES[label] in run(*command, "--topk", "1", cwd=tmp_path, env=environment)

@@ -6,7 +6,7 @@ from inti_models.data import create_clip_transform, read_clips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.predict import VideoClassifier
 
-NAME = "inti_vit_t8_64_motiondigits"
+NAME = "inti_vit_t8_32_motiondigits"
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def model():
 
 @pytest.fixture
 def video(tmp_path):
-    clip, label = MotionDigits("validation", length=8)[1]
+    clip, label = MotionDigits("validation", size=32, length=8)[1]
     write_video(tmp_path / "clip.mp4", clip, fps=8)
     return tmp_path / "clip.mp4", label
 
@@ -43,7 +43,7 @@ def test_views_are_clips_times_crops_and_their_probabilities_are_averaged(model,
     write_video(tmp_path / "wide.mp4", frames, fps=8)
     classify = VideoClassifier(model, views=(2, 3))
     views = classify.views(tmp_path / "wide.mp4")
-    assert views.shape == (6, 8, 3, 64, 64)
+    assert views.shape == (6, 8, 3, 32, 32)
     with torch.inference_mode():
         expected = torch.stack([model(view.unsqueeze(0))[0].softmax(-1) for view in views]).mean(0)
     torch.testing.assert_close(classify.probabilities(tmp_path / "wide.mp4"), expected)

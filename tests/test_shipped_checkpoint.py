@@ -11,7 +11,7 @@ import torch
 from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, REVERSED_MOTION, MotionDigits, split_logits
 from inti_models.zoo import PACKAGE
 
-NAME = "inti_vit_t8_64_motiondigits"
+NAME = "inti_vit_t8_32_motiondigits"
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def batch():
-    return MotionDigits("validation", length=960).render(range(960))
+    return MotionDigits("validation", size=32, length=960).render(range(960))
 
 
 def normalize(clips):

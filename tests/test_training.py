@@ -100,11 +100,8 @@ def undisturbed(tmp_path_factory) -> Path:
 
 # Where a run is killed: (function of the trainer, number of the call that kills).
 KILLED_AT = {
-    "in the second update": ("seed_process", 2),
     "after the first saved state": ("seed_process", 5),
     "while a state is written": ("os.replace", 3),
-    "while measuring": ("evaluate", 1),
-    "in the last update": ("seed_process", 8),
     "in the measurement of the last epoch": ("evaluate", 2),
 }
 
@@ -273,7 +270,7 @@ def test_a_trained_interpolation_does_not_lean():
 
 
 def test_head_is_kept_where_the_classes_are_the_models_own_and_new_elsewhere():
-    kept = Recipe(model="inti_vit_t8_64_motiondigits")
+    kept = Recipe(model="inti_vit_t8_32_motiondigits")
     own = build_model(kept, CLASS_NAMES)
     assert torch.equal(own.head.weight, inti_models.load(kept.model).head.weight)
     other = build_model(kept, ("cat", "dog"))
@@ -285,12 +282,12 @@ def test_head_is_kept_where_the_classes_are_the_models_own_and_new_elsewhere():
 
 
 def test_layer_decay_slows_the_lower_blocks(tmp_path):
-    """With a decay of zero nothing below the head moves."""
+    """With hardly anything left a layer further down, only the head moves."""
     train(tiny_recipe(optimization=optimization(layer_decay=1e-12, weight_decay=0.0)), tmp_path / "run")
     before = model().state_dict()
     for name, tensor in weights(tmp_path / "run").items():
         moved = (tensor - before[name]).abs().max() > 1e-9
-        assert moved == name.startswith(("head.", "norm.")), name
+        assert moved == name.startswith("head."), name
 
 
 def test_clips_of_fewer_frames_than_the_schedule_spans_train(tmp_path):

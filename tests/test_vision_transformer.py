@@ -365,7 +365,7 @@ def test_stop_early_does_not_run_the_blocks_behind(tiny, clip):
 @pytest.mark.parametrize("feature_cls", ["getter", "fx", "hook"])
 def test_features_only_gives_features_after_chosen_blocks(feature_cls):
     args = {"depth": 4, "compress_at": (1, 3), "embed_dim": 32, "num_heads": 2, "img_size": (32, 48)}
-    name = "inti_vit_t8_64_motiondigits"
+    name = "inti_vit_t8_32_motiondigits"
     torch.manual_seed(3)
     model = timm.create_model(name, **args).eval()
     backbone = timm.create_model(name, features_only=True, feature_cls=feature_cls, out_indices=(0, -1), **args).eval()

@@ -281,7 +281,7 @@ def test_models_without_a_clip_are_told_in_a_sentence(clips, tiny, tmp_path):
         own = create(clip, pretrained=False, overlay={"source": "hf-hub", "hf_hub_id": "me/mine", "file": None})
         inti_models.zero_shot_head(own, WORDS)
     tiny_file = tmp_path / "t8.safetensors"
-    t8 = timm.create_model("inti_vit_t8_64_motiondigits", pretrained_cfg_overlay={"file": str(tiny_file)})
+    t8 = timm.create_model("inti_vit_t8_32_motiondigits", pretrained_cfg_overlay={"file": str(tiny_file)})
     save_checkpoint(t8, tiny_file)
     with pytest.raises(ValueError, match="t8.safetensors has no text tower"):
         inti_models.zero_shot_head(t8, WORDS)

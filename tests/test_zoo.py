@@ -20,7 +20,7 @@ CLIP_NAMES = {
     for architecture in ("b16", "l14", "l14_336")
     for dataset in NUM_CLASSES
 }
-NAMES = [*CLIP_NAMES, "inti_vit_t8_64_motiondigits"]
+NAMES = [*CLIP_NAMES, "inti_vit_t8_32_motiondigits"]
 TAGGED = [(architecture, tag) for architecture, tags in zoo.IMAGE_TAGS.items() for tag in tags]
 
 # timm's tag -> open_clip's, where they differ
@@ -199,10 +199,10 @@ def round_trip(model, path):
         ("inti_vit_b16_k400.laion2b", {"compress_at": (0, 4), "weighting": "sigmoid"}),
         ("inti_vit_l14_ssv2.metaclip_400m", {"context": ("local", "point"), "num_frames": 16}),
         ("inti_vit_l14_ucf101.dfn2b_s39b", {"sampling": "dense", "frame_stride": 4, "in_chans": 1}),
-        ("inti_vit_t8_64_motiondigits", {"compress_at": (2,), "num_classes": 7, "global_pool": "avg"}),
-        ("inti_vit_t8_64_motiondigits", {"compress_at": ()}),
-        ("inti_vit_t8_64_motiondigits", {"weighting": "uniform"}),
-        ("inti_vit_t8_64_motiondigits", {"dynamic_img_size": True}),
+        ("inti_vit_t8_32_motiondigits", {"compress_at": (2,), "num_classes": 7, "global_pool": "avg"}),
+        ("inti_vit_t8_32_motiondigits", {"compress_at": ()}),
+        ("inti_vit_t8_32_motiondigits", {"weighting": "uniform"}),
+        ("inti_vit_t8_32_motiondigits", {"dynamic_img_size": True}),
         ("inti_vit", {"base": "vit_tiny_patch16_224", "compress_at": (1, 2)}),
         ("inti_vit", {"base": "vit_small_patch14_reg4_dinov2.lvd142m", "compress_at": (3,), "num_classes": 6}),
     ],
@@ -263,7 +263,7 @@ def test_labels_and_normalisation_are_saved(tmp_path, randomize_):
 
 
 def test_saved_model_loads_at_another_schedule(tmp_path, randomize_, caplog):
-    model = randomize_(timm.create_model("inti_vit_t8_64_motiondigits", **SMALL, compress_at=(1, 3)))
+    model = randomize_(timm.create_model("inti_vit_t8_32_motiondigits", **SMALL, compress_at=(1, 3)))
     save_for_hf(model, tmp_path, safe_serialization=True)
     with caplog.at_level("WARNING"):
         other = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, compress_at=(1, 2)).eval()

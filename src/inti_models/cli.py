@@ -48,6 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _sentence(error: Exception) -> str:
     """What an error says, without the traceback that PyTorch adds to those of data loading processes."""
     text = str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in (
+        "accelerate",
+        "matplotlib",
+        "omegaconf",
+        "tensorboard",
+    ):
+        return f"{error.name} is not installed, which training and validation need: pip install 'inti_models[train]'."
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     return text or type(error).__name__

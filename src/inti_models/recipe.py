@@ -85,7 +85,7 @@ class Optimization:
         layer_decay: factor of the learning rate from each block to the one below; null for none.
         clip_grad: largest norm of the gradient; null for any.
         schedule: timm's name, stepped at each update.
-        warmup_epochs, min_lr: of the schedule.
+        warmup_epochs, min_lr: of the schedule; ``min_lr`` is scaled as ``lr`` is.
         ema: decay of the moving average of the weights, which then is what is measured and saved; null for none.
     """
 

@@ -77,6 +77,9 @@ IMAGE_TAGS = {
     "l14_336": {"openai": True},
 }
 
+# Tag of weights of a model without compression, for comparison.
+NAIVE_TAG = "naive"
+
 # Suffix of the model name -> file of class names, in the order of class indices.
 DATASETS = {
     "k400": "kinetics400.txt",
@@ -140,22 +143,19 @@ _CFGS: dict[str, Any] = {
     for architecture, tags in IMAGE_TAGS.items()
     for tag in (zero_shot.TAG, *tags)
 } | {
-    "inti_vit_t8_64_motiondigits.motiondigits": _cfg(
-        file=str(PACKAGE / "weights" / "inti_vit_t8_64_motiondigits.safetensors"),
-        input_size=(3, 64, 64),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        num_classes=len(label_names("motiondigits")),
-        label_names=label_names("motiondigits"),
-        description="Trained on MotionDigits: image pre-training on still digits, then video.",
-    ),
-    "inti_vit_t8_32_motiondigits": _cfg(
+    f"inti_vit_t8_32_motiondigits.{tag}": _cfg(
+        file=str(PACKAGE / "weights" / f"{name}.safetensors"),
         input_size=(3, 32, 32),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
         num_classes=len(label_names("motiondigits")),
         label_names=label_names("motiondigits"),
-    ),
+        description=f"{what} Trained on MotionDigits: image pre-training on still digits, then video.",
+    )
+    for tag, name, what in (
+        ("motiondigits", "inti_vit_t8_32_motiondigits", "InTI."),
+        (NAIVE_TAG, "inti_vit_t8_32_motiondigits.naive", "Every frame through every block, for comparison."),
+    )
 }
 default_cfgs = generate_default_cfgs(_CFGS)
 
@@ -275,24 +275,10 @@ def inti_vit_l14_336_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisi
 
 
 @register_model
-def inti_vit_t8_64_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """A tiny InTI ViT for MotionDigits: 64x64 pixels, patch 8, width 128, 6 blocks, 8 frames to one."""
-    model_args = {
-        "img_size": 64,
-        "patch_size": 8,
-        "embed_dim": 128,
-        "depth": 6,
-        "num_heads": 4,
-        "compress_at": (1, 2, 4),
-        "reduction": 4,
-    }
-    return _create("inti_vit_t8_64_motiondigits", pretrained, **{**model_args, **kwargs})
-
-
-@register_model
 def inti_vit_t8_32_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """A tiny InTI ViT for MotionDigits: 32x32 pixels, patch 8, width 96, 6 blocks, 8 frames to two."""
-    model_args = {
+    """A tiny InTI ViT for MotionDigits: 32x32 pixels, patch 8, width 96, 6 blocks, 8 frames; its tag "naive" is without
+    compression."""
+    model_args: dict[str, Any] = {
         "img_size": 32,
         "patch_size": 8,
         "embed_dim": 96,
@@ -300,7 +286,10 @@ def inti_vit_t8_32_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTI
         "num_heads": 3,
         "reduction": 4,
     }
-    return _create("inti_vit_t8_32_motiondigits", pretrained, **{**model_args, **kwargs})
+    name = "inti_vit_t8_32_motiondigits"
+    if resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag == NAIVE_TAG:
+        model_args["compress_at"] = ()
+    return _create(name, pretrained, **{**model_args, **kwargs})
 
 
 @register_model

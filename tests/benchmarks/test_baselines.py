@@ -19,7 +19,7 @@ baselines = importlib.util.module_from_spec(spec)
 sys.modules[spec.name] = baselines
 spec.loader.exec_module(baselines)
 
-NAME = "inti_vit_t8_64_motiondigits"
+NAME = "inti_vit_t8_32_motiondigits"
 CLIP = (2, 4, 3, 32, 32)
 
 
@@ -69,7 +69,7 @@ def test_dropping_later_sees_no_other_frame_either(build, clip):
 def test_an_odd_last_frame_is_kept_and_weights_say_which_frames_are(build):
     model = baselines.drop_frames(build((3,)))
     clip = torch.randn(1, 5, 3, 32, 32)
-    assert model.forward_features(clip).shape == (1, 3, 17, 128)
+    assert model.forward_features(clip).shape == (1, 3, 17, 96)
     assert model.interpolation_weights(clip)[0][0, :, 0].tolist() == [1, 0, 1, 0, 1]
 
 
@@ -120,7 +120,7 @@ def test_merged_tokens_are_means_of_their_patches_and_the_class_token_stays():
 def test_a_merged_duplicate_is_attended_to_like_both(build):
     """Proportional attention: a block on merged duplicates gives what it gives on the duplicates themselves."""
     blocks = build().blocks
-    distinct = torch.randn(3, 9, 128)
+    distinct = torch.randn(3, 9, 96)
     duplicates = torch.cat((distinct, distinct[:, 1:]), dim=1)  # the class token and 8 patches twice
     order = [0, *(i for pair in zip(range(1, 9), range(9, 17), strict=True) for i in pair)]
     duplicates = duplicates[:, order]
@@ -138,13 +138,13 @@ def test_each_block_leaves_r_tokens_fewer(build, clip):
     for block in model.blocks:
         block.register_forward_hook(lambda *args: tokens.append(tuple(args[2].shape)))
     assert model(clip).shape == (2, 10)
-    assert tokens == [(8, 17, 128), (8, 14, 129), (8, 14, 129), (8, 12, 129), (8, 8, 129), (8, 7, 128)]
+    assert tokens == [(8, 17, 96), (8, 14, 97), (8, 14, 97), (8, 12, 97), (8, 8, 97), (8, 7, 96)]
 
 
 def test_frames_are_merged_each_for_itself(build, clip):
     model = baselines.merge_tokens(build(), [2] * 6)
     features = model.forward_features(clip)
-    assert features.shape == (2, 4, 5, 128)
+    assert features.shape == (2, 4, 5, 96)
     torch.testing.assert_close(features[1, 2], model.forward_features(clip[1:, 2])[0])
 
 
@@ -190,7 +190,7 @@ def test_no_more_than_half_of_the_tokens_merge(build, clip):
 
 
 def test_cost_of_merging_is_the_closed_formula(build):
-    r, tokens, dim, patch_dim, frames = (1, 2, 0, 2, 3, 2), 17, 128, 3 * 8 * 8, 4
+    r, tokens, dim, patch_dim, frames = (1, 2, 0, 2, 3, 2), 17, 96, 3 * 8 * 8, 4
     operations = frames * 16 * patch_dim * dim + dim * 10
     for i in r:
         attention = 4 * tokens * dim**2 + 2 * tokens**2 * dim
@@ -296,7 +296,7 @@ def test_the_head_learns_a_direction_in_time_in_few_steps():
 def test_a_new_head_works_with_temporal_attention(build, clip):
     naive = build()
     model = baselines.add_temporal_attention(naive)
-    model.head = torch.nn.Linear(128, 3)
+    model.head = torch.nn.Linear(96, 3)
     assert model(clip).shape == (2, 3)
     model.reset_classifier(7)
     assert model(clip).shape == (2, 7)

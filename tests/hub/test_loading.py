@@ -7,7 +7,7 @@ import torch
 from inti_models import save_pretrained
 
 ID = "org/mine"
-NAME = "inti_vit_t8_64_motiondigits"
+NAME = "inti_vit_t8_32_motiondigits"
 
 # What every client starts with, indented as the rest of its code is.
 START = """
