@@ -15,6 +15,7 @@ from pathlib import Path
 
 import timm
 import torch
+from accelerate import Accelerator
 from torch import nn
 
 from .data import MotionDigitsClips, VideoDataset, create_clip_transform, create_train_transform, find_videos
@@ -66,13 +67,18 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
 
     Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
     accelerator.wait_for_everyone()
-    if validation_set is None:
-        return None
-    final = load(output / "last")
-    views = validation_data(recipe, final, recipe.views)
+    evaluation = None if validation_set is None else _measure_last(recipe, output, accelerator)
+    accelerator.end_training()
+    return evaluation
+
+
+def _measure_last(recipe: Recipe, output: Path, accelerator: Accelerator) -> Evaluation:
+    """The model after the last epoch, by the views of the recipe."""
+    model = load(output / "last")
+    views = validation_data(recipe, model, recipe.views)
     assert views is not None
     evaluation = evaluate(
-        final,
+        model,
         views,
         batch_size=recipe.optimization.batch_size,
         num_workers=recipe.data.num_workers,
