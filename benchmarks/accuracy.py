@@ -120,8 +120,8 @@ SCHEDULE = tuple(
         "once, early (1)": (1,),
         "once, middle (3)": (3,),
         "once, late (5)": (5,),
-        "twice, early (1, 2)": (1, 2),
         "three times (2, 4, 5)": (2, 4, 5),
+        "twice, early (1, 2)": (1, 2),
         "three times, as cheap (2, 5, 6)": (2, 5, 6),
     }.items()
 )
@@ -162,9 +162,9 @@ def plan() -> list[list[Row]]:
     return [
         [image],
         [LONG_RUNS[0], *ADAPTATION],
-        [SECOND_ROUND, *LONG_RUNS[1:], *seeds, *WEIGHTING, *CONTEXT, *SCHEDULE, *FIRST, *FRAMES[:3]],
-        [*TRANSFER],
-        [*FRAMES[3:], *several_seeds],
+        [SECOND_ROUND, *LONG_RUNS[1:], *seeds, FIRST[0], *WEIGHTING, *CONTEXT, *SCHEDULE[:4], *FRAMES[:3]],
+        [*TRANSFER[:4], *SCHEDULE[4:], FIRST[1]],
+        [*TRANSFER[4:], *FRAMES[3:], *several_seeds],
     ]
 
 

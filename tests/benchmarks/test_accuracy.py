@@ -73,7 +73,7 @@ def test_a_row_is_trained_measured_and_written_once(benchmark, monkeypatch, tmp_
     image = dataclasses.replace(benchmark.plan()[0][0], clips=64)
     benchmark.run(image, tmp_path, threads=1)
     args = {} if method in ("interpolate", "fixed", "drop") else {"compress_at": ()}
-    row = benchmark.Row("test", "row", method=method, model_args={**args, "num_frames": 2}, clips=48)
+    row = benchmark.Row("test", "row", method=method, model_args={**args, "num_frames": 4}, clips=48)
     benchmark.run(row, tmp_path, threads=1)
     result = json.loads((tmp_path / row.id / "result.json").read_text())
     assert set(benchmark.COLUMNS) <= set(result["accuracy"])
