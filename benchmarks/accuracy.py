@@ -174,7 +174,7 @@ def plan() -> list[list[Row]]:
 def build(row: Row, work_dir: Path) -> nn.Module:
     """The model of a row before training."""
     torch.manual_seed(row.seed)
-    model = create_model(ARCHITECTURE, **row.model_args)
+    model: Any = create_model(ARCHITECTURE, **row.model_args)
     if row.start is not None:
         load_checkpoint(model, work_dir / row.start / "model.safetensors")
     model.head = factorize(model.head, FACTORS)
@@ -322,7 +322,9 @@ def measure_throughput(work_dir: Path, rounds: int = 7) -> None:
         for row in stage
         if (work_dir / row.id / "result.json").exists() and row.start is not None
     }
-    models = {key: build(dataclasses.replace(row, start=None), work_dir).eval() for key, row in rows.items()}
+    models: dict[str, Any] = {
+        key: build(dataclasses.replace(row, start=None), work_dir).eval() for key, row in rows.items()
+    }
     times: dict[str, list[float]] = {key: [] for key in models}
     for _ in tqdm(range(rounds + 1), desc="throughput"):  # the first round warms up
         for key, model in models.items():

@@ -44,7 +44,7 @@ class SumOfTerms(nn.Module):
 
 
 @torch.no_grad()
-def factorize(head: nn.Module, factors: Sequence[int]) -> nn.Linear:
+def factorize(head: nn.Module, factors: Sequence[int]) -> SumOfTerms:
     """The `SumOfTerms` closest to a linear classifier, and equal to it if it was one.
 
     Raises:

@@ -12,6 +12,7 @@ Files in the output folder:
 
 import os
 from pathlib import Path
+from typing import cast
 
 import timm
 import torch
@@ -61,7 +62,7 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
 
     def export(trained: nn.Module, folder: Path, evaluation: Evaluation | None) -> None:
         assert isinstance(trained, InTIVisionTransformer)
-        trained.head = fold(trained.head)
+        trained.head = cast(nn.Linear, fold(trained.head))  # timm types a head so
         results = [] if evaluation is None else evaluation.results(Path(str(recipe.data.validation)).name)
         save_pretrained(trained, folder, label_names=class_names, results=results)
 
@@ -131,7 +132,7 @@ def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTrans
     elif recipe.head == "new" or tuple(model.pretrained_cfg.get("label_names") or ()) != tuple(class_names):
         model.reset_classifier(len(class_names))
     if recipe.factors:
-        model.head = factorize(model.head, recipe.factors)
+        model.head = cast(nn.Linear, factorize(model.head, recipe.factors))
     lean_later(model, recipe.lean)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing()
