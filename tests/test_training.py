@@ -297,6 +297,13 @@ def test_clips_of_fewer_frames_than_the_schedule_spans_train(tmp_path):
     assert len(metrics(tmp_path / "run")) == 2
 
 
+def test_a_model_of_another_size_is_trained_and_saved_at_that_size(tmp_path):
+    args = {**tiny_recipe().model_args, "img_size": 48}
+    evaluation = train(tiny_recipe(model_args=args, optimization=optimization(epochs=1)), tmp_path / "run")
+    assert len(evaluation.labels) == 24
+    assert inti_models.load(tmp_path / "run/last").patch_embed.img_size == (48, 48)
+
+
 def test_a_run_of_another_recipe_is_not_continued(tmp_path):
     train(tiny_recipe(optimization=optimization(epochs=1)), tmp_path / "run")
     before = weights(tmp_path / "run")

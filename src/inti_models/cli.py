@@ -14,7 +14,15 @@ import torch
 from tqdm import tqdm
 
 from .checkpoints import load_checkpoint
-from .data import MotionDigitsClips, VideoDataset, VideoList, create_clip_transform, find_videos, read_class_names
+from .data import (
+    MotionDigitsClips,
+    VideoDataset,
+    VideoList,
+    create_clip_transform,
+    find_videos,
+    read_class_names,
+    resolve_clip_config,
+)
 from .data.motion_digits import CLASS_NAMES, MotionDigits
 from .evaluation import DTYPES, Evaluation, evaluate, write_report
 from .hub import load, published
@@ -302,7 +310,7 @@ def _views_of(
     """Videos, or the clips of MotionDigits if None, as a data set for the model."""
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); name one that has, or pass --zero-shot.")
-    config = timm.data.resolve_model_data_config(model)
+    config = resolve_clip_config(model)
     num_clips, num_crops = args.views
     transform = create_clip_transform(**config, num_crops=num_crops)
     names = tuple(model.pretrained_cfg.get("label_names") or ())

@@ -3,11 +3,10 @@
 import os
 from dataclasses import dataclass
 
-import timm
 import torch
 from torch import Tensor
 
-from .data import create_clip_transform, read_clips
+from .data import create_clip_transform, read_clips, resolve_clip_config
 from .vision_transformer import InTIVisionTransformer
 
 
@@ -50,7 +49,7 @@ class VideoClassifier:
         if self.num_clips < 1:
             raise ValueError(f"views={views} asks for {self.num_clips} clips; ask for at least one.")
         self.model, self.device = model.to(device).eval(), torch.device(device)
-        self.transform = create_clip_transform(**timm.data.resolve_model_data_config(model), num_crops=num_crops)
+        self.transform = create_clip_transform(**resolve_clip_config(model), num_crops=num_crops)
         names = model.pretrained_cfg.get("label_names") or ()
         self.label_names = tuple(names) if len(names) == model.num_classes else None
 

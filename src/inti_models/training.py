@@ -14,12 +14,18 @@ import os
 from pathlib import Path
 from typing import cast
 
-import timm
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from .data import MotionDigitsClips, VideoDataset, create_clip_transform, create_train_transform, find_videos
+from .data import (
+    MotionDigitsClips,
+    VideoDataset,
+    create_clip_transform,
+    create_train_transform,
+    find_videos,
+    resolve_clip_config,
+)
 from .data.datasets import VideoList, read_class_names
 from .data.motion_digits import CLASS_NAMES, MotionDigits
 from .evaluation import Evaluation, evaluate, write_report
@@ -170,7 +176,7 @@ def training_data(recipe: Recipe, model: InTIVisionTransformer) -> MotionDigitsC
     """The training set, as clips for this model."""
     a = recipe.augmentation
     transform = create_train_transform(
-        **timm.data.resolve_model_data_config(model),
+        **resolve_clip_config(model),
         scale=a.scale,
         ratio=a.ratio,
         hflip=a.hflip,
@@ -201,7 +207,7 @@ def validation_data(
     if recipe.data.validation is None:
         return None
     num_clips, num_crops = views
-    transform = create_clip_transform(**timm.data.resolve_model_data_config(model), num_crops=num_crops)
+    transform = create_clip_transform(**resolve_clip_config(model), num_crops=num_crops)
     if recipe.data.validation == MOTIONDIGITS:
         if data_class_names(recipe) != CLASS_NAMES:
             raise ValueError(f"data.train={recipe.data.train} has not the classes of motiondigits; validate elsewhere.")
@@ -221,6 +227,6 @@ def _videos(recipe: Recipe, source: str) -> VideoList:
 
 
 def _motion_digits(recipe: Recipe, model: InTIVisionTransformer, split: str) -> MotionDigits:
-    size = timm.data.resolve_model_data_config(model)["input_size"][-1]
+    size = resolve_clip_config(model)["input_size"][-1]
     args = recipe.data.train_args if split == "train" else recipe.data.validation_args
     return MotionDigits(split, **{"size": size, "num_frames": model.num_frames, **args})

@@ -3,7 +3,7 @@
 from .augmentation import ClipMixup, TrainTransform, create_train_transform, seeded
 from .datasets import MotionDigitsClips, Sample, VideoDataset, VideoList, collate, find_videos, read_class_names
 from .samplers import TrainSampler, shard
-from .transforms import ClipTransform, create_clip_transform
+from .transforms import ClipTransform, create_clip_transform, resolve_clip_config
 from .video import Clips, VideoError, read_clips, write_video
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "find_videos",
     "read_class_names",
     "read_clips",
+    "resolve_clip_config",
     "seeded",
     "seeded",
     "shard",

@@ -3,19 +3,22 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from timm.data import resolve_model_data_config
 from timm.data.constants import (
     DEFAULT_CROP_MODE,
     DEFAULT_CROP_PCT,
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
 )
-from torch import Tensor
+from timm.models._input import get_model_input_config
+from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-__all__ = ["ClipTransform", "create_clip_transform"]
+__all__ = ["ClipTransform", "create_clip_transform", "resolve_clip_config"]
 
 _INTERPOLATIONS = {
     "bicubic": v2.InterpolationMode.BICUBIC,
@@ -91,6 +94,11 @@ class ClipTransform:
     def _normalize(self, clip: Tensor) -> Tensor:
         mean, std = (torch.tensor(values, device=clip.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return clip.float().div_(255).sub_(mean).div_(std)
+
+
+def resolve_clip_config(model: nn.Module) -> dict[str, Any]:
+    """timm's data config of a model, with the input size that the model has, not the one that its weights came with."""
+    return {**resolve_model_data_config(model), "input_size": get_model_input_config(model)["input_size"]}
 
 
 def create_clip_transform(
