@@ -14,7 +14,7 @@ MINIATURES = {
     "l14": "timm/vit_large_patch14_clip_224.openai",
     "l14_336": "timm/vit_large_patch14_clip_336.openai",
 }
-TAGGED = [name for name in timm.list_pretrained("inti_vit_*") if not name.endswith(".motiondigits")]
+TAGGED = [name for name in timm.list_pretrained("inti_vit_*") if "_motiondigits." not in name]
 
 
 def architecture(name):
