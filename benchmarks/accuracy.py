@@ -381,7 +381,9 @@ COLUMNS = ("motion", "motion_ordered", "motion_order_free", "digit", "digit_occl
 def summarize(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Tables of rows: mean and spread over seeds of what was measured."""
     tables: dict[str, list[dict[str, Any]]] = {}
-    for table, name in dict.fromkeys((result["table"], result["name"]) for result in results):
+    for table, name in dict.fromkeys(
+        (result["table"], result["name"]) for result in results if result["start"] is not None
+    ):
         runs = [result for result in results if (result["table"], result["name"]) == (table, name)]
         summary = {key: runs[0][key] for key in ("name", "clips", "gflops", "clips_per_second")} | {"seeds": len(runs)}
         for column in COLUMNS:
@@ -410,8 +412,6 @@ def to_markdown(tables: dict[str, list[dict[str, Any]]], device: str) -> str:
         "other frames, and where a motion starts tells which one it is.",
     ]
     for table, rows in tables.items():
-        if table == "image":
-            continue
         if table in ("weighting", "context", "schedule") and "InTI" in reference:
             rows = [{**reference["InTI"], "name": "InTI (softmax, all four, default schedule)"}, *rows]
         if table == "frames":
@@ -446,8 +446,6 @@ def draw(tables: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     for table, rows in tables.items():
-        if table == "image":
-            continue
         figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
         for axis, column in zip(axes, ("motion", "digit"), strict=True):
             errors = [row[f"{column}_spread"] or 0 for row in rows]

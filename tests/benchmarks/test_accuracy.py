@@ -91,7 +91,7 @@ def test_a_row_is_trained_measured_and_written_once(benchmark, monkeypatch, tmp_
 def test_tables_show_mean_and_spread_over_seeds(benchmark):
     def result(seed, motion):
         measured = dict.fromkeys(benchmark.COLUMNS, 50.0) | {"motion": motion}
-        row = {"table": "adaptation", "name": "InTI", "seed": seed, "clips": 10, "gflops": 0.06}
+        row = {"table": "adaptation", "name": "InTI", "start": "image", "seed": seed, "clips": 10, "gflops": 0.06}
         return {**row, "accuracy": measured, "clips_per_second": 100.0}
 
     text = benchmark.to_markdown(benchmark.summarize([result(0, 60.0), result(1, 64.0)]), "a machine")
