@@ -381,9 +381,8 @@ COLUMNS = ("motion", "motion_ordered", "motion_order_free", "digit", "digit_occl
 def summarize(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Tables of rows: mean and spread over seeds of what was measured."""
     tables: dict[str, list[dict[str, Any]]] = {}
-    for table, name in dict.fromkeys(
-        (result["table"], result["name"]) for result in results if result["start"] is not None
-    ):
+    results = [result for result in results if result["start"] is not None]  # without the image model
+    for table, name in dict.fromkeys((result["table"], result["name"]) for result in results):
         runs = [result for result in results if (result["table"], result["name"]) == (table, name)]
         summary = {key: runs[0][key] for key in ("name", "clips", "gflops", "clips_per_second")} | {"seeds": len(runs)}
         for column in COLUMNS:
