@@ -386,8 +386,8 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
         runs = [result for result in results if (result["table"], result["name"]) == (table, name)]
         summary = {key: runs[0][key] for key in ("name", "clips", "gflops", "clips_per_second")} | {"seeds": len(runs)}
         for column in COLUMNS:
-            values = [run["accuracy"][column] for run in runs]
-            summary[column] = statistics.mean(values)
+            values = [run["accuracy"][column] for run in runs if run["accuracy"][column] is not None]
+            summary[column] = statistics.mean(values) if values else None  # no clip of the kind
             summary[f"{column}_spread"] = statistics.stdev(values) if len(values) > 1 else None
         tables.setdefault(table, []).append(summary)
     return tables
@@ -434,6 +434,8 @@ def to_markdown(tables: dict[str, list[dict[str, Any]]], device: str) -> str:
 
 def _cell(row: dict[str, Any], column: str) -> str:
     spread = row[f"{column}_spread"]
+    if row[column] is None:
+        return "-"
     return f"{row[column]:.1f}" if spread is None else f"{row[column]:.1f} ± {spread:.1f}"
 
 
