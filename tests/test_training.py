@@ -98,6 +98,24 @@ def undisturbed(tmp_path_factory) -> Path:
     return output
 
 
+def kill_at(function: str, call: int) -> str:
+    """Python that makes a run kill itself when it calls a function of the trainer for the n-th time."""
+    return f"""
+import os, signal
+import inti_models.trainer as trainer
+calls = 0
+def killing(function):
+    def call(*args, **kwargs):
+        global calls
+        calls += 1
+        if calls == {call}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+    return call
+trainer.{function} = killing(trainer.{function})
+"""
+
+
 # Where a run is killed: (function of the trainer, number of the call that kills).
 KILLED_AT = {
     "after the first saved state": ("seed_process", 5),
@@ -108,22 +126,8 @@ KILLED_AT = {
 
 @pytest.mark.parametrize(("function", "call"), KILLED_AT.values(), ids=KILLED_AT)
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(undisturbed, tmp_path, function, call):
-    kill = f"""
-import os, signal
-import inti_models.trainer as training
-calls = 0
-def killing(function):
-    def call(*args, **kwargs):
-        global calls
-        calls += 1
-        if calls == {call}:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*args, **kwargs)
-    return call
-training.{function} = killing(training.{function})
-"""
     output = tmp_path / "run"
-    killed = launch(EVENTFUL, output, before=kill)
+    killed = launch(EVENTFUL, output, before=kill_at(function, call))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     again = launch(EVENTFUL, output)
     assert again.returncode == 0, again.stderr
@@ -208,24 +212,9 @@ def test_best_model_is_that_of_the_best_epoch(tmp_path):
     best = tops.index(max(tops))
     shorter = tiny_recipe(optimization=optimization(epochs=4))
     stop = tmp_path / "stopped"
-    done = launch(shorter, stop, before=kill_at_epoch(best + 2)) if best < 3 else None
+    done = launch(shorter, stop, before=kill_at("evaluate", best + 2)) if best < 3 else None
     expected = weights(tmp_path / "run") if done is None else weights(stop)
     assert_equal(weights(tmp_path / "run", "best"), expected)
-
-
-def kill_at_epoch(call: int) -> str:
-    return f"""
-import os, signal
-import inti_models.trainer as training
-calls, measure = 0, training.evaluate
-def killing(*args, **kwargs):
-    global calls
-    calls += 1
-    if calls == {call}:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return measure(*args, **kwargs)
-training.evaluate = killing
-"""
 
 
 def test_only_what_is_asked_for_is_trained(tmp_path):
