@@ -102,6 +102,18 @@ ADAPTATION = (
     Row("adaptation", "ToMe, same GFLOPs", method="tome", model_args=NAIVE),
     Row("adaptation", "naive + temporal attention", method="temporal", model_args=NAIVE),
 )
+# Temporal methods, alone and with InTI; all parameters are trained, as in the rows above.
+TEMPORAL_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "temporal attention in the blocks": ("divided_attention", {}),
+    "ST-Adapter": ("st_adapter", {"width": 48, "before": ["attn", "mlp"]}),
+    "AIM": ("aim", {"scale": 1.0}),
+    "UniFormerV2": ("uniformerv2", {"local_reduction": 1.5, "num_global": 2}),
+}
+TEMPORAL = tuple(
+    Row("adaptation", prefix + name, method=how, model_args={**args, "temporal": temporal, "temporal_args": options})
+    for name, (temporal, options) in TEMPORAL_METHODS.items()
+    for prefix, how, args in (("", "naive", NAIVE), ("InTI + ", "interpolate", {}))
+)
 # Trained for longer; these ship with the package.
 LONG_RUNS = tuple(dataclasses.replace(ADAPTATION[i], table="long", clips=LONG) for i in (1, 0, 5))
 SECOND_ROUND = Row("long", "InTI, a second round", seed=1, start=LONG_RUNS[0].id, clips=LONG, lr=5e-4)
@@ -159,12 +171,13 @@ def plan() -> list[list[Row]]:
     """All rows, in stages: a row starts from rows of earlier stages only. What matters most comes first."""
     image = Row("image", "image", method="naive", model_args={**NAIVE, "num_frames": 1}, start=None, clips=STILLS)
     seeds = [dataclasses.replace(row, seed=seed) for seed in (1, 2) for row in ADAPTATION]
+    temporal = [dataclasses.replace(row, seed=seed) for seed in (0, 1, 2) for row in TEMPORAL]
     as_cheap = next(row for row in SCHEDULE if row.name == AS_CHEAP)
     several_seeds = [dataclasses.replace(row, seed=seed) for seed in (1, 2) for row in (as_cheap, *WEIGHTING, *CONTEXT)]
     return [
         [image],
         [LONG_RUNS[0], *ADAPTATION],
-        [SECOND_ROUND, *LONG_RUNS[1:], *seeds, FIRST[0], *WEIGHTING, *CONTEXT, *SCHEDULE[:4], *FRAMES[:3]],
+        [SECOND_ROUND, *LONG_RUNS[1:], *seeds, *temporal, FIRST[0], *WEIGHTING, *CONTEXT, *SCHEDULE[:4], *FRAMES[:3]],
         [*TRANSFER[:4], *SCHEDULE[4:], FIRST[1]],
         [*TRANSFER[4:], *FRAMES[3:], *several_seeds],
     ]

@@ -19,6 +19,8 @@ from .vision_transformer import InTIVisionTransformer
 
 _logger = logging.getLogger(__name__)
 INTERPOLATIONS, HEAD, PATCHES = "interpolations.", "head.", "patch_embed.proj.weight"
+# What a video model has beside its image model: interpolations, and the modules of a temporal method.
+ADDED = re.compile(r"interpolations\.|(.+\.)?temporal\.")
 DIGEST = "tensors_sha256"  # in the metadata of our safetensors files
 
 # What open_clip's and OpenAI's files hold beside the visual tower; timm's projection head is `HEAD`.
@@ -108,11 +110,11 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransfo
     The trunk is timm's to map: it knows OpenAI's, open_clip's and other layouts, and resamples position embeddings
     and patches. (What timm's own converters leave out of DINOv2, BEiT-3, AIMv2 and RADIO files is theirs.)
 
-    A checkpoint with ``interpolations.*`` keys is an InTI model's, every other an image's:
+    A checkpoint with ``interpolations.*`` or ``temporal.*`` keys is an InTI model's, every other an image's:
 
     - An InTI checkpoint fills the model. At another schedule whole interpolations may be new, which then keep their
       neutral start, or unused: a warning names them.
-    - An image checkpoint leaves the interpolations at their neutral start. Its head is taken where it fits, else it
+    - An image checkpoint leaves interpolations and the modules of a temporal method as they start. Its head is taken where it fits, else it
       is a projection or another task's classifier, and the model keeps its own: a warning says so. An InTI checkpoint
       without parameters between the blocks (``compress_at=()`` or ``weighting="uniform"``) has an image's keys, and
       is loaded as one. Beside a config of its own (``hf-hub:``, ``local-dir:``), which states its classes, a head has
@@ -168,8 +170,9 @@ def _fit(
             f"{source} is of another architecture ({reason}); name the model that it was made for."
         ) from error
     own = model.state_dict()
-    ours = any(key.startswith(INTERPOLATIONS) for key in mapped)
-    mapped = _at_schedule(mapped, own, source) if ours else mapped | _starting_with(own, INTERPOLATIONS)
+    ours = any(ADDED.match(key) for key in mapped)
+    added = {key: value for key, value in own.items() if ADDED.match(key)}
+    mapped = _at_schedule(mapped, own, source) if ours else mapped | added
     if zero_shot.wanted(state_dict, model):
         head = zero_shot.build_head(state_dict, model)
     elif (
@@ -235,6 +238,8 @@ def _check(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str,
                 f"{source} has {key} as {there} where the model has {here}; "
                 "name the model that it was made for, with the same options."
             )
+        if not target.is_floating_point():  # a count
+            continue
         if not value.is_floating_point():
             raise ValueError(f"{source} has {key} in {value.dtype}, not in floating point; save it as float32 again.")
         if not is_finite(value.to(target.dtype)):

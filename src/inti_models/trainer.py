@@ -86,7 +86,9 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     # A clip of fewer frames than 2**len(compress_at) leaves the last interpolations without a gradient.
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     fsdp = FullyShardedDataParallelPlugin(
-        fsdp_version=2, auto_wrap_policy="transformer_based_wrap", transformer_cls_names_to_wrap=["Block"]
+        fsdp_version=2,
+        auto_wrap_policy="transformer_based_wrap",
+        transformer_cls_names_to_wrap=["Block", "TemporalBlock"],
     )
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # said, it joins the processes of a launch there too

@@ -11,6 +11,7 @@ Files in the output folder:
 """
 
 import os
+import re
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from .checkpoints import ADDED
 from .data import (
     MotionDigitsClips,
     VideoDataset,
@@ -159,17 +161,20 @@ def lean_later(model: InTIVisionTransformer, logit: float) -> None:
 
 
 def freeze(model: InTIVisionTransformer, train: str) -> None:
-    """Freeze all parameters but those of the head ("head"), also of the interpolations ("interpolation"), also of
-    adapters ("adapters"); or none ("all").
+    """Freeze all parameters but those of the head ("head"), also of the interpolations ("interpolation"), also those
+    that the temporal method's paper trains ("adapters"); or none ("all").
 
     Raises:
         ValueError: there is nothing of the kind to train.
     """
-    kinds = {"head": (), "interpolation": ("interpolations",), "adapters": ("interpolations", "adapter"), "all": ("",)}
-    if train == "adapters" and not any("adapter" in name for name, _ in model.named_parameters()):
-        raise ValueError(f"train=adapters, but {type(model).__name__} has none; choose interpolation, head or all.")
+    patterns = {"head": [r"head\."], "interpolation": [r"head\.", r"interpolations\."], "all": [""]}
+    if train == "adapters":
+        if model.temporal is None:
+            raise ValueError("train=adapters, but the model has no temporal method; choose interpolation, head or all.")
+        also = model.temporal.also_trained
+        patterns["adapters"] = [r"head\.", ADDED.pattern, *(() if also is None else (also,))]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = name.startswith("head.") or any(kind in name for kind in kinds[train])
+        parameter.requires_grad = any(re.match(pattern, name) for pattern in patterns[train])
 
 
 def training_data(recipe: Recipe, model: InTIVisionTransformer) -> MotionDigitsClips | VideoDataset:

@@ -4,17 +4,18 @@ Shapes: ``B`` clips, ``T`` frames (``T'`` of them remaining), ``N`` tokens a fra
 """
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from timm.layers import register_notrace_function
 from timm.models import checkpoint
 from timm.models._features import feature_take_indices
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from torch import Tensor, nn
 
 from .interpolation import CONTEXTS, InterFrameInterpolation, Weighting, frame_counts
+from .temporal import METHODS, TemporalMethod
 
 
 def default_schedule(depth: int) -> tuple[int, ...]:
@@ -147,14 +148,19 @@ class InTIVisionTransformer(VisionTransformer):
         num_frames: frames a clip is sampled to. Metadata for the data pipeline; any T runs.
         sampling: ``"uniform"`` (segments) or ``"dense"`` (every ``frame_stride``-th frame). Metadata likewise.
         frame_stride: stride of dense sampling.
+        temporal: name of a method in `inti_models.temporal.METHODS` whose modules let frames see each other; None for
+            none. Its modules see the frames that remain at their depth.
+        temporal_args: arguments of the method.
         **kwargs: timm's `VisionTransformer` arguments.
 
     Raises:
-        ValueError: for a schedule, context or weighting that does not fit, or a ``patch_drop_rate``
+        ValueError: for a schedule, context, weighting or temporal method that does not fit, or a ``patch_drop_rate``
             (it would drop other positions in each frame).
+        TypeError: for a temporal method on other blocks than timm's `Block`, or arguments that it has not.
     """
 
     compress_at: tuple[int, ...]
+    temporal: TemporalMethod | None
     interpolations: nn.ModuleDict  # blocks run -> ModuleList of InterFrameInterpolation
     pretrained_cfg: dict[str, Any]
     default_cfg: dict[str, Any]
@@ -170,6 +176,8 @@ class InTIVisionTransformer(VisionTransformer):
         num_frames: int = 8,
         sampling: str = "uniform",
         frame_stride: int | None = None,
+        temporal: str | None = None,
+        temporal_args: Mapping[str, Any] | None = None,
         patch_drop_rate: float = 0.0,
         **kwargs: Any,
     ) -> None:
@@ -190,6 +198,8 @@ class InTIVisionTransformer(VisionTransformer):
             num_frames=num_frames,
             sampling=sampling,
             frame_stride=frame_stride,
+            temporal=temporal,
+            temporal_args=temporal_args,
             device=kwargs.get("device"),
             dtype=kwargs.get("dtype"),
         )
@@ -203,6 +213,8 @@ class InTIVisionTransformer(VisionTransformer):
         num_frames: int = 8,
         sampling: str = "uniform",
         frame_stride: int | None = None,
+        temporal: str | None = None,
+        temporal_args: Mapping[str, Any] | None = None,
         device=None,
         dtype=None,
     ) -> None:
@@ -232,6 +244,7 @@ class InTIVisionTransformer(VisionTransformer):
                 for at in sorted(set(self.compress_at))
             }
         ).train(self.training)
+        self._add_temporal(temporal, temporal_args or {}, device, dtype)
         self._model_args = {
             **getattr(self, "_model_args", {}),
             "compress_at": self.compress_at,
@@ -241,14 +254,48 @@ class InTIVisionTransformer(VisionTransformer):
             "num_frames": num_frames,
             "sampling": sampling,
             "frame_stride": frame_stride,
+            **({} if temporal is None else {"temporal": temporal, "temporal_args": dict(temporal_args or {})}),
         }
+
+    def _add_temporal(self, name: str | None, args: Mapping[str, Any], device, dtype) -> None:
+        """Add the modules of a temporal method to the blocks and to the model."""
+        if name is None:
+            if args:
+                raise ValueError(f"temporal_args={dict(args)!r} are of no method; name one with temporal=...")
+            self.temporal = None
+            return
+        if name not in METHODS:
+            raise ValueError(f"temporal={name!r} is unknown; choose one of {', '.join(METHODS)}.")
+        self.temporal = METHODS[name](
+            dim=self.embed_dim,
+            depth=len(self.blocks),
+            num_heads=cast(Attention, cast(Block, self.blocks[0]).attn).num_heads,
+            num_prefix_tokens=self.num_prefix_tokens,
+            num_frames=self.num_frames,
+            device=device,
+            dtype=dtype,
+            **args,
+        )
+        self.temporal.extend(self.patch_embed)
+        self.blocks = nn.Sequential(*(self.temporal.adapt(block) for block in self.blocks))
+        self.train(self.training)
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's layer groups; an interpolation belongs to the block that follows it."""
+        """timm's layer groups; an interpolation belongs to the block that follows it.
+
+        A temporal method's modules in a block belong to that block, its embeddings to the stem, all else to the head.
+        """
         groups = super().group_matcher(coarse)
+        groups["stem"] += r"|temporal\.(time|patch)_embed"
         groups["blocks"] = [*groups["blocks"], (r"^interpolations\.(\d+)", None)]
         return groups
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters not to decay: timm's, and the embeddings and tokens of a temporal method."""
+        names = () if self.temporal is None else [name for name, _ in self.temporal.named_parameters(recurse=False)]
+        return {*super().no_weight_decay(), *(f"temporal.{name}" for name in names)}
 
     def _as_clip(self, x: Tensor) -> Tensor:
         embed = self.patch_embed
@@ -282,12 +329,11 @@ class InTIVisionTransformer(VisionTransformer):
             before any compression that follows; the weights of each interpolation, (B, T', N) each.
         """
         attn_mask = check_mask(attn_mask)
-        batch, num_frames, _, height, width = clip.shape
-        grid_size = self.patch_embed.dynamic_feat_size((height, width))
-
-        x = self.patch_embed(clip.flatten(0, 1))  # BT N C, or BT H W C for dynamic sizes
-        x = self.norm_pre(self._pos_embed(x)).unflatten(0, (batch, num_frames))  # B T N C
+        num_frames = self._embedded_frames(clip.shape[1])
+        grid_size = self.patch_embed.dynamic_feat_size((clip.shape[3], clip.shape[4]))
+        x = self._embed(clip)  # B T N C
         taken: list[Tensor] = []
+        read: list[Tensor] = []  # by the temporal method
         weights: list[Tensor] = []
         compressions = 0
         for i in range(len(self.blocks) + 1 if num_blocks is None else num_blocks):
@@ -299,17 +345,46 @@ class InTIVisionTransformer(VisionTransformer):
                     weights.append(stage_weights)
                 compressions += 1
             if i < len(self.blocks):
-                x = self._forward_block(self.blocks[i], x, attn_mask, is_causal)
+                x = self._forward_block(self.blocks[i], x, grid_size, attn_mask, is_causal)
             if i in take_indices:
                 taken.append(x)
+            if self.temporal is not None and i in self.temporal.reads:
+                read.append(x)
+        if self.temporal is not None and num_blocks is None:
+            x = self.temporal.finish(x, read, grid_size)
         return x, taken, weights
+
+    def _embedded_frames(self, num_frames: int) -> int:
+        """Frames of a clip after patch embedding."""
+        return num_frames if self.temporal is None else -(-num_frames // self.temporal.stride)
+
+    def _embed(self, clip: Tensor) -> Tensor:
+        """Clip (B, T, channels, H, W) -> tokens before the first block, (B, T, N, C)."""
+        batch, num_frames = clip.shape[0], clip.shape[1]
+        if self.temporal is None:
+            x = self.patch_embed(clip.flatten(0, 1))  # BT N C, or BT H W C for dynamic sizes
+            return self.norm_pre(self._pos_embed(x)).unflatten(0, (batch, num_frames))
+        x = self._pos_embed(self.temporal.embed_patches(self.patch_embed, clip))
+        return self.norm_pre(self.temporal.embed_time(x.unflatten(0, (batch, self._embedded_frames(num_frames)))))
+
+    def _final_norm(self, x: Tensor) -> Tensor:
+        """The final norm of tokens, unless it has to wait for the mean over frames."""
+        return x if self.temporal is not None and self.temporal.norm_last else self.norm(x)
 
     def _interpolations_at(self, num_blocks: int) -> Iterable[nn.Module]:
         """The interpolations behind so many blocks, in order."""
         return cast(nn.ModuleList, self.interpolations[str(num_blocks)]) if num_blocks in self.compress_at else ()
 
-    def _forward_block(self, block: nn.Module, x: Tensor, attn_mask: Tensor | None, is_causal: bool) -> Tensor:
-        """An image block on each frame, (B, T, N, C) -> (B, T, N, C)."""
+    def _forward_block(
+        self, block: nn.Module, x: Tensor, grid_size: tuple[int, int], attn_mask: Tensor | None, is_causal: bool
+    ) -> Tensor:
+        """A block: an image block on each frame, or a temporal one on all, (B, T, N, C) -> (B, T, N, C)."""
+        if self.temporal is not None:
+            if attn_mask is not None or is_causal:
+                raise ValueError("attn_mask and is_causal are for models without a temporal method; leave them out.")
+            if self.grad_checkpointing and not torch.jit.is_scripting():
+                return checkpoint(block, x, grid_size)
+            return block(x, grid_size)
         kwargs = {} if attn_mask is None and not is_causal else {"attn_mask": attn_mask, "is_causal": is_causal}
         frames = x.flatten(0, 1)  # BT N C
         if self.grad_checkpointing and not kwargs and not torch.jit.is_scripting():
@@ -321,13 +396,15 @@ class InTIVisionTransformer(VisionTransformer):
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """Tokens after the final norm: (B, T', N, C) for a clip, (B, N, C) for an image.
 
+        Before it, for a temporal method whose final norm follows the mean over frames.
+
         Args:
             x: clip (B, T, C, H, W) or image (B, C, H, W).
             attn_mask: attention mask (N, N), the same for every frame.
             is_causal: causal attention within each frame.
         """
         tokens, _, _ = self._forward_blocks(self._as_clip(x), attn_mask=attn_mask, is_causal=is_causal)
-        return drop_frame_dim(self.norm(tokens), is_image(x, 4))
+        return drop_frame_dim(self._final_norm(tokens), is_image(x, 4))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, num_frames: int | None = None) -> Tensor:
         """Pool the tokens of each frame as the image model does, average over frames, classify.
@@ -345,8 +422,12 @@ class InTIVisionTransformer(VisionTransformer):
         pooled = self.fc_norm(self.pool(frames.flatten(0, 1)))  # BT' C
         pooled = pooled.unflatten(0, (frames.shape[0], frames.shape[1]))
         if self.global_pool:
-            counts = None if num_frames is None else frame_counts(num_frames, len(self.compress_at))
+            counts = (
+                None if num_frames is None else frame_counts(self._embedded_frames(num_frames), len(self.compress_at))
+            )
             pooled = mean_over_frames(pooled, counts)
+            if self.temporal is not None and self.temporal.norm_last:
+                pooled = self.norm(pooled)
         else:
             pooled = drop_frame_dim(pooled, is_image(x, 3))
         pooled = self.head_drop(pooled)
@@ -404,12 +485,12 @@ class InTIVisionTransformer(VisionTransformer):
             if with_prefix:
                 result["image_intermediates_prefix"] = prefix
             if not intermediates_only:
-                result["image_features"] = drop_frame_dim(self.norm(tokens), image)
+                result["image_features"] = drop_frame_dim(self._final_norm(tokens), image)
             return result
         intermediates: list[Any] = list(zip(spatial, prefix, strict=True)) if with_prefix else spatial
         if intermediates_only:
             return intermediates
-        return drop_frame_dim(self.norm(tokens), image), intermediates
+        return drop_frame_dim(self._final_norm(tokens), image), intermediates
 
     def prune_intermediate_layers(
         self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -419,6 +500,8 @@ class InTIVisionTransformer(VisionTransformer):
         self.compress_at = tuple(at for at in self.compress_at if at < len(self.blocks))
         for at in [at for at in self.interpolations if int(at) not in self.compress_at]:
             del self.interpolations[at]
+        if self.temporal is not None:
+            self.temporal.prune(len(self.blocks))
         return take_indices
 
     def interpolation_weights(self, x: Tensor) -> list[Tensor]:
@@ -428,7 +511,9 @@ class InTIVisionTransformer(VisionTransformer):
     def frame_weights(self, x: Tensor) -> Tensor:
         """How much of each position of each input frame is in the frame that it became part of.
 
-        The product of the weights along the way through all interpolations (paper, fig. 4).
+        The product of the weights along the way through all interpolations (paper, fig. 4). In a model with a
+        temporal method it is the interpolations' share only: frames also see each other in the method's modules. Where
+        the method embeds several input frames as one (``temporal.stride``), T counts these.
 
         Args:
             x: clip (B, T, C, H, W) or image (B, C, H, W).
@@ -439,7 +524,7 @@ class InTIVisionTransformer(VisionTransformer):
         """
         clip = self._as_clip(x)
         grid_size = self.patch_embed.dynamic_feat_size((clip.shape[-2], clip.shape[-1]))
-        num_frames = clip.shape[1]
+        num_frames = self._embedded_frames(clip.shape[1])
         cascaded = clip.new_ones(())
         for compressions, weights in enumerate(self.interpolation_weights(clip)):
             frame_of_input = torch.arange(num_frames, device=clip.device) // 2**compressions
@@ -468,7 +553,8 @@ def from_image_model(
         vit: the image model, with its weights.
         compress_at: see `InTIVisionTransformer`; None for the default schedule.
         num_classes: classes of a new head; None to keep the image model's head.
-        **inti_args: ``reduction``, ``context``, ``weighting``, ``num_frames``, ``sampling``, ``frame_stride``.
+        **inti_args: ``reduction``, ``context``, ``weighting``, ``num_frames``, ``sampling``, ``frame_stride``,
+            ``temporal``, ``temporal_args``.
 
     Raises:
         TypeError: for a model that is not exactly timm's `VisionTransformer`.

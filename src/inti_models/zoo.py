@@ -77,6 +77,34 @@ IMAGE_TAGS = {
     "l14_336": {"openai": True},
 }
 
+# Models with a temporal method -> their arguments, from the official code (see the method's file). `compress_at=()`
+# gives the original method.
+_DENSE = {"sampling": "dense", "frame_stride": 16}
+TEMPORAL_MODELS: dict[str, dict[str, Any]] = {
+    f"inti_{name}": {"temporal": name.split("_b16")[0].split("_l14")[0], **args}
+    for name, args in {
+        "st_adapter_b16_k400": {"temporal_args": {"before": ("mlp",)}, **_DENSE},
+        "st_adapter_l14_k400": {"temporal_args": {"before": ("mlp",)}, **_DENSE},
+        "st_adapter_b16_ssv2": {"temporal_args": {"before": ("attn", "mlp")}},
+        "st_adapter_l14_ssv2": {"temporal_args": {"before": ("attn", "mlp")}},
+        "aim_b16_k400": {"temporal_args": {"scale": 0.5}, **_DENSE},
+        "aim_l14_k400": {"temporal_args": {"scale": 0.5}, **_DENSE},
+        "aim_b16_ssv2": {"temporal_args": {"scale": 1.0, "adapt_input": True}},
+        "aim_l14_ssv2": {"temporal_args": {"scale": 1.0}},
+        "uniformerv2_b16_k400": {"temporal_args": {"num_global": 4}},
+        "uniformerv2_l14_k400": {"temporal_args": {"num_global": 4}},
+        "uniformerv2_l14_336_k400": {"temporal_args": {"num_global": 4}},
+        "uniformerv2_b16_ssv2": {
+            "temporal_args": {"local_reduction": 1.5, "num_global": 8, "stride": 2},
+            "num_frames": 16,
+        },
+        "uniformerv2_l14_ssv2": {
+            "temporal_args": {"local_reduction": 1.5, "num_global": 16, "stride": 2},
+            "num_frames": 16,
+        },
+    }.items()
+}
+
 # Tag of weights of a model without compression, for comparison.
 NAIVE_TAG = "naive"
 
@@ -108,12 +136,18 @@ def _cfg(**kwargs: Any) -> dict[str, Any]:
     }
 
 
+def _architecture_and_dataset(name: str, temporal: str) -> tuple[str, str, str]:
+    """Architecture, image tag and data set of a temporal model."""
+    architecture, _, dataset = name.removeprefix(f"inti_{temporal}_").rpartition("_")
+    return architecture, "openai", dataset
+
+
 def _image_tag(tag: str) -> str:
     """timm's tag of the image checkpoint behind one of ours: ``openai_zeroshot`` -> ``openai``."""
     return tag.removesuffix("_zeroshot")
 
 
-def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
+def _image_cfg(architecture: str, tag: str, dataset: str, temporal: bool = False) -> dict[str, Any]:
     """Config of a model that starts from an image checkpoint of timm's: its source, mean, std and licence."""
     image_tag = _image_tag(tag)
     image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{image_tag}", allow_unregistered=False)
@@ -122,6 +156,7 @@ def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
     head = "head starts untrained"
     if tag == zero_shot.TAG:
         head = "head made of the class names by CLIP's text tower"
+    new = "interpolations and temporal modules start" if temporal else "interpolations start"
     return _cfg(
         hf_hub_id=image.hf_hub_id,
         # Named, so that nothing else is opened: the file with both towers, or timm's of the image tower.
@@ -133,30 +168,37 @@ def _image_cfg(architecture: str, tag: str, dataset: str) -> dict[str, Any]:
         num_classes=len(names),
         label_names=names,
         origin_url=image.origin_url,
-        description=f"CLIP image weights ({image_tag}); interpolations start untrained, {head}.",
+        description=f"CLIP image weights ({image_tag}); {new} untrained, {head}.",
     )
 
 
-_CFGS: dict[str, Any] = {
-    f"inti_vit_{architecture}_{dataset}.{tag}": _image_cfg(architecture, tag, dataset)
-    for dataset in ("k400", "ssv2", "ucf101", "hmdb51")
-    for architecture, tags in IMAGE_TAGS.items()
-    for tag in (zero_shot.TAG, *tags)
-} | {
-    f"inti_vit_t8_32_motiondigits.{tag}": _cfg(
-        file=str(PACKAGE / "weights" / f"{name}.safetensors"),
-        input_size=(3, 32, 32),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        num_classes=len(label_names("motiondigits")),
-        label_names=label_names("motiondigits"),
-        description=f"{what} Trained on MotionDigits: image pre-training on still digits, then video.",
-    )
-    for tag, name, what in (
-        ("motiondigits", "inti_vit_t8_32_motiondigits", "InTI."),
-        (NAIVE_TAG, "inti_vit_t8_32_motiondigits.naive", "Every frame through every block, for comparison."),
-    )
-}
+_CFGS: dict[str, Any] = (
+    {
+        f"inti_vit_{architecture}_{dataset}.{tag}": _image_cfg(architecture, tag, dataset)
+        for dataset in ("k400", "ssv2", "ucf101", "hmdb51")
+        for architecture, tags in IMAGE_TAGS.items()
+        for tag in (zero_shot.TAG, *tags)
+    }
+    | {
+        f"{name}.openai": _image_cfg(*_architecture_and_dataset(name, args["temporal"]), temporal=True)
+        for name, args in TEMPORAL_MODELS.items()
+    }
+    | {
+        f"inti_vit_t8_32_motiondigits.{tag}": _cfg(
+            file=str(PACKAGE / "weights" / f"{name}.safetensors"),
+            input_size=(3, 32, 32),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            num_classes=len(label_names("motiondigits")),
+            label_names=label_names("motiondigits"),
+            description=f"{what} Trained on MotionDigits: image pre-training on still digits, then video.",
+        )
+        for tag, name, what in (
+            ("motiondigits", "inti_vit_t8_32_motiondigits", "InTI."),
+            (NAIVE_TAG, "inti_vit_t8_32_motiondigits.naive", "Every frame through every block, for comparison."),
+        )
+    }
+)
 default_cfgs = generate_default_cfgs(_CFGS)
 
 
@@ -193,12 +235,20 @@ def _create(
     )
 
 
-def _create_clip(architecture: str, dataset: str, pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """A model of `ARCHITECTURES`, with the activation that the weights of its tag were trained with."""
-    name = f"inti_vit_{architecture}_{dataset}"
+def _create_clip(
+    architecture: str, dataset: str, pretrained: bool = False, temporal: str | None = None, **kwargs: Any
+) -> InTIVisionTransformer:
+    """A model of `ARCHITECTURES`, with the activation that the weights of its tag were trained with.
+
+    ``temporal`` names a method of `TEMPORAL_MODELS`; ``temporal_args`` go before those of the table, one by one.
+    """
+    name = f"inti_{temporal or 'vit'}_{architecture}_{dataset}"
     tag = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag
     quick_gelu = IMAGE_TAGS[architecture].get(_image_tag(tag or ""), False)
     model_args = {**ARCHITECTURES[architecture].model_args, "act_layer": "quick_gelu" if quick_gelu else "gelu"}
+    model_args |= TEMPORAL_MODELS.get(name, {})
+    if temporal is not None:
+        kwargs["temporal_args"] = {**model_args["temporal_args"], **(kwargs.get("temporal_args") or {})}
     return _create(name, pretrained, **{**model_args, **kwargs})
 
 
@@ -272,6 +322,84 @@ def inti_vit_l14_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisionTr
 def inti_vit_l14_336_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """InTI ViT-L/14 CLIP for HMDB51, 8 frames of 336x336."""
     return _create_clip("l14_336", "hmdb51", pretrained, **kwargs)
+
+
+@register_model
+def inti_st_adapter_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """ST-Adapter with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
+    return _create_clip("b16", "k400", pretrained, temporal="st_adapter", **kwargs)
+
+
+@register_model
+def inti_st_adapter_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """ST-Adapter with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
+    return _create_clip("l14", "k400", pretrained, temporal="st_adapter", **kwargs)
+
+
+@register_model
+def inti_st_adapter_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """ST-Adapter with InTI, ViT-B/16 CLIP for Something-Something V2, 8 frames of 224x224."""
+    return _create_clip("b16", "ssv2", pretrained, temporal="st_adapter", **kwargs)
+
+
+@register_model
+def inti_st_adapter_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """ST-Adapter with InTI, ViT-L/14 CLIP for Something-Something V2, 8 frames of 224x224."""
+    return _create_clip("l14", "ssv2", pretrained, temporal="st_adapter", **kwargs)
+
+
+@register_model
+def inti_aim_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """AIM with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
+    return _create_clip("b16", "k400", pretrained, temporal="aim", **kwargs)
+
+
+@register_model
+def inti_aim_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """AIM with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
+    return _create_clip("l14", "k400", pretrained, temporal="aim", **kwargs)
+
+
+@register_model
+def inti_aim_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """AIM with InTI, ViT-B/16 CLIP for Something-Something V2, 8 frames of 224x224."""
+    return _create_clip("b16", "ssv2", pretrained, temporal="aim", **kwargs)
+
+
+@register_model
+def inti_aim_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """AIM with InTI, ViT-L/14 CLIP for Something-Something V2, 8 frames of 224x224."""
+    return _create_clip("l14", "ssv2", pretrained, temporal="aim", **kwargs)
+
+
+@register_model
+def inti_uniformerv2_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """UniFormerV2 with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
+    return _create_clip("b16", "k400", pretrained, temporal="uniformerv2", **kwargs)
+
+
+@register_model
+def inti_uniformerv2_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """UniFormerV2 with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
+    return _create_clip("l14", "k400", pretrained, temporal="uniformerv2", **kwargs)
+
+
+@register_model
+def inti_uniformerv2_l14_336_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """UniFormerV2 with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 336x336."""
+    return _create_clip("l14_336", "k400", pretrained, temporal="uniformerv2", **kwargs)
+
+
+@register_model
+def inti_uniformerv2_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """UniFormerV2 with InTI, ViT-B/16 CLIP for Something-Something V2, 16 frames of 224x224."""
+    return _create_clip("b16", "ssv2", pretrained, temporal="uniformerv2", **kwargs)
+
+
+@register_model
+def inti_uniformerv2_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    """UniFormerV2 with InTI, ViT-L/14 CLIP for Something-Something V2, 16 frames of 224x224."""
+    return _create_clip("l14", "ssv2", pretrained, temporal="uniformerv2", **kwargs)
 
 
 @register_model

@@ -1,0 +1,120 @@
+"""What a temporal method is: the seam between `InTIVisionTransformer` and modules that look across frames.
+
+Shapes: ``B`` clips, ``T`` frames that remain at a depth, ``N`` tokens a frame, ``C`` channels.
+"""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+class TemporalBlock(nn.Module):
+    """An image block on the frames of a clip at once, with a method's own modules in ``temporal``.
+
+    It takes over the modules of timm's block under their names, so that an image checkpoint fits it; what the method
+    adds is named ``blocks.<i>.temporal.*``. A subclass says in `forward` where the two meet.
+
+    Args:
+        block: timm's block, whose modules become part of this one.
+        temporal: the method's modules in this block.
+
+    Raises:
+        TypeError: for another kind of block than timm's `Block`.
+    """
+
+    def __init__(self, block: nn.Module, temporal: nn.Module) -> None:
+        super().__init__()
+        if type(block) is not Block:
+            raise TypeError(f"A temporal method extends timm's Block, not {type(block).__name__}; use another model.")
+        for name, module in block.named_children():
+            self.add_module(name, module)
+        self.temporal = temporal
+
+    def attend(self, x: Tensor) -> Tensor:
+        """The attention branch of the image block over the tokens of each frame, (B, T, N, C) -> (B, T, N, C)."""
+        return self.ls1(self.attn(self.norm1(x).flatten(0, 1))).unflatten(0, x.shape[:2])
+
+    def feed(self, x: Tensor) -> Tensor:
+        """The MLP branch of the image block, (B, T, N, C) -> (B, T, N, C)."""
+        return self.ls2(self.mlp(self.norm2(x)))
+
+    def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        """Tokens (B, T, N, C) -> (B, T, N, C): here as the image block does, with no exchange between frames."""
+        x = x + self.drop_path1(self.attend(x))
+        return x + self.drop_path2(self.feed(x))
+
+
+class TemporalMethod(nn.Module):
+    """A way of letting frames see each other. Each hook does nothing here; a method overrides those it needs.
+
+    The model holds it as ``model.temporal``; its own parameters are those that belong to no block.
+
+    Args:
+        dim: channels ``C``.
+        depth: number of blocks.
+        num_heads: attention heads of a block.
+        num_prefix_tokens: tokens before the grid (class, registers).
+        num_frames: frames of a clip that the method is made for.
+
+    Parameters named ``time_embed`` and ``patch_embed`` count to the stem for layer decay, others to the head; those
+    of the method itself (not of its submodules) are not decayed.
+
+    Attributes:
+        norm_last: the final norm follows the mean over frames, instead of coming before it.
+        reads: blocks whose output `finish` gets.
+        stride: input frames that become one when patches are embedded.
+        also_trained: pattern of the image model's parameters that the paper trains beside the method's own.
+    """
+
+    norm_last: bool = False
+    reads: tuple[int, ...] = ()
+    stride: int = 1
+    also_trained: str | None = None
+
+    def __init__(self, dim: int, depth: int, num_heads: int, num_prefix_tokens: int, num_frames: int) -> None:
+        super().__init__()
+        self.dim, self.depth, self.num_heads = dim, depth, num_heads
+        self.num_prefix_tokens, self.num_frames = num_prefix_tokens, num_frames
+
+    def adapt(self, block: nn.Module) -> nn.Module:
+        """The image block, or what takes its place: a `TemporalBlock`."""
+        return TemporalBlock(block, nn.Module())
+
+    def extend(self, patch_embed: nn.Module) -> None:
+        """Make what the method needs beside the image model's patch embedding."""
+
+    def prune(self, depth: int) -> None:
+        """Do without the blocks from ``depth`` on, which the model is about to lose."""
+
+    def embed_patches(self, patch_embed: nn.Module, clip: Tensor) -> Tensor:
+        """Frames (B, T, channels, H, W) -> patch tokens of each, (B T, N, C), or (B T, H, W, C) for dynamic sizes."""
+        return patch_embed(clip.flatten(0, 1))
+
+    def embed_time(self, x: Tensor) -> Tensor:
+        """Tokens (B, T, N, C) after position embedding and before the first norm -> the same shape."""
+        return x
+
+    def finish(self, x: Tensor, read: Sequence[Tensor], grid_size: tuple[int, int]) -> Tensor:
+        """Tokens after the last block and interpolation, (B, T', N, C), and those after the blocks in ``reads`` (with
+        the frames that remained there) -> what pooling, mean over frames and head get, (B, T', N, C)."""
+        return x
+
+
+def interpolate_time(embedding: Tensor, num_frames: int) -> Tensor:
+    """A temporal position embedding (1, T, C) for another number of frames, linearly interpolated."""
+    if embedding.shape[1] == num_frames:
+        return embedding
+    resized = F.interpolate(embedding.transpose(1, 2).float(), num_frames, mode="linear")
+    return resized.transpose(1, 2).to(embedding.dtype)
+
+
+def on_grid(x: Tensor, num_prefix_tokens: int, grid_size: tuple[int, int]) -> Tensor:
+    """The grid tokens of (B, T, N, C) as a volume for 3D convolutions, (B, C, T, H, W)."""
+    return x[:, :, num_prefix_tokens:].unflatten(2, grid_size).permute(0, 4, 1, 2, 3)
+
+
+def add_to_grid(x: Tensor, volume: Tensor, num_prefix_tokens: int) -> Tensor:
+    """Add a volume (B, C, T, H, W) to the grid tokens of ``x`` (B, T, N, C); prefix tokens stay."""
+    return x + F.pad(volume.permute(0, 2, 3, 4, 1).flatten(2, 3), (0, 0, num_prefix_tokens, 0))
