@@ -114,9 +114,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransfo
 
     - An InTI checkpoint fills the model. At another schedule whole interpolations may be new, which then keep their
       neutral start, or unused: a warning names them.
-    - An image checkpoint leaves interpolations and the modules of a temporal method as they start. Its head is taken where it fits, else it
-      is a projection or another task's classifier, and the model keeps its own: a warning says so. An InTI checkpoint
-      without parameters between the blocks (``compress_at=()`` or ``weighting="uniform"``) has an image's keys, and
+    - An image checkpoint leaves interpolations and the modules of a temporal method as they start. Its head is taken
+      where it fits, else it is a projection or another task's classifier, and the model keeps its own: a warning says
+      so. An InTI checkpoint without parameters between the blocks (``compress_at=()`` or ``weighting="uniform"``) has an image's keys, and
       is loaded as one. Beside a config of its own (``hf-hub:``, ``local-dir:``), which states its classes, a head has
       to fit.
 

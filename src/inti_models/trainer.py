@@ -85,11 +85,7 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     """accelerate's view of this process: device, number of processes, precision, DDP or FSDP."""
     # A clip of fewer frames than 2**len(compress_at) leaves the last interpolations without a gradient.
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    fsdp = FullyShardedDataParallelPlugin(
-        fsdp_version=2,
-        auto_wrap_policy="transformer_based_wrap",
-        transformer_cls_names_to_wrap=["Block", "TemporalBlock"],
-    )
+    fsdp = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # said, it joins the processes of a launch there too
         mixed_precision=recipe.precision,
@@ -174,6 +170,9 @@ class Trainer:
         )
         if recipe.compile:
             model.compile()
+        if recipe.fsdp:  # each block is a unit
+            blocks = cast(Iterable[nn.Module], model.blocks)
+            accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted({type(b).__name__ for b in blocks})
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.mix, self.criterion = _loss(recipe, len(train_set.class_names))
         self.progress = self._restore()
