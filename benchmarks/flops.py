@@ -13,9 +13,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from inti_models.flops import zoo_cost
-from inti_models.zoo import create_model
+from inti_models.zoo import TEMPORAL_MODELS, create_model
 
-MODELS = ["inti_vit_b16_k400", "inti_vit_l14_k400", "inti_vit_l14_336_k400", "inti_vit_t8_32_motiondigits"]
+MODELS = [
+    "inti_vit_b16_k400",
+    "inti_vit_l14_k400",
+    "inti_vit_l14_336_k400",
+    "inti_vit_t8_32_motiondigits",
+    *TEMPORAL_MODELS,
+]
 RESULTS = Path(__file__).parent / "results" / "flops.json"
 
 

@@ -57,7 +57,7 @@ def test_published_recipe_says_how_to_launch_it_and_where_its_values_are_from(na
     comment = " ".join(re.match(r"(?:#.*\n)+", text)[0].replace("#", "").split())
     assert f"inti_models.cli train {name} " in comment
     assert f"--output runs/{name}" in comment
-    assert re.search(r"github\.com/\w+/\w+\), (exp|configs)/\S+\.(yaml|py)", comment)
+    assert re.search(r"github\.com/[\w-]+/[\w-]+\), (exp|configs|scripts)/\S+\.(yaml|py|sh)", comment)
     assert "We have not run this recipe" in comment
 
 

@@ -116,9 +116,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransfo
       neutral start, or unused: a warning names them.
     - An image checkpoint leaves interpolations and the modules of a temporal method as they start. Its head is taken
       where it fits, else it is a projection or another task's classifier, and the model keeps its own: a warning says
-      so. An InTI checkpoint without parameters between the blocks (``compress_at=()`` or ``weighting="uniform"``) has an image's keys, and
-      is loaded as one. Beside a config of its own (``hf-hub:``, ``local-dir:``), which states its classes, a head has
-      to fit.
+      so. An InTI checkpoint without parameters of its own (``compress_at=()`` or ``weighting="uniform"``, and no
+      temporal method) has an image's keys, and is loaded as one. Beside a config of its own (``hf-hub:``,
+      ``local-dir:``), which states its classes, a head has to fit.
 
     If `zero_shot` wants a head from the file's text tower, that head it is. With another number of classes than the
     config's (timm's criterion, who then drops the head) the model keeps its own head. The patch embedding may have

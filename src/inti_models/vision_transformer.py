@@ -329,7 +329,7 @@ class InTIVisionTransformer(VisionTransformer):
             before any compression that follows; the weights of each interpolation, (B, T', N) each.
         """
         attn_mask = check_mask(attn_mask)
-        num_frames = self._embedded_frames(clip.shape[1])
+        num_frames = self.embedded_frames(clip.shape[1])
         grid_size = self.patch_embed.dynamic_feat_size((clip.shape[3], clip.shape[4]))
         x = self._embed(clip)  # B T N C
         taken: list[Tensor] = []
@@ -354,7 +354,7 @@ class InTIVisionTransformer(VisionTransformer):
             x = self.temporal.finish(x, read, grid_size)
         return x, taken, weights
 
-    def _embedded_frames(self, num_frames: int) -> int:
+    def embedded_frames(self, num_frames: int) -> int:
         """Frames of a clip after patch embedding."""
         return num_frames if self.temporal is None else -(-num_frames // self.temporal.stride)
 
@@ -365,7 +365,7 @@ class InTIVisionTransformer(VisionTransformer):
             x = self.patch_embed(clip.flatten(0, 1))  # BT N C, or BT H W C for dynamic sizes
             return self.norm_pre(self._pos_embed(x)).unflatten(0, (batch, num_frames))
         x = self._pos_embed(self.temporal.embed_patches(self.patch_embed, clip))
-        return self.norm_pre(self.temporal.embed_time(x.unflatten(0, (batch, self._embedded_frames(num_frames)))))
+        return self.norm_pre(self.temporal.embed_time(x.unflatten(0, (batch, self.embedded_frames(num_frames)))))
 
     def _final_norm(self, x: Tensor) -> Tensor:
         """The final norm of tokens, unless it has to wait for the mean over frames."""
@@ -423,7 +423,7 @@ class InTIVisionTransformer(VisionTransformer):
         pooled = pooled.unflatten(0, (frames.shape[0], frames.shape[1]))
         if self.global_pool:
             counts = (
-                None if num_frames is None else frame_counts(self._embedded_frames(num_frames), len(self.compress_at))
+                None if num_frames is None else frame_counts(self.embedded_frames(num_frames), len(self.compress_at))
             )
             pooled = mean_over_frames(pooled, counts)
             if self.temporal is not None and self.temporal.norm_last:
@@ -524,7 +524,7 @@ class InTIVisionTransformer(VisionTransformer):
         """
         clip = self._as_clip(x)
         grid_size = self.patch_embed.dynamic_feat_size((clip.shape[-2], clip.shape[-1]))
-        num_frames = self._embedded_frames(clip.shape[1])
+        num_frames = self.embedded_frames(clip.shape[1])
         cascaded = clip.new_ones(())
         for compressions, weights in enumerate(self.interpolation_weights(clip)):
             frame_of_input = torch.arange(num_frames, device=clip.device) // 2**compressions
