@@ -1,9 +1,12 @@
-"""Turn the visual tower of a foreign CLIP into a model of this zoo: `config.json` and `model.safetensors`.
+"""Turn a foreign CLIP, or a video model of a temporal method's official code, into a model of this zoo: `config.json`
+and `model.safetensors`.
 
     python hub/convert.py open_clip_model.safetensors --model inti_vit_b16_k400 --output converted
+    python hub/convert.py k400_uniformerv2_b16_8x224.pyth --model inti_uniformerv2_b16_k400 --output converted
 
-The trunk is the file's; the interpolations start neutral and the head untrained. Every tensor of the file is either
-used or dropped for a reason that is printed, and every tensor of the trunk has to be in the file.
+Of a CLIP the trunk is the file's, and temporal modules and head start untrained; of a video model all of these are the
+file's. The interpolations start neutral. Every tensor of the file is either used or dropped for a reason that is
+printed, and every tensor that is to come from the file has to be in it.
 
 A file does not say everything: the activation and the number of heads are read from the configuration beside it,
 where there is one, else they are those of ``--model`` (``inti_vit_b16_k400.laion2b`` has GELU, the default tag
@@ -27,7 +30,7 @@ import torch
 from torch import Tensor
 
 import inti_models
-from inti_models.checkpoints import HEAD, INTERPOLATIONS, is_finite, read_checkpoint
+from inti_models.checkpoints import ADDED, HEAD, INTERPOLATIONS, is_finite, read_checkpoint
 from inti_models.zoo import create_model
 
 Tensors = dict[str, Tensor]
@@ -80,6 +83,88 @@ def transformers_names(key: str) -> tuple[str, ...]:
     return tuple(name.replace(".qkv.", f".{part}_proj.") for part in "qkv") if ".qkv." in name else (name,)
 
 
+def _is_trunk(key: str) -> bool:
+    """Whether the model's ``key`` is of its image model, without head."""
+    return not ADDED.match(key) and not key.startswith(HEAD)
+
+
+def st_adapter_names(key: str) -> tuple[str, ...]:
+    """ST-Adapter's name: OpenAI's, without "visual."."""
+    if _is_trunk(key):
+        return openai_names(key)
+    rules = {r"^head\.": "fc.", r"^blocks": "transformer.resblocks", r"\.temporal\.": ".adapter_pre_"}
+    return (_rename(key, rules),)
+
+
+def aim_names(key: str) -> tuple[str, ...]:
+    """AIM's name: OpenAI's in mmaction's recogniser."""
+    if _is_trunk(key):
+        return (f"backbone.{openai_names(key)[0]}",)
+    rules = {
+        r"^head\.": "cls_head.fc_cls.",
+        r"^temporal\.time_embed": "backbone.temporal_embedding",
+        r"^blocks": "backbone.transformer.resblocks",
+        r"\.temporal\.time_in": ".T_Adapter_in",
+        r"\.temporal\.time": ".T_Adapter",
+        r"\.temporal\.space": ".S_Adapter",
+        r"\.temporal\.joint": ".MLP_Adapter",
+        r"\.fc(\d)": r".D_fc\1",
+    }
+    return (_rename(key, rules),)
+
+
+def uniformerv2_names(key: str) -> tuple[str, ...]:
+    """UniFormerV2's name, or that of a part that `uniformerv2_parts` cuts."""
+    if _is_trunk(key) and not key.startswith(("norm.", "patch_embed.")):
+        return (f"backbone.{openai_names(key)[0]}",)
+    rules = {
+        r"^norm\.": "transformer.proj.0.",  # of its own: CLIP's ln_post is left out
+        r"^head\.": "transformer.proj.2.",
+        r"^patch_embed\.proj\.weight": "conv1.weight[0]",
+        r"^temporal\.patch_embed\.0\.weight": "conv1.weight[-1]",
+        r"^temporal\.patch_embed\.1\.weight": "conv1.weight[+1]",
+        r"^temporal\.video_token": "transformer.temporal_cls_token",
+        r"^temporal\.balance": "transformer.balance",
+        r"^temporal\.units\.(\d+)\.position": r"transformer.dpe.\1",
+        r"^temporal\.units": "transformer.dec",
+        r"\.norm_query": ".ln_1",
+        r"\.norm_mlp": ".ln_2",
+        r"\.norm_tokens": ".ln_3",
+        r"\.query\.(\w+)": r".attn.in_proj_\1[query]",
+        r"\.key_value\.(\w+)": r".attn.in_proj_\1[key, value]",
+        r"\.proj\.(?=[a-z])": ".attn.out_proj.",
+        r"\.fc1": ".c_fc",
+        r"\.fc2": ".c_proj",
+        r"^blocks": "transformer.resblocks",
+        r"\.temporal\.attn": ".lmhra1.pos_embed",
+        r"\.temporal\.mlp": ".lmhra2.pos_embed",
+        r"\.pos_embed\.norm": ".pos_embed.0",
+        r"\.pos_embed\.reduce": ".pos_embed.1",
+        r"\.pos_embed\.conv": ".pos_embed.2",
+        r"\.pos_embed\.expand": ".pos_embed.3",
+    }
+    return (f"backbone.{_rename(key, rules)}",)
+
+
+def uniformerv2_parts(tensors: Tensors) -> Tensors:
+    """Cut those tensors of UniFormerV2 that are several of the model's.
+
+    The 3D patch embedding has one kernel a frame, [0] that of the frame itself; the attention of a global unit has
+    its query's projection before those of key and value.
+    """
+    parts: Tensors = {}
+    for name, tensor in tensors.items():
+        if name == "backbone.conv1.weight" and tensor.ndim == 5:
+            for i, kernel in enumerate(tensor.unbind(2), start=-(tensor.shape[2] // 2)):
+                parts[f"{name}[{i:+d}]" if i else f"{name}[0]"] = kernel
+        elif re.fullmatch(r"backbone\.transformer\.dec\.\d+\.attn\.in_proj_\w+", name) and tensor.ndim:
+            query, key_value = tensor.tensor_split([tensor.shape[0] // 3])
+            parts |= {f"{name}[query]": query, f"{name}[key, value]": key_value}
+        else:
+            parts[name] = tensor
+    return parts
+
+
 def open_clip_options(config: dict[str, Any]) -> dict[str, Any]:
     """Model options that an `open_clip_config.json` states."""
     model, vision = config["model_cfg"], config["model_cfg"]["vision_cfg"]
@@ -115,6 +200,11 @@ def transformers_options(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def official_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Model options of every official video model: they are made of OpenAI's CLIP."""
+    return {"act_layer": "quick_gelu", "norm_eps": 1e-5}
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a library names the tensors of a checkpoint.
@@ -124,16 +214,24 @@ class Layout:
         prefixes: what its names may start with; the first that fits is taken.
         names: the model's key -> the library's names, without prefix, of the tensors whose concatenation it is.
         dropped: pattern of a whole key -> why the model has no use for it.
-        config: name of the configuration file that may lie beside a checkpoint.
-        options: what is in it -> options of the model.
+        config: name of the configuration file that may lie beside a checkpoint; None if there never is one.
+        options: what is in it, {} without one -> options of the model.
+        method: the temporal method whose modules and head, trained, are in the checkpoint. None: an image model's.
+        marks: keys of the model; a checkpoint with one of them is of this layout.
+        parts: cuts tensors of the checkpoint that are several of the model's.
+        pretrained_cfg: what the models were trained with, where it is not what the zoo says.
     """
 
     title: str
     prefixes: tuple[str, ...]
     names: Callable[[str], tuple[str, ...]]
     dropped: Mapping[str, str]
-    config: str
+    config: str | None
     options: Callable[[dict[str, Any]], dict[str, Any]]
+    method: str | None = None
+    marks: tuple[str, ...] = ("patch_embed.proj.weight",)
+    parts: Callable[[Tensors], Tensors] = dict
+    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
 
 
 _SCALE = {r"logit_(scale|bias)": "scale of the contrastive loss"}
@@ -185,7 +283,43 @@ LAYOUTS = (
         "config.json",
         transformers_options,
     ),
+    Layout(
+        "ST-Adapter",
+        ("",),
+        st_adapter_names,
+        {},
+        None,
+        official_options,
+        method="st_adapter",
+        marks=("blocks.0.temporal.mlp.fc1.weight", "blocks.0.temporal.attn.fc1.weight"),
+    ),
+    Layout(
+        "AIM",
+        ("",),
+        aim_names,
+        {},
+        None,
+        official_options,
+        method="aim",
+        marks=("temporal.time_embed",),
+    ),
+    Layout(
+        "UniFormerV2",
+        ("",),
+        uniformerv2_names,
+        {},
+        None,
+        official_options,
+        method="uniformerv2",
+        marks=("temporal.video_token",),
+        parts=uniformerv2_parts,
+        # Its slowfast/config/defaults.py; and it numbers classes by lists of its own, not alphabetically.
+        pretrained_cfg={"mean": (0.45,) * 3, "std": (0.225,) * 3, "label_names": None},
+    ),
 )
+
+# Start of the model's key -> the option that states its size in this dimension.
+SIZES = {HEAD: ("num_classes", 0), "temporal.time_embed": ("num_frames", 1)}
 
 
 @dataclass(frozen=True)
@@ -218,7 +352,7 @@ def read(path: Path) -> Source:
         raise FileNotFoundError(f"{path} {what}.")
     loaded: Any = read_checkpoint(path) if path.suffix == ".safetensors" else _load_pickle(path)
     dropped: dict[str, str] = {}
-    for wrapper in ("state_dict", "model"):  # a training run's checkpoint
+    for wrapper in ("state_dict", "model", "model_state"):  # a training run's checkpoint
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             dropped = {str(name): "state of a training run" for name in loaded if name != wrapper}
             loaded = loaded[wrapper]
@@ -231,8 +365,8 @@ def read(path: Path) -> Source:
 
     for layout in LAYOUTS:
         for prefix in layout.prefixes:
-            if prefix + layout.names("patch_embed.proj.weight")[0] in tensors:
-                return Source(path, tensors, layout, prefix, dropped)
+            if any(prefix + layout.names(mark)[0] in tensors for mark in layout.marks):
+                return Source(path, layout.parts(tensors), layout, prefix, dropped)
     titles = ", ".join(layout.title for layout in LAYOUTS)
     raise ValueError(f"{path} is of no layout known here ({titles}): no vision transformer's patch embedding is in it.")
 
@@ -265,11 +399,13 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def stated_options(source: Source) -> dict[str, Any]:
-    """Options of the model that the configuration beside the file states; {} where there is none.
+    """Options of the model that the layout, or else the configuration beside the file, states; {} where none does.
 
     Raises:
         ValueError: it is not a configuration of the library that the tensors are named by.
     """
+    if source.layout.config is None:
+        return source.layout.options({})
     path = source.path.parent / source.layout.config
     if not path.is_file():
         return {}
@@ -287,17 +423,15 @@ def map_tensors(source: Source, own: Mapping[str, Tensor]) -> tuple[Tensors, dic
 
     Args:
         source: the checkpoint.
-        own: the model's state dict; its interpolations and head are not looked for.
+        own: those tensors of the model that are to come from it.
 
     Returns:
-        The tensors of the trunk, in the model's shapes and types; the file's names of those that are not used, each
-        with the reason.
+        The tensors in the model's shapes and types; the file's names of those that are not used, each with the reason.
 
     Raises:
         ValueError: a tensor is missing, unknown, of another shape or type, or not finite.
     """
-    trunk = {key: tensor for key, tensor in own.items() if not key.startswith((INTERPOLATIONS, HEAD))}
-    names = {key: tuple(source.prefix + name for name in source.layout.names(key)) for key in trunk}
+    names = {key: tuple(source.prefix + name for name in source.layout.names(key)) for key in own}
     used = {name for parts in names.values() for name in parts}
     dropped = dict(source.dropped)
     unknown = []
@@ -312,17 +446,22 @@ def map_tensors(source: Source, own: Mapping[str, Tensor]) -> tuple[Tensors, dic
 
     mapped = {}
     for key, parts in names.items():
-        target = trunk[key]
-        shape = (target.shape[0] // len(parts), *target.shape[1:])
+        target = own[key]
+        shape = tuple(target.shape) if len(parts) == 1 else (target.shape[0] // len(parts), *target.shape[1:])
         for name in parts:
             tensor = source.tensors[name]
             leading = (1,) * (len(shape) - tensor.ndim)  # class token: (C,) -> (1, 1, C)
             if (*leading, *tensor.shape) != shape:
+                sizes = [
+                    f" {option}={tensor.shape[dim]}"
+                    for start, (option, dim) in SIZES.items()
+                    if key.startswith(start) and tensor.ndim == len(shape)
+                ]
                 raise ValueError(
                     f"{source.path} has {name} in shape {tuple(tensor.shape)} where the model has {shape}; name the "
-                    "model of that size, or give its size with --set."
+                    f"model of that size, or give its size with --set{''.join(sizes)}."
                 )
-            if not tensor.is_floating_point() or not is_finite(tensor):
+            if tensor.is_floating_point() != target.is_floating_point() or not is_finite(tensor):
                 raise ValueError(f"{source.path} has {name} with values that are not finite numbers; it is damaged.")
         joined = torch.cat([source.tensors[name] for name in parts]) if len(parts) > 1 else source.tensors[parts[0]]
         mapped[key] = joined.reshape(target.shape).to(target.dtype)
@@ -339,22 +478,55 @@ def _refuse(source: Source, names: Sequence[str] | set[str], verb: str, why: str
         )
 
 
+def _read_all(path: Path, trunk: Path | None) -> tuple[Source, Source]:
+    """The checkpoint, and the one with its image model: the same, unless ``trunk`` names another.
+
+    Raises:
+        ValueError: there has to be another and is none, or the other way round.
+    """
+    source = read(path)
+    method = source.layout.method
+    if trunk is not None:
+        image = read(trunk)
+        if method is None or image.layout.method is not None:
+            raise ValueError(
+                f"{path} ({source.layout.title}) and {trunk} ({image.layout.title}) do not complete each other; "
+                "--trunk is a CLIP, for a checkpoint of a temporal method without its frozen weights."
+            )
+        return source, image
+    # Any of these says that the image model is in the file, whole or not.
+    trunk_keys = ("cls_token", "pos_embed", "patch_embed.proj.weight", "norm_pre.weight", "blocks.0.mlp.fc1.weight")
+    if method and not any(name in source.tensors for key in trunk_keys for name in source.layout.names(key)):
+        raise ValueError(
+            f"{path} has only what {source.layout.title} trained, not the frozen image model; name the CLIP that it "
+            "was trained on with --trunk FILE."
+        )
+    return source, source
+
+
 def convert(
-    path: Path, model_name: str, options: Mapping[str, Any] | None = None, license: str | None = None
+    path: Path,
+    model_name: str,
+    options: Mapping[str, Any] | None = None,
+    license: str | None = None,
+    trunk: Path | None = None,
 ) -> tuple[inti_models.InTIVisionTransformer, Source, dict[str, str]]:
-    """Build a model of the zoo with the trunk of a foreign checkpoint.
+    """Build a model of the zoo with the trunk of a foreign checkpoint, and with the temporal modules and head of a
+    video model's.
 
     Args:
         path: the checkpoint.
         model_name: a model of the zoo, with a tag (whose activation, mean and std it gets) or without.
         options: of the model; they go before what the configuration beside the file states.
         license: the checkpoint's, by its identifier on the Hub. None: not known, so none is claimed.
+        trunk: a CLIP, for a video model's checkpoint without its frozen weights.
 
     Returns:
         The model, what was read, and the names of the tensors that were not used, with the reasons.
     """
-    source = read(path)
-    stated = stated_options(source)
+    source, image = _read_all(path, trunk)
+    layout = source.layout
+    stated = {**stated_options(image), **stated_options(source)}
     eps = stated.pop("norm_eps", None)
     arguments = {**stated, **(options or {})}
     try:
@@ -363,19 +535,46 @@ def convert(
         raise ValueError(f"{model_name} cannot be built with {arguments} ({error}); change --set.") from error
     if eps is not None and eps != model.norm.eps:
         raise ValueError(f"{path} was made with layer norms of eps {eps}, {model_name} has {model.norm.eps}.")
-    own = model.state_dict()
-    mapped, dropped = map_tensors(source, own)
-    model.load_state_dict({**own, **mapped})
+    method = model._model_args.get("temporal")
+    if layout.method not in (None, method):
+        has = f"the method {method}" if method else "no temporal method"
+        raise ValueError(f"{path} is of {layout.title}, {model_name} has {has}; name a model inti_{layout.method}_*.")
+    own = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(INTERPOLATIONS)}
+    of_image = {key: tensor for key, tensor in own.items() if _is_trunk(key)}
+    if image is source:
+        mapped, dropped = map_tensors(source, own if layout.method else of_image)
+    else:
+        mapped, dropped = map_tensors(image, of_image)
+        added, _ = map_tensors(source, {key: tensor for key, tensor in own.items() if key not in of_image})
+        mapped, dropped = mapped | added, dropped | source.dropped
+    model.load_state_dict({**model.state_dict(), **mapped})
+    if len(model.pretrained_cfg.get("label_names") or ()) != model.num_classes:
+        model.pretrained_cfg["label_names"] = None
     model.pretrained_cfg.update(
         tag=None,
         license=license,
         origin_url=None,
-        description=(
-            f"Trunk converted from {path.name}, a checkpoint of {source.layout.title}; "
-            "interpolations and head start untrained."
-        ),
+        description=_description(model, source, image),
+        **layout.pretrained_cfg,
     )
     return model.eval(), source, dropped
+
+
+def _description(model: inti_models.InTIVisionTransformer, source: Source, image: Source) -> str:
+    if source.layout.method is None:
+        new = "interpolations, temporal modules" if model.temporal is not None else "interpolations"
+        return (
+            f"Trunk converted from {source.path.name}, a checkpoint of {source.layout.title}; "
+            f"{new} and head start untrained."
+        )
+    frozen = "" if image is source else f", and its image model from {image.path.name}"
+    text = f"Converted with its classifier from {source.path.name}, a checkpoint of {source.layout.title}{frozen}."
+    if not model.compress_at:
+        return f"{text} Without compression, it is the original model."
+    return (
+        f"{text} The interpolations are untrained: compressed, this is a training-free start whose accuracy is not "
+        "measured; with compress_at=() it is the original model."
+    )
 
 
 def option(text: str) -> tuple[str, Any]:
@@ -396,14 +595,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", required=True, help="name of a model of the zoo, with a tag or without")
     parser.add_argument("--output", type=Path, required=True, help="folder to make")
     parser.add_argument("--set", type=option, action="append", default=[], metavar="NAME=VALUE", dest="options")
+    parser.add_argument(
+        "--trunk", type=Path, metavar="FILE", help="the CLIP that a video model without its frozen weights was made of"
+    )
+    parser.add_argument(
+        "--labels", type=Path, metavar="FILE", help="names of the classes, one a line, in the checkpoint's order"
+    )
     parser.add_argument("--license", help="the source's license, by its identifier on the Hub")
     args = parser.parse_args(argv)
     torch.manual_seed(0)  # of the head
     try:
         if args.output.exists():
             raise FileExistsError(f"{args.output} exists; choose another folder, or remove it first.")
-        model, source, dropped = convert(args.source, args.model, dict(args.options), args.license)
-        inti_models.save_pretrained(model, args.output, description=model.pretrained_cfg["description"])
+        labels = args.labels and args.labels.read_text(encoding="utf-8").splitlines()
+        model, source, dropped = convert(args.source, args.model, dict(args.options), args.license, args.trunk)
+        description = model.pretrained_cfg["description"]
+        inti_models.save_pretrained(model, args.output, label_names=labels, description=description)
     except (OSError, ValueError) as error:
         print(f"convert: {error}", file=sys.stderr)
         return 1
@@ -412,7 +619,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dropped  {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {why}")
     block: Any = model.blocks[0]
     print(f"layout   {source.layout.title}; {type(block.mlp.act).__name__}, {block.attn.num_heads} heads")
-    print(f"new      {model.num_classes} classes, compress_at={model.compress_at}")
+    print(f"{'kept' if source.layout.method else 'new '}     {model.num_classes} classes")
+    print(f"new      compress_at={model.compress_at}")
     print(f"wrote    {args.output}")
     return 0
 

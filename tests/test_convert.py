@@ -13,18 +13,20 @@ import torch
 from open_clip.model import build_model_from_openai_state_dict
 from safetensors.torch import load_file, save_file
 
+import inti_models
+
 HUB = Path(__file__).parent.parent / "hub"
 
 
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(f"inti_hub_{name}", HUB / f"{name}.py")
+def load_module(name, path):
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
 
 
-convert = load_script("convert")
+convert = load_module("inti_hub_convert", HUB / "convert.py")
 
 # Every foreign model below, and the InTI model that has its trunk.
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2}
@@ -403,3 +405,180 @@ def test_the_command_says_what_is_wrong_in_one_line_and_writes_nothing(options, 
     assert error.count("\n") == 1
     assert sentence in error
     assert [path.name for path in tmp_path.iterdir()] == ["clip.pt"]
+
+
+golden = load_module("inti_convert_golden", Path(__file__).parent / "temporal" / "golden" / "make.py")
+
+# Case of the golden files -> a model of the zoo, its arguments, a tensor of the trunk, the method and the head.
+VIDEO = {
+    "aim": (
+        "inti_aim_b16_k400",
+        {},
+        (
+            "backbone.ln_post.bias",
+            "backbone.transformer.resblocks.1.S_Adapter.D_fc1.weight",
+            "cls_head.fc_cls.bias",
+        ),
+    ),
+    "uniformerv2_local": (
+        "inti_uniformerv2_b16_ssv2",
+        {"num_global": 3},
+        (
+            "backbone.ln_pre.bias",
+            "backbone.transformer.resblocks.1.lmhra2.pos_embed.0.running_var",
+            "backbone.transformer.proj.2.bias",
+        ),
+    ),
+    "st_adapter_mlp": (
+        "inti_st_adapter_b16_k400",
+        {"width": 24},
+        ("ln_post.bias", "transformer.resblocks.1.adapter_pre_mlp.conv.weight", "fc.bias"),
+    ),
+}
+
+
+def video_arguments(case, **options):
+    """Model and its options for an official checkpoint of 8 frames."""
+    resolution, patch, width, layers, heads = golden.CASES[case]["sizes"]
+    sizes = {"img_size": resolution, "patch_size": patch, "embed_dim": width, "depth": layers, "num_heads": heads}
+    model, temporal_args, _ = VIDEO[case]
+    return model, {**sizes, "num_classes": golden.CLASSES, "reduction": 4, "temporal_args": temporal_args, **options}
+
+
+@pytest.fixture(params=VIDEO)
+def video(request, tmp_path):
+    """A case, its official state dict, and where to save it."""
+    return request.param, golden.official_state(request.param, 8), tmp_path / "video.pth"
+
+
+def refusal_of_video(case, state, path, **options):
+    torch.save(state, path)
+    with pytest.raises(ValueError) as error:
+        convert.convert(path, *video_arguments(case, **options))
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+def test_a_video_model_is_refused_unless_each_tensor_fits(video):
+    case, state, path = video
+    for name in VIDEO[case][2]:
+        assert f"lacks {name} that the model needs" in refusal_of_video(
+            case, {key: tensor for key, tensor in state.items() if key != name}, path
+        )
+        assert f"has {name}_too that the model has no place for" in refusal_of_video(
+            case, {**state, f"{name}_too": torch.ones(1)}, path
+        )
+        assert f"has {name} in shape (3,) where the model has" in refusal_of_video(
+            case, {**state, name: torch.ones(3)}, path
+        )
+        assert f"has {name} with values that are not finite" in refusal_of_video(
+            case, {**state, name: state[name] * float("nan")}, path
+        )
+
+
+def test_sizes_that_only_the_video_model_knows_are_named(video):
+    case, state, path = video
+    assert f"--set num_classes={golden.CLASSES}." in refusal_of_video(case, state, path, num_classes=710)
+    if case == "aim":
+        assert refusal_of_video(case, state, path, num_frames=16).endswith("with --set num_frames=8.")
+    if case == "uniformerv2_local":
+        arguments = {"temporal_args": {"num_global": 3, "stride": 1}}
+        assert "has backbone.conv1.weight[+1] and 1 more that" in refusal_of_video(case, state, path, **arguments)
+        name = "backbone.transformer.dec.0.attn.in_proj_weight"
+        assert f"has {name}[query] in shape (32, 64) where" in refusal_of_video(
+            case, {**state, name: state[name][:96]}, path
+        )
+        name = next(name for name in state if name.endswith("num_batches_tracked"))
+        assert f"has {name} with values" in refusal_of_video(case, {**state, name: torch.tensor(0.5)}, path)
+        arguments = {"temporal_args": {"num_global": 3, "fuse": False}}
+        assert "has backbone.transformer.balance that" in refusal_of_video(case, state, path, **arguments)
+
+
+def test_a_video_model_of_another_method_is_refused(video):
+    case, state, path = video
+    torch.save(state, path)
+    for other in {*VIDEO} - {case}:
+        with pytest.raises(ValueError, match=f"name a model inti_{golden.CASES[case]['method']}_"):
+            convert.convert(path, *video_arguments(other))
+    with pytest.raises(ValueError, match="has no temporal method; name a model inti_"):
+        convert.convert(path, MODEL, OPTIONS)
+
+
+@torch.inference_mode()
+def test_the_command_keeps_a_video_models_head_and_logits(video, tmp_path, capsys):
+    case, state, path = video
+    wrapper = {"aim": "state_dict", "uniformerv2_local": "model_state", "st_adapter_mlp": "model"}[case]
+    torch.save({wrapper: state, "epoch": 3}, path)
+    (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(golden.CLASSES)))
+    model, options = video_arguments(case)
+    command = [str(path), "--model", model, *arguments(**options), "--labels", str(tmp_path / "names.txt")]
+    assert convert.main([*command, "--output", str(tmp_path / "converted")]) == 0
+    assert "dropped  epoch: state of a training run\n" in (printed := capsys.readouterr().out)
+    assert "kept     7 classes\nnew      compress_at=(1, 3)\n" in printed
+
+    expected, _, _ = convert.convert(path, model, options)
+    loaded = inti_models.load(tmp_path / "converted").eval()
+    clip = golden.draw_clip(8, 32)
+    assert torch.equal(loaded(clip), expected(clip))
+    assert loaded.pretrained_cfg["label_names"] == [f"class {i}" for i in range(golden.CLASSES)]
+
+    assert convert.main([*command, "--output", str(tmp_path / "original"), "--set", "compress_at=[]"]) == 0
+    original = load_file(Path(__file__).parent / "temporal" / "golden" / f"{case}.safetensors")["8"]
+    torch.testing.assert_close(inti_models.load(tmp_path / "original").eval()(clip), original, atol=1e-4, rtol=0)
+    card = (tmp_path / "converted" / "README.md").read_text()
+    assert "Converted with its classifier from video.pth" in card and "not measured" in card
+
+
+def test_class_names_mean_and_std_are_those_of_the_video_model(video):
+    case, state, path = video
+    torch.save(state, path)
+    cfg = convert.convert(path, *video_arguments(case))[0].pretrained_cfg
+    assert cfg["label_names"] is None
+
+    model, options = video_arguments(case)
+    classes = {"k400": 400, "ssv2": 174}[model.rpartition("_")[2]]
+    for name in VIDEO[case][2][2], VIDEO[case][2][2].replace("bias", "weight"):
+        state[name] = torch.randn(classes, *state[name].shape[1:])
+    torch.save(state, path)
+    cfg = convert.convert(path, model, {**options, "num_classes": classes})[0].pretrained_cfg
+    if case == "uniformerv2_local":  # numbers classes in an order of its own
+        assert (cfg["label_names"], cfg["mean"], cfg["std"]) == (None, (0.45,) * 3, (0.225,) * 3)
+    else:
+        assert len(cfg["label_names"]) == classes and cfg["mean"][0] == pytest.approx(0.48145466)
+
+
+def test_a_video_model_without_its_frozen_weights_needs_the_clip(tmp_path):
+    state = golden.official_state("st_adapter_mlp", 8)
+    frozen = {name: state.pop(name) for name in list(state) if "adapter" not in name and not name.startswith("fc.")}
+    path, trunk = tmp_path / "checkpoint-11.pth", tmp_path / "open_clip_model.safetensors"
+    torch.save({"model": state, "optimizer": {}, "next_epoch": 12}, path)
+    assert "name the CLIP that it was trained on with --trunk FILE" in refusal_of_video("st_adapter_mlp", state, path)
+
+    save_file({f"visual.{name}": tensor for name, tensor in frozen.items()}, trunk)
+    model, source, dropped = convert.convert(path, *video_arguments("st_adapter_mlp"), trunk=trunk)
+    assert source.layout.title == "ST-Adapter"
+    assert torch.equal(model.norm.weight, frozen["ln_post.weight"])
+    assert "its image model from open_clip_model.safetensors" in model.pretrained_cfg["description"]
+
+    torch.save({**state, **frozen}, path)  # whole, and a trunk beside
+    with pytest.raises(ValueError, match="has class_embedding and .* that the model has no place for"):
+        convert.convert(path, *video_arguments("st_adapter_mlp"), trunk=trunk)
+    for pair in ((trunk, trunk), (path, path)):
+        with pytest.raises(ValueError, match="do not complete each other"):
+            convert.convert(pair[0], *video_arguments("st_adapter_mlp"), trunk=pair[1])
+
+
+@pytest.mark.parametrize("case", VIDEO)
+@torch.inference_mode()
+def test_a_clip_starts_a_temporal_model(case, state, tmp_path):
+    torch.save(state, tmp_path / "clip.pt")
+    name, temporal_args, _ = VIDEO[case]
+    fewer = {"num_global": 1} if "num_global" in temporal_args else {}  # the CLIP has two blocks
+    options = {**OPTIONS, "temporal_args": {**temporal_args, **fewer}}
+    model, _, _ = convert.convert(tmp_path / "clip.pt", name, options)
+    image, _, _ = convert.convert(tmp_path / "clip.pt", MODEL, OPTIONS)
+    for key, tensor in image.state_dict().items():
+        if not key.startswith(("interpolations.", "head.")):
+            assert torch.equal(model.state_dict()[key], tensor)
+    assert model.pretrained_cfg["description"].endswith("interpolations, temporal modules and head start untrained.")
