@@ -297,18 +297,18 @@ class TemporalAttentionHead(nn.Module):
 class TemporalAttentionTransformer(InTIVisionTransformer):
     """A naive video model that attends to its frames before it averages them; see `add_temporal_attention`."""
 
-    temporal: TemporalAttentionHead
+    frame_attention: TemporalAttentionHead
 
     def forward_head(self, x: Tensor, pre_logits: bool = False, num_frames: int | None = None) -> Tensor:
         """Tokens (B, T, N, C) of a clip of T frames -> logits (B, num_classes), or features (B, C)."""
         frames = as_frames(x)
         pooled = super().forward_head(frames.flatten(0, 1), pre_logits=True)  # each frame for itself: BT C
-        pooled = self.temporal(pooled.unflatten(0, frames.shape[:2]))
+        pooled = self.frame_attention(pooled.unflatten(0, frames.shape[:2]))
         return pooled if pre_logits else self.head(pooled)
 
     def no_weight_decay(self) -> set[str]:
         """timm's list of parameters not to decay, with the temporal positions."""
-        return {*super().no_weight_decay(), "temporal.pos_embed"}
+        return {*super().no_weight_decay(), "frame_attention.pos_embed"}
 
 
 def add_temporal_attention(model: InTIVisionTransformer, num_frames: int | None = None) -> TemporalAttentionTransformer:
@@ -328,7 +328,7 @@ def add_temporal_attention(model: InTIVisionTransformer, num_frames: int | None 
     parameter = next(model.parameters())
     temporal = TemporalAttentionTransformer.__new__(TemporalAttentionTransformer)
     temporal.__dict__.update({name: copy.copy(value) for name, value in model.__dict__.items()})
-    temporal.temporal = TemporalAttentionHead(
+    temporal.frame_attention = TemporalAttentionHead(
         model.embed_dim,
         num_frames or model.num_frames,
         cast(Attention, cast(Block, model.blocks[0]).attn).num_heads,

@@ -1,4 +1,4 @@
-"""The walk-through of docs/finetune.md, run as it stands."""
+"""The guides of docs, run as they stand."""
 
 import csv
 import os
@@ -11,6 +11,7 @@ import pytest
 
 import inti_models
 from inti_models.recipe import RECIPES
+from inti_models.temporal import METHODS, TemporalMethod
 
 GUIDE = Path(__file__).parent.parent / "docs" / "finetune.md"
 BLOCK = re.compile(r"^(<!-- not run: [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -79,3 +80,32 @@ def test_links_and_recipes_of_the_guide_exist():
         assert (GUIDE.parent / target).exists(), target
     for name in re.findall(r"inti-models train (\w+) |inti_models.cli train (\w+) ", text):
         assert (RECIPES / f"{''.join(name)}.yaml").exists(), name
+
+
+MODULE_GUIDE = GUIDE.with_name("add_a_temporal_module.md")
+
+
+def test_guide_to_temporal_modules_runs_as_it_stands(tmp_path):
+    found = BLOCK.findall(MODULE_GUIDE.read_text(encoding="utf-8"))
+    assert {language for _, language, _ in found} == {"python"}
+    script = "\n".join(text for _, _, text in found)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        "logits (1, 120)",
+        "schedule (4,) temporal Shift",
+        "frame 1 sees frame 0: True - and frame 7, after 6 blocks: False",
+        "shifted: [[0.0, 2.0, 1.0, 1.0], [1.0, 3.0, 2.0, 2.0], [2.0, 0.0, 3.0, 3.0]]",
+    ]
+
+
+def test_links_of_the_guide_to_temporal_modules_exist_and_it_names_every_hook():
+    text = MODULE_GUIDE.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (GUIDE.parent / target).exists(), target
+    hooks = {name for name in vars(TemporalMethod) if not name.startswith("_")}
+    assert hooks <= set(re.findall(r"`(\w+)[`(]", text)), hooks
+    assert all(f"`{name}`" in text for name in set(METHODS))

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -234,8 +235,100 @@ def test_freezing_leaves_the_head_and_refuses_what_is_not_there():
     assert {name for name, p in network.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
     freeze(network, "all")
     assert all(p.requires_grad for p in network.parameters())
-    with pytest.raises(ValueError, match="train=adapters, but .* has none"):
+    with pytest.raises(ValueError, match="train=adapters, but the model has no temporal method"):
         freeze(network, "adapters")
+
+
+# What each paper trains beside the head and the interpolations; ``#`` is a number.
+TRAINED = {
+    ("st_adapter", ("before", ("attn", "mlp"))): {
+        f"blocks.#.temporal.{place}.{module}" for place in ("attn", "mlp") for module in ("fc1", "conv", "fc2")
+    },
+    # arXiv 2302.03024; the official tools/train.py freezes all but these names
+    ("aim", ("adapt_input", True)): {"temporal.time_embed", "norm"}
+    | {
+        f"blocks.#.temporal.{name}.{module}"
+        for name in ("time_in", "time", "space", "joint")
+        for module in ("fc1", "fc2")
+    },
+    ("uniformerv2", ("local_reduction", 1.5)): {"temporal.video_token", "temporal.balance", "norm"}
+    | {
+        f"blocks.#.temporal.{place}.{module}"
+        for place in ("attn", "mlp")
+        for module in ("norm", "reduce", "conv", "expand")
+    }
+    | {
+        f"temporal.units.#.{module}"
+        for module in (
+            *("position", "norm_query", "norm_tokens", "query", "key_value", "proj", "norm_mlp"),
+            *("mlp.fc1", "mlp.fc2"),
+        )
+    },
+    ("divided_attention", None): {"temporal.time_embed"}
+    | {f"blocks.#.temporal.{module}" for module in ("norm", "attn.qkv", "attn.proj")},
+}
+
+
+@pytest.mark.parametrize(("key", "expected"), list(TRAINED.items()), ids=lambda value: str(value)[:30])
+def test_freezing_leaves_what_the_paper_of_the_temporal_method_trains(key, expected):
+    temporal, arg = key
+    args = {"temporal": temporal, "temporal_args": dict([arg] if arg else []), "depth": 4}
+    network = create_model(tiny_recipe().model, **{**tiny_recipe().model_args, **args})
+    freeze(network, "adapters")
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert {"head.weight", "head.bias"} < trained
+    assert {name for name, _ in network.named_parameters() if name.startswith("interpolations.")} < trained
+    rest = {name for name in trained if not name.startswith(("head.", "interpolations."))}
+    assert {re.sub(r"\.(weight|bias)$", "", re.sub(r"\.\d+\.", ".#.", name)) for name in rest} == expected
+    assert all(f"blocks.{i}." in " ".join(rest) for i in range(4))
+
+
+SHARDED = """
+import torch
+import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from inti_models.zoo import create_model
+
+dist.init_process_group("gloo")
+mesh = init_device_mesh("cpu", (2,))
+args = {"depth": 2, "embed_dim": 32, "num_heads": 1, "compress_at": [1], "num_frames": 4}
+for temporal, temporal_args in {
+    "uniformerv2": {"num_global": 2, "stride": 2, "local_reduction": 2},
+    "aim": {},
+    "st_adapter": {"width": 8},
+}.items():
+    torch.manual_seed(0)
+    make = lambda: create_model("inti_vit_t8_32_motiondigits", temporal=temporal, temporal_args=temporal_args, **args)
+    copied, sharded = make(), make()
+    with torch.no_grad():
+        for parameter in copied.parameters():
+            parameter.normal_(std=0.2)
+    sharded.load_state_dict(copied.state_dict())
+    for block in sharded.blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(sharded, mesh=mesh)
+    clips = torch.randn(2, 8, 3, 32, 32)  # the same in both processes
+    for model in (copied.eval(), sharded.eval()):
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        model(clips).square().mean().backward()
+        optimizer.step()
+    for (name, one), two in zip(copied.named_parameters(), sharded.parameters(), strict=True):
+        assert isinstance(two, DTensor), name
+        torch.testing.assert_close(two.full_tensor(), one, atol=1e-5, rtol=1e-4, msg=name)
+        torch.testing.assert_close(two.grad.full_tensor(), one.grad, atol=1e-4, rtol=1e-3, msg=name)
+dist.destroy_process_group()
+"""
+
+
+def test_a_sharded_temporal_model_takes_the_step_of_a_whole_one(tmp_path):
+    """FSDP2 itself: accelerate does without it on CPUs."""
+    script = tmp_path / "sharded.py"
+    script.write_text(SHARDED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_leaning_start_tells_a_clip_from_its_reverse():

@@ -13,6 +13,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from inti_models import InTIVisionTransformer, from_image_model, zoo
+from inti_models.temporal import METHODS
+from inti_models.training import freeze
 
 NUM_CLASSES = {"k400": 400, "ssv2": 174, "ucf101": 101, "hmdb51": 51}
 CLIP_NAMES = {
@@ -21,6 +23,16 @@ CLIP_NAMES = {
     for dataset in NUM_CLASSES
 }
 NAMES = [*CLIP_NAMES, "inti_vit_t8_32_motiondigits"]
+# Models with a temporal method: method, architecture, data set, frames and what the official code has for it.
+TEMPORAL = {
+    f"inti_{method}_{architecture}_{dataset}": (method, architecture, dataset)
+    for method, made in {
+        "st_adapter": [("b16", "k400"), ("l14", "k400"), ("b16", "ssv2"), ("l14", "ssv2")],
+        "aim": [("b16", "k400"), ("l14", "k400"), ("b16", "ssv2"), ("l14", "ssv2")],
+        "uniformerv2": [("b16", "k400"), ("l14", "k400"), ("l14_336", "k400"), ("b16", "ssv2"), ("l14", "ssv2")],
+    }.items()
+    for architecture, dataset in made
+}
 TAGGED = [(architecture, tag) for architecture, tags in zoo.IMAGE_TAGS.items() for tag in tags]
 
 # timm's tag -> open_clip's, where they differ
@@ -53,8 +65,11 @@ def activations(model):
 
 
 def test_timm_lists_the_zoo():
-    assert set(timm.list_models("inti*")) == {*NAMES, "inti_vit"}
-    assert all(timm.is_model_pretrained(name) for name in NAMES)
+    assert set(timm.list_models("inti*")) == {*NAMES, *TEMPORAL, "inti_vit"}
+    assert all(timm.is_model_pretrained(name) for name in [*NAMES, *TEMPORAL])
+    assert [name for name in timm.list_models("inti*", pretrained=True) if name.split(".")[0] in TEMPORAL] == sorted(
+        f"{name}.openai" for name in TEMPORAL
+    )
     tagged = {f"inti_vit_{architecture}_{dataset}.{tag}" for architecture, tag in TAGGED for dataset in NUM_CLASSES}
     assert tagged < set(timm.list_models("inti*", pretrained=True))
 
@@ -182,6 +197,75 @@ def test_activation_can_be_overruled():
     assert activations(meta_model("inti_vit_b16_k400", act_layer="relu")) == {"ReLU"}
 
 
+# Models with a temporal method
+
+
+@pytest.mark.parametrize(("name", "key"), list(TEMPORAL.items()), ids=str)
+def test_temporal_model_has_its_method_and_clips(name, key):
+    method, architecture, dataset = key
+    model, cfg = meta_model(name), timm.get_pretrained_cfg(name)
+    assert type(model.temporal) is METHODS[method]
+    dense = method != "uniformerv2" and dataset == "k400"
+    assert (model.sampling, model.frame_stride) == (("dense", 16) if dense else ("uniform", None))
+    assert model.num_frames == (16 if (method, dataset) == ("uniformerv2", "ssv2") else 8)
+    assert model.num_classes == cfg.num_classes == NUM_CLASSES[dataset]
+    assert (model.in_chans, *model.patch_embed.img_size) == cfg.input_size
+    assert cfg.hf_hub_id == timm.get_pretrained_cfg(f"inti_vit_{architecture}_{dataset}.openai").hf_hub_id
+    assert activations(model) == {"QuickGELU"}
+    assert model.compress_at == ((4, 10) if architecture == "b16" else (8, 20))
+    naive = meta_model(name, compress_at=())
+    assert naive.compress_at == ()
+    assert {k for k in model.state_dict() if not k.startswith("interp")} == set(naive.state_dict())
+    trunk = meta_model(f"inti_vit_{architecture}_{dataset}", compress_at=()).state_dict()
+    assert {k: v.shape for k, v in naive.state_dict().items() if "temporal." not in k} == {
+        k: v.shape for k, v in trunk.items()
+    }
+
+
+def test_temporal_methods_are_as_in_the_official_code_of_each_data_set():
+    for size in ("b16", "l14"):
+        assert meta_model(f"inti_st_adapter_{size}_k400").temporal.before == ("mlp",)
+        assert meta_model(f"inti_st_adapter_{size}_ssv2").temporal.before == ("attn", "mlp")
+        assert meta_model(f"inti_aim_{size}_k400").temporal.scale == 0.5
+        aim = meta_model(f"inti_aim_{size}_ssv2").temporal
+        assert (aim.scale, aim.adapt_input) == (1.0, size == "b16")
+        kinetics = meta_model(f"inti_uniformerv2_{size}_k400").temporal
+        assert (kinetics.stride, kinetics.local_reduction, len(kinetics.units)) == (1, None, 4)
+        something = meta_model(f"inti_uniformerv2_{size}_ssv2").temporal
+        units = {"b16": 8, "l14": 16}[size]
+        assert (something.stride, something.local_reduction, len(something.units)) == (2, 1.5, units)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        # ST-Adapter, arXiv 2206.13559: tunable parameters of its tables, without heads.
+        ("inti_st_adapter_b16_k400", 7.2e6),
+        ("inti_st_adapter_b16_ssv2", 14.3e6),
+        # AIM: "Tunable Param (M)" of the official repository's README.
+        ("inti_aim_b16_k400", 11e6),
+        ("inti_aim_l14_k400", 38e6),
+    ],
+)
+def test_number_of_trained_parameters_is_the_published_one(name, published):
+    model = meta_model(name)
+    freeze(model, "adapters")
+    trained = sum(
+        parameter.numel()
+        for key, parameter in model.named_parameters()
+        if parameter.requires_grad and not key.startswith(("interpolations.", "head."))
+    )
+    assert trained == pytest.approx(published, abs=0.5e6)
+
+
+def test_arguments_of_the_method_go_before_those_of_the_table():
+    model = timm.create_model("inti_st_adapter_b16_ssv2", **SMALL, temporal_args={"width": 8})
+    assert (model.temporal.before, model.temporal.width) == (("attn", "mlp"), 8)
+    model = timm.create_model("inti_aim_b16_ssv2", **SMALL, temporal="st_adapter")
+    assert model.temporal.before == ("mlp",)
+    assert type(timm.create_model("inti_vit_b16_k400", **SMALL, temporal="aim").temporal) is METHODS["aim"]
+
+
 # Saving and creating again from config.json
 
 
@@ -199,6 +283,10 @@ def round_trip(model, path):
         ("inti_vit_b16_k400.laion2b", {"compress_at": (0, 4), "weighting": "sigmoid"}),
         ("inti_vit_l14_ssv2.metaclip_400m", {"context": ("local", "point"), "num_frames": 16}),
         ("inti_vit_l14_ucf101.dfn2b_s39b", {"sampling": "dense", "frame_stride": 4, "in_chans": 1}),
+        ("inti_st_adapter_b16_ssv2", {"compress_at": (1,), "temporal_args": {"width": 8, "kernel_size": (3, 3, 3)}}),
+        ("inti_aim_b16_ssv2", {"compress_at": ()}),
+        ("inti_uniformerv2_l14_ssv2", {"temporal_args": {"num_global": 2}}),
+        ("inti_aim_b16_k400", {"temporal": "divided_attention"}),
         ("inti_vit_t8_32_motiondigits", {"compress_at": (2,), "num_classes": 7, "global_pool": "avg"}),
         ("inti_vit_t8_32_motiondigits", {"compress_at": ()}),
         ("inti_vit_t8_32_motiondigits", {"weighting": "uniform"}),

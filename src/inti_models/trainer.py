@@ -170,9 +170,10 @@ class Trainer:
         )
         if recipe.compile:
             model.compile()
-        if recipe.fsdp:  # each block is a unit
+        plugin = getattr(accelerator.state, "fsdp_plugin", None)  # accelerate drops it in CPU processes, for DDP
+        if recipe.fsdp and plugin is not None:  # each block is a unit
             blocks = cast(Iterable[nn.Module], model.blocks)
-            accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted({type(b).__name__ for b in blocks})
+            plugin.transformer_cls_names_to_wrap = sorted({type(b).__name__ for b in blocks})
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.mix, self.criterion = _loss(recipe, len(train_set.class_names))
         self.progress = self._restore()

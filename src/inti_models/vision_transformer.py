@@ -11,11 +11,12 @@ import torch
 from timm.layers import register_notrace_function
 from timm.models import checkpoint
 from timm.models._features import feature_take_indices
-from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
 from .interpolation import CONTEXTS, InterFrameInterpolation, Weighting, frame_counts
 from .temporal import METHODS, TemporalMethod
+from .temporal.method import check_block
 
 
 def default_schedule(depth: int) -> tuple[int, ...]:
@@ -114,8 +115,10 @@ def is_image(x: Tensor, ndim: int) -> bool:
 
 
 @register_notrace_function
-def check_mask(attn_mask: Tensor | None) -> Tensor | None:
-    """Return the mask; a ValueError if it is not one (N, N) mask for all frames."""
+def check_mask(attn_mask: Tensor | None, is_causal: bool, temporal: bool) -> Tensor | None:
+    """Return the mask; a ValueError if it is not one (N, N) mask for all frames, or a temporal method would see it."""
+    if temporal and (attn_mask is not None or is_causal):
+        raise ValueError("attn_mask and is_causal are for models without a temporal method; leave them out.")
     if attn_mask is not None and attn_mask.ndim != 2:
         raise ValueError(f"attn_mask has shape {tuple(attn_mask.shape)}; pass one of (N, N) for all frames.")
     return attn_mask
@@ -269,7 +272,7 @@ class InTIVisionTransformer(VisionTransformer):
         self.temporal = METHODS[name](
             dim=self.embed_dim,
             depth=len(self.blocks),
-            num_heads=cast(Attention, cast(Block, self.blocks[0]).attn).num_heads,
+            num_heads=cast(Attention, check_block(self.blocks[0]).attn).num_heads,
             num_prefix_tokens=self.num_prefix_tokens,
             num_frames=self.num_frames,
             device=device,
@@ -287,7 +290,7 @@ class InTIVisionTransformer(VisionTransformer):
         A temporal method's modules in a block belong to that block, its embeddings to the stem, all else to the head.
         """
         groups = super().group_matcher(coarse)
-        groups["stem"] += r"|temporal\.(time|patch)_embed"
+        groups["stem"] += r"|temporal\.(?:time|patch)_embed"
         groups["blocks"] = [*groups["blocks"], (r"^interpolations\.(\d+)", None)]
         return groups
 
@@ -328,7 +331,7 @@ class InTIVisionTransformer(VisionTransformer):
             The last tokens (B, T', N, C); the tokens after each block taken, in the order of the blocks,
             before any compression that follows; the weights of each interpolation, (B, T', N) each.
         """
-        attn_mask = check_mask(attn_mask)
+        attn_mask = check_mask(attn_mask, is_causal, self.temporal is not None)
         num_frames = self.embedded_frames(clip.shape[1])
         grid_size = self.patch_embed.dynamic_feat_size((clip.shape[3], clip.shape[4]))
         x = self._embed(clip)  # B T N C
@@ -380,8 +383,6 @@ class InTIVisionTransformer(VisionTransformer):
     ) -> Tensor:
         """A block: an image block on each frame, or a temporal one on all, (B, T, N, C) -> (B, T, N, C)."""
         if self.temporal is not None:
-            if attn_mask is not None or is_causal:
-                raise ValueError("attn_mask and is_causal are for models without a temporal method; leave them out.")
             if self.grad_checkpointing and not torch.jit.is_scripting():
                 return checkpoint(block, x, grid_size)
             return block(x, grid_size)

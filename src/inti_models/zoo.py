@@ -77,32 +77,35 @@ IMAGE_TAGS = {
     "l14_336": {"openai": True},
 }
 
-# Models with a temporal method -> their arguments, from the official code (see the method's file). `compress_at=()`
-# gives the original method.
+# Temporal method -> architecture and data set -> arguments of the model, from the official code.
 _DENSE = {"sampling": "dense", "frame_stride": 16}
+_LOCAL = {"local_reduction": 1.5, "stride": 2}
+_TEMPORAL: dict[str, dict[str, dict[str, Any]]] = {
+    "st_adapter": {
+        "b16_k400": {"temporal_args": {"before": ("mlp",)}, **_DENSE},
+        "l14_k400": {"temporal_args": {"before": ("mlp",)}, **_DENSE},
+        "b16_ssv2": {"temporal_args": {"before": ("attn", "mlp")}},
+        "l14_ssv2": {"temporal_args": {"before": ("attn", "mlp")}},
+    },
+    "aim": {
+        "b16_k400": {"temporal_args": {"scale": 0.5}, **_DENSE},
+        "l14_k400": {"temporal_args": {"scale": 0.5}, **_DENSE},
+        "b16_ssv2": {"temporal_args": {"scale": 1.0, "adapt_input": True}},
+        "l14_ssv2": {"temporal_args": {"scale": 1.0}},
+    },
+    "uniformerv2": {
+        "b16_k400": {"temporal_args": {"num_global": 4}},
+        "l14_k400": {"temporal_args": {"num_global": 4}},
+        "l14_336_k400": {"temporal_args": {"num_global": 4}},
+        "b16_ssv2": {"temporal_args": {"num_global": 8, **_LOCAL}, "num_frames": 16},
+        "l14_ssv2": {"temporal_args": {"num_global": 16, **_LOCAL}, "num_frames": 16},
+    },
+}
+# Models with a temporal method -> their arguments. `compress_at=()` gives the original method.
 TEMPORAL_MODELS: dict[str, dict[str, Any]] = {
-    f"inti_{name}": {"temporal": name.split("_b16")[0].split("_l14")[0], **args}
-    for name, args in {
-        "st_adapter_b16_k400": {"temporal_args": {"before": ("mlp",)}, **_DENSE},
-        "st_adapter_l14_k400": {"temporal_args": {"before": ("mlp",)}, **_DENSE},
-        "st_adapter_b16_ssv2": {"temporal_args": {"before": ("attn", "mlp")}},
-        "st_adapter_l14_ssv2": {"temporal_args": {"before": ("attn", "mlp")}},
-        "aim_b16_k400": {"temporal_args": {"scale": 0.5}, **_DENSE},
-        "aim_l14_k400": {"temporal_args": {"scale": 0.5}, **_DENSE},
-        "aim_b16_ssv2": {"temporal_args": {"scale": 1.0, "adapt_input": True}},
-        "aim_l14_ssv2": {"temporal_args": {"scale": 1.0}},
-        "uniformerv2_b16_k400": {"temporal_args": {"num_global": 4}},
-        "uniformerv2_l14_k400": {"temporal_args": {"num_global": 4}},
-        "uniformerv2_l14_336_k400": {"temporal_args": {"num_global": 4}},
-        "uniformerv2_b16_ssv2": {
-            "temporal_args": {"local_reduction": 1.5, "num_global": 8, "stride": 2},
-            "num_frames": 16,
-        },
-        "uniformerv2_l14_ssv2": {
-            "temporal_args": {"local_reduction": 1.5, "num_global": 16, "stride": 2},
-            "num_frames": 16,
-        },
-    }.items()
+    f"inti_{method}_{suffix}": {"temporal": method, **args}
+    for method, models in _TEMPORAL.items()
+    for suffix, args in models.items()
 }
 
 # Tag of weights of a model without compression, for comparison.
@@ -236,19 +239,20 @@ def _create(
 
 
 def _create_clip(
-    architecture: str, dataset: str, pretrained: bool = False, temporal: str | None = None, **kwargs: Any
+    architecture: str, dataset: str, pretrained: bool = False, method: str = "vit", **kwargs: Any
 ) -> InTIVisionTransformer:
     """A model of `ARCHITECTURES`, with the activation that the weights of its tag were trained with.
 
-    ``temporal`` names a method of `TEMPORAL_MODELS`; ``temporal_args`` go before those of the table, one by one.
+    ``method`` is the temporal method of a model in `TEMPORAL_MODELS`, "vit" for none. ``temporal_args`` go before those
+    of the table, one by one, unless they are of another method.
     """
-    name = f"inti_{temporal or 'vit'}_{architecture}_{dataset}"
+    name = f"inti_{method}_{architecture}_{dataset}"
     tag = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag
     quick_gelu = IMAGE_TAGS[architecture].get(_image_tag(tag or ""), False)
     model_args = {**ARCHITECTURES[architecture].model_args, "act_layer": "quick_gelu" if quick_gelu else "gelu"}
     model_args |= TEMPORAL_MODELS.get(name, {})
-    if temporal is not None:
-        kwargs["temporal_args"] = {**model_args["temporal_args"], **(kwargs.get("temporal_args") or {})}
+    own = model_args.get("temporal_args", {}) if kwargs.get("temporal", method) == method else {}
+    kwargs["temporal_args"] = {**own, **(kwargs.get("temporal_args") or {})}
     return _create(name, pretrained, **{**model_args, **kwargs})
 
 
@@ -327,79 +331,79 @@ def inti_vit_l14_336_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisi
 @register_model
 def inti_st_adapter_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """ST-Adapter with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("b16", "k400", pretrained, temporal="st_adapter", **kwargs)
+    return _create_clip("b16", "k400", pretrained, method="st_adapter", **kwargs)
 
 
 @register_model
 def inti_st_adapter_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """ST-Adapter with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("l14", "k400", pretrained, temporal="st_adapter", **kwargs)
+    return _create_clip("l14", "k400", pretrained, method="st_adapter", **kwargs)
 
 
 @register_model
 def inti_st_adapter_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """ST-Adapter with InTI, ViT-B/16 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("b16", "ssv2", pretrained, temporal="st_adapter", **kwargs)
+    return _create_clip("b16", "ssv2", pretrained, method="st_adapter", **kwargs)
 
 
 @register_model
 def inti_st_adapter_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """ST-Adapter with InTI, ViT-L/14 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("l14", "ssv2", pretrained, temporal="st_adapter", **kwargs)
+    return _create_clip("l14", "ssv2", pretrained, method="st_adapter", **kwargs)
 
 
 @register_model
 def inti_aim_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """AIM with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("b16", "k400", pretrained, temporal="aim", **kwargs)
+    return _create_clip("b16", "k400", pretrained, method="aim", **kwargs)
 
 
 @register_model
 def inti_aim_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """AIM with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("l14", "k400", pretrained, temporal="aim", **kwargs)
+    return _create_clip("l14", "k400", pretrained, method="aim", **kwargs)
 
 
 @register_model
 def inti_aim_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """AIM with InTI, ViT-B/16 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("b16", "ssv2", pretrained, temporal="aim", **kwargs)
+    return _create_clip("b16", "ssv2", pretrained, method="aim", **kwargs)
 
 
 @register_model
 def inti_aim_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """AIM with InTI, ViT-L/14 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("l14", "ssv2", pretrained, temporal="aim", **kwargs)
+    return _create_clip("l14", "ssv2", pretrained, method="aim", **kwargs)
 
 
 @register_model
 def inti_uniformerv2_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """UniFormerV2 with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("b16", "k400", pretrained, temporal="uniformerv2", **kwargs)
+    return _create_clip("b16", "k400", pretrained, method="uniformerv2", **kwargs)
 
 
 @register_model
 def inti_uniformerv2_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """UniFormerV2 with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("l14", "k400", pretrained, temporal="uniformerv2", **kwargs)
+    return _create_clip("l14", "k400", pretrained, method="uniformerv2", **kwargs)
 
 
 @register_model
 def inti_uniformerv2_l14_336_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """UniFormerV2 with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 336x336."""
-    return _create_clip("l14_336", "k400", pretrained, temporal="uniformerv2", **kwargs)
+    return _create_clip("l14_336", "k400", pretrained, method="uniformerv2", **kwargs)
 
 
 @register_model
 def inti_uniformerv2_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """UniFormerV2 with InTI, ViT-B/16 CLIP for Something-Something V2, 16 frames of 224x224."""
-    return _create_clip("b16", "ssv2", pretrained, temporal="uniformerv2", **kwargs)
+    return _create_clip("b16", "ssv2", pretrained, method="uniformerv2", **kwargs)
 
 
 @register_model
 def inti_uniformerv2_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
     """UniFormerV2 with InTI, ViT-L/14 CLIP for Something-Something V2, 16 frames of 224x224."""
-    return _create_clip("l14", "ssv2", pretrained, temporal="uniformerv2", **kwargs)
+    return _create_clip("l14", "ssv2", pretrained, method="uniformerv2", **kwargs)
 
 
 @register_model

@@ -250,7 +250,7 @@ def test_temporal_attention_starts_as_the_naive_model(build, clip, global_pool):
 def test_temporal_attention_sees_the_order_through_its_positions_alone(build, clip, randomize_):
     model = randomize_(baselines.add_temporal_attention(build()))
     assert not torch.allclose(model(clip.flip(1)), model(clip), atol=1e-2)
-    torch.nn.init.zeros_(model.temporal.pos_embed)
+    torch.nn.init.zeros_(model.frame_attention.pos_embed)
     torch.testing.assert_close(model(clip[:, [2, 0, 3, 1]]), model(clip), rtol=1e-4, atol=1e-4)
 
 
@@ -263,9 +263,9 @@ def test_temporal_attention_trains_and_keeps_the_image_weights_keys(build, clip,
     naive = build()
     keys = set(naive.state_dict())
     model = baselines.add_temporal_attention(naive)
-    assert {key for key in model.state_dict() if not key.startswith("temporal.")} == keys
+    assert {key for key in model.state_dict() if not key.startswith("frame_attention.")} == keys
     assert_all_train(randomize_(model), clip)
-    assert {"temporal.pos_embed", "pos_embed"} <= set(model.no_weight_decay())
+    assert {"frame_attention.pos_embed", "pos_embed"} <= set(model.no_weight_decay())
 
 
 def test_the_zero_start_can_be_left(build, clip):
@@ -275,7 +275,7 @@ def test_the_zero_start_can_be_left(build, clip):
         optimizer.zero_grad()
         model(clip).square().sum().backward()
         optimizer.step()
-    assert all(p.grad.any() for name, p in model.temporal.named_parameters() if name != "block.attn.qkv.bias")
+    assert all(p.grad.any() for name, p in model.frame_attention.named_parameters() if name != "block.attn.qkv.bias")
     assert not torch.allclose(model(clip.flip(1)), model(clip), atol=1e-6)
 
 

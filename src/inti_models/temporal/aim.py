@@ -37,8 +37,6 @@ class Adapter(nn.Module):
 class AIMBlock(TemporalBlock):
     """Temporal, spatial and joint adaptation (the paper's figure 2d)."""
 
-    temporal: nn.ModuleDict
-
     def __init__(self, block: nn.Module, temporal: nn.Module, scale: float) -> None:
         super().__init__(block, temporal)
         self.scale = scale
@@ -72,16 +70,15 @@ class AIM(TemporalMethod):
 
     also_trained = r"norm\."
 
-    def __init__(self, scale: float = 0.5, adapt_input: bool = False, device=None, dtype=None, **model: Any) -> None:
+    def __init__(self, scale: float = 0.5, adapt_input: bool = False, **model: Any) -> None:
         super().__init__(**model)
         self.scale, self.adapt_input = scale, adapt_input
-        self._dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.time_embed = nn.Parameter(torch.zeros(1, self.num_frames, self.dim, **self._dd))
+        self.time_embed = nn.Parameter(torch.zeros(1, self.num_frames, self.dim, **self.dd))
 
     def adapt(self, block: nn.Module) -> AIMBlock:
         """The block with its adapters."""
         names = (*(("time_in",) if self.adapt_input else ()), "time", "space", "joint")
-        return AIMBlock(block, nn.ModuleDict({name: Adapter(self.dim, **self._dd) for name in names}), self.scale)
+        return AIMBlock(block, nn.ModuleDict({name: Adapter(self.dim, **self.dd) for name in names}), self.scale)
 
     def embed_time(self, x: Tensor) -> Tensor:
         """Add the embedding of time, the same for every token of a frame."""

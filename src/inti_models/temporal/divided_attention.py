@@ -50,14 +50,13 @@ class DividedAttention(TemporalMethod):
         **model: see `TemporalMethod`. A clip of another length gets the time embedding linearly interpolated.
     """
 
-    def __init__(self, device=None, dtype=None, **model: Any) -> None:
+    def __init__(self, **model: Any) -> None:
         super().__init__(**model)
-        self._dd: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.time_embed = nn.Parameter(torch.zeros(1, self.num_frames, self.dim, **self._dd))
+        self.time_embed = nn.Parameter(torch.zeros(1, self.num_frames, self.dim, **self.dd))
 
     def adapt(self, block: nn.Module) -> DividedAttentionBlock:
         """The block with its attention over time."""
-        return DividedAttentionBlock(block, TemporalAttention(self.dim, self.num_heads, **self._dd))
+        return DividedAttentionBlock(block, TemporalAttention(self.dim, self.num_heads, **self.dd))
 
     def embed_time(self, x: Tensor) -> Tensor:
         """Add the embedding of time, the same for every token of a frame."""

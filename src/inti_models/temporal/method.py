@@ -4,10 +4,19 @@ Shapes: ``B`` clips, ``T`` frames that remain at a depth, ``N`` tokens a frame, 
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+
+
+def check_block(block: nn.Module) -> Block:
+    """Return the block; a TypeError for another kind than timm's `Block`."""
+    if type(block) is not Block:
+        raise TypeError(f"A temporal method extends timm's Block, not {type(block).__name__}; use another model.")
+    return block
 
 
 class TemporalBlock(nn.Module):
@@ -24,11 +33,19 @@ class TemporalBlock(nn.Module):
         TypeError: for another kind of block than timm's `Block`.
     """
 
+    norm1: nn.Module
+    attn: nn.Module
+    ls1: nn.Module
+    drop_path1: nn.Module
+    norm2: nn.Module
+    mlp: nn.Module
+    ls2: nn.Module
+    drop_path2: nn.Module
+    temporal: Any
+
     def __init__(self, block: nn.Module, temporal: nn.Module) -> None:
         super().__init__()
-        if type(block) is not Block:
-            raise TypeError(f"A temporal method extends timm's Block, not {type(block).__name__}; use another model.")
-        for name, module in block.named_children():
+        for name, module in check_block(block).named_children():
             self.add_module(name, module)
         self.temporal = temporal
 
@@ -57,6 +74,7 @@ class TemporalMethod(nn.Module):
         num_heads: attention heads of a block.
         num_prefix_tokens: tokens before the grid (class, registers).
         num_frames: frames of a clip that the method is made for.
+        device, dtype: of the parameters; the method's modules get them as ``**self.dd``.
 
     Parameters named ``time_embed`` and ``patch_embed`` count to the stem for layer decay, others to the head; those
     of the method itself (not of its submodules) are not decayed.
@@ -73,8 +91,18 @@ class TemporalMethod(nn.Module):
     stride: int = 1
     also_trained: str | None = None
 
-    def __init__(self, dim: int, depth: int, num_heads: int, num_prefix_tokens: int, num_frames: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        num_prefix_tokens: int,
+        num_frames: int,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
+        self.dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.dim, self.depth, self.num_heads = dim, depth, num_heads
         self.num_prefix_tokens, self.num_frames = num_prefix_tokens, num_frames
 
@@ -103,9 +131,10 @@ class TemporalMethod(nn.Module):
 
 
 def interpolate_time(embedding: Tensor, num_frames: int) -> Tensor:
-    """A temporal position embedding (1, T, C) for another number of frames, linearly interpolated."""
-    if embedding.shape[1] == num_frames:
-        return embedding
+    """A temporal position embedding (1, T, C) for another number of frames, linearly interpolated.
+
+    For the same number it is exactly as it was; no branch, which FX could not trace.
+    """
     resized = F.interpolate(embedding.transpose(1, 2).float(), num_frames, mode="linear")
     return resized.transpose(1, 2).to(embedding.dtype)
 

@@ -20,20 +20,26 @@ class Adapter(nn.Module):
     """``x + fc2(conv(fc1(x)))`` on the grid tokens; prefix tokens stay as they are. The identity at the start."""
 
     def __init__(
-        self, dim: int, width: int, kernel_size: Sequence[int], num_prefix_tokens: int = 1, device=None, dtype=None
+        self,
+        dim: int,
+        width: int,
+        kernel_size: tuple[int, int, int],
+        num_prefix_tokens: int = 1,
+        device=None,
+        dtype=None,
     ) -> None:
         super().__init__()
         dd = {"device": device, "dtype": dtype}
         self.num_prefix_tokens = num_prefix_tokens
-        padding = tuple(size // 2 for size in kernel_size)
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2, kernel_size[2] // 2)
         self.fc1 = nn.Linear(dim, width, **dd)
-        self.conv = nn.Conv3d(width, width, tuple(kernel_size), padding=padding, groups=width, **dd)
+        self.conv = nn.Conv3d(width, width, kernel_size, padding=padding, groups=width, **dd)
         self.fc2 = nn.Linear(width, dim, **dd)
         self.init_weights()
 
     def init_weights(self) -> None:
         """Start as the identity: convolution and biases at zero."""
-        for parameter in (self.conv.weight, self.conv.bias, self.fc1.bias, self.fc2.bias):
+        for parameter in (*self.conv.parameters(), self.fc1.bias, self.fc2.bias):
             nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
@@ -44,8 +50,6 @@ class Adapter(nn.Module):
 
 class STAdapterBlock(TemporalBlock):
     """An image block with adapters before its branches."""
-
-    temporal: nn.ModuleDict
 
     def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """(B, T, N, C) -> (B, T, N, C)."""
@@ -77,22 +81,20 @@ class STAdapter(TemporalMethod):
         width: int = 384,
         kernel_size: Sequence[int] = (3, 1, 1),
         before: Sequence[str] = ("mlp",),
-        device=None,
-        dtype=None,
         **model: Any,
     ) -> None:
         super().__init__(**model)
         if isinstance(before, str) or not before or not set(before) <= set(PLACES):
             raise ValueError(f"before={before!r} is not a non-empty subset of {PLACES}; pass a tuple of these names.")
-        if len(kernel_size) != 3 or any(size % 2 == 0 for size in kernel_size):
+        if isinstance(kernel_size, int) or len(kernel_size) != 3 or any(size % 2 == 0 for size in kernel_size):
             raise ValueError(f"kernel_size={kernel_size!r} are not three odd numbers, such as (3, 1, 1).")
-        self.width, self.kernel_size, self.before = width, tuple(kernel_size), tuple(before)
-        self._dd = {"device": device, "dtype": dtype}
+        self.width, self.before = width, tuple(before)
+        self.kernel_size = (kernel_size[0], kernel_size[1], kernel_size[2])
 
     def adapt(self, block: nn.Module) -> STAdapterBlock:
         """The block with its adapters."""
         adapters = {
-            place: Adapter(self.dim, self.width, self.kernel_size, self.num_prefix_tokens, **self._dd)
+            place: Adapter(self.dim, self.width, self.kernel_size, self.num_prefix_tokens, **self.dd)
             for place in PLACES
             if place in self.before
         }

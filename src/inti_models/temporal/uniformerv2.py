@@ -8,7 +8,7 @@ Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -35,8 +35,8 @@ class LocalUnit(nn.Module):
 
     def init_weights(self) -> None:
         """Start at zero."""
-        nn.init.zeros_(self.expand.weight)
-        nn.init.zeros_(self.expand.bias)
+        for parameter in self.expand.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """Tokens (B, T, N, C) -> what to add to the grid, (B, C, T, H, W)."""
@@ -45,8 +45,6 @@ class LocalUnit(nn.Module):
 
 class UniFormerV2Block(TemporalBlock):
     """An image block with local units before its branches, if there are any."""
-
-    temporal: nn.ModuleDict
 
     def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """(B, T, N, C) -> (B, T, N, C)."""
@@ -85,12 +83,11 @@ class GlobalUnit(nn.Module):
 
     def init_weights(self) -> None:
         """Start with branches that add nothing to the video token."""
-        nn.init.zeros_(self.position.bias)
+        nn.init.zeros_(cast(Tensor, self.position.bias))
         for linear in (self.query, self.key_value, self.mlp.fc1):
             nn.init.xavier_uniform_(linear.weight)
-        for linear in (self.proj, self.mlp.fc2):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for parameter in (*self.proj.parameters(), *self.mlp.fc2.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, video: Tensor, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """Video token (B, 1, C) and tokens (B, T, N, C) -> video token (B, 1, C)."""
@@ -134,8 +131,6 @@ class UniFormerV2(TemporalMethod):
         fuse: bool = True,
         drop_path: float = 0.0,
         drop: float = 0.0,
-        device=None,
-        dtype=None,
         **model: Any,
     ) -> None:
         super().__init__(**model)
@@ -145,15 +140,14 @@ class UniFormerV2(TemporalMethod):
             raise ValueError(f"num_global={num_global!r} is not a number of global units from 1 to {self.depth}.")
         if self.num_prefix_tokens < 1:
             raise ValueError("UniFormerV2 needs a class token; choose an image model that has one.")
-        self._dd: dict[str, Any] = {"device": device, "dtype": dtype}
         self.local_reduction, self.stride = local_reduction, stride
         self.reads = tuple(range(self.depth - num_global, self.depth))
-        self.video_token = nn.Parameter(torch.zeros(1, 1, self.dim, **self._dd))
+        self.video_token = nn.Parameter(torch.zeros(1, 1, self.dim, **self.dd))
         rates = torch.linspace(0, drop_path, num_global, device="cpu").tolist()
         self.units = nn.ModuleList(
-            GlobalUnit(self.dim, self.num_heads, self.num_prefix_tokens, rate, drop, **self._dd) for rate in rates
+            GlobalUnit(self.dim, self.num_heads, self.num_prefix_tokens, rate, drop, **self.dd) for rate in rates
         )
-        self.balance = nn.Parameter(torch.zeros(self.dim, **self._dd)) if fuse else None
+        self.balance = nn.Parameter(torch.zeros(self.dim, **self.dd)) if fuse else None
         self.patch_embed: nn.ModuleList | None = None  # of the frames before and after; see `extend`
 
     def extend(self, patch_embed: nn.Module) -> None:
@@ -162,7 +156,7 @@ class UniFormerV2(TemporalMethod):
             return
         like: Any = patch_embed.proj
         self.patch_embed = nn.ModuleList(
-            nn.Conv2d(like.in_channels, like.out_channels, like.kernel_size, like.stride, bias=False, **self._dd)
+            nn.Conv2d(like.in_channels, like.out_channels, like.kernel_size, like.stride, bias=False, **self.dd)
             for _ in range(2)
         )
         self.init_weights()
@@ -170,24 +164,27 @@ class UniFormerV2(TemporalMethod):
     def init_weights(self) -> None:
         """Start as if each frame stood alone."""
         for conv in self.patch_embed or ():
-            nn.init.zeros_(conv.weight)
+            nn.init.zeros_(cast(nn.Conv2d, conv).weight)
 
     def adapt(self, block: nn.Module) -> UniFormerV2Block:
         """The block with its local units."""
         units = {
-            place: LocalUnit(self.dim, self.local_reduction, self.num_prefix_tokens, **self._dd)
+            place: LocalUnit(self.dim, self.local_reduction, self.num_prefix_tokens, **self.dd)
             for place in ("attn", "mlp")
             if self.local_reduction is not None
         }
         return UniFormerV2Block(block, nn.ModuleDict(units))
 
-    def embed_patches(self, patch_embed: nn.Module, clip: Tensor) -> Tensor:
+    def embed_patches(self, patch_embed: Any, clip: Tensor) -> Tensor:
         """With stride 2, the 3D convolution of kernel 3, stride 2 and padding 1 over time, one 2D kernel a frame."""
         if self.patch_embed is None:
             return super().embed_patches(patch_embed, clip)
         padded = F.pad(clip, (0, 0, 0, 0, 0, 0, 1, 1))  # the convolution's zeros
         length = (clip.shape[1] + 1) // 2
         tokens = patch_embed(padded[:, 1::2][:, :length].flatten(0, 1))
+        if patch_embed.dynamic_img_pad:  # as the patch embedding does itself
+            height, width = patch_embed.patch_size
+            padded = F.pad(padded, (0, -clip.shape[4] % width, 0, -clip.shape[3] % height))
         for offset, conv in zip((0, 2), self.patch_embed, strict=True):
             frames = padded[:, offset::2][:, :length].flatten(0, 1)
             tokens = tokens + conv(frames).permute(0, 2, 3, 1).reshape(tokens.shape)
