@@ -70,7 +70,7 @@ class Row:
         data_args: of MotionDigits, in training and validation.
         clips: to train on.
         lr: highest learning rate.
-    lean: at the start (see `inti_models.training.lean_later`); None for that of the weighting.
+        lean: at the start (see `inti_models.training.lean_later`); None for that of the weighting.
     """
 
     table: str
@@ -427,7 +427,8 @@ def to_markdown(tables: dict[str, list[dict[str, Any]]], device: str) -> str:
         if table in ("weighting", "context", "schedule") and "InTI" in reference:
             rows = [{**reference["InTI"], "name": "InTI (softmax, all four, default schedule)"}, *rows]
         if table == "frames":
-            rows = [*rows, *({**row, "name": f"{name}, 8 frames"} for name, row in reference.items() if name == "InTI")]
+            eight = {"InTI": "InTI, 8 frames", "naive, every frame": "naive, 8 frames"}
+            rows = [*rows, *({**reference[name], "name": title} for name, title in eight.items() if name in reference)]
         lines += ["", f"## {table.capitalize()}", ""]
         lines.append(
             "| model | clips | seeds | GFLOPs | clips/s | " + " | ".join(c.replace("_", " ") for c in COLUMNS) + " |"
@@ -460,10 +461,11 @@ def draw(tables: dict[str, list[dict[str, Any]]], folder: Path) -> None:
     from matplotlib import pyplot as plt
 
     for table, rows in tables.items():
-        figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+        figure, axes = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
         for axis, column in zip(axes, ("motion", "digit"), strict=True):
             errors = [row[f"{column}_spread"] or 0 for row in rows]
             if table == "adaptation":
+                axis.set_prop_cycle(color=plt.get_cmap("tab20")(range(20)))  # pairs of one hue
                 for row, error in zip(rows, errors, strict=True):
                     axis.errorbar(row["gflops"], row[column], error, fmt="o", capsize=3, label=row["name"])
                 axis.set(xlabel="GFLOPs a clip", ylabel=f"{column} accuracy (%)")
@@ -472,7 +474,7 @@ def draw(tables: dict[str, list[dict[str, Any]]], folder: Path) -> None:
                 axis.invert_yaxis()
                 axis.set(xlabel=f"{column} accuracy (%)")
         if table == "adaptation":
-            axes[0].legend(fontsize="small")
+            figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
         figure.suptitle(f"MotionDigits: {table}")
         figure.savefig(folder / f"accuracy_{table}.png", dpi=110)
         plt.close(figure)

@@ -165,14 +165,11 @@ def test_accumulated_batches_do_what_one_large_batch_does(tmp_path):
     assert_close_runs(one, two)
 
 
-def test_sharded_parameters_end_where_copied_ones_do(tmp_path):
-    copied, sharded = tmp_path / "copied", tmp_path / "sharded"
-    halves = tiny_recipe(optimization=optimization(batch_size=8))
-    done = launch(halves, copied, processes=2)
-    assert done.returncode == 0, done.stderr
-    done = launch(dataclasses.replace(halves, fsdp=True), sharded, processes=2)
-    assert done.returncode == 0, done.stderr
-    assert_close_runs(copied, sharded)
+@pytest.mark.skipif(torch.cuda.device_count() > 1, reason="shards where there are several GPUs")
+def test_sharding_without_gpus_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match=r"fsdp=true shards the model over several GPUs.* set fsdp=false"):
+        train(tiny_recipe(fsdp=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_leaves_models_metrics_and_the_recipe(undisturbed):

@@ -20,7 +20,12 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, gather_object
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    FullyShardedDataParallelPlugin,
+    gather_object,
+)
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -82,16 +87,26 @@ class Progress:
 
 
 def create_accelerator(recipe: Recipe) -> Accelerator:
-    """accelerate's view of this process: device, number of processes, precision, DDP or FSDP."""
+    """accelerate's view of this process: device, number of processes, precision, DDP or FSDP.
+
+    Raises:
+        ValueError: the model is to be sharded, but not over GPUs: accelerate would copy it in silence.
+    """
     # A clip of fewer frames than 2**len(compress_at) leaves the last interpolations without a gradient.
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     fsdp = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
-    return Accelerator(
+    accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # said, it joins the processes of a launch there too
         mixed_precision=recipe.precision,
         kwargs_handlers=[ddp],
         fsdp_plugin=fsdp if recipe.fsdp else None,
     )
+    if recipe.fsdp and accelerator.distributed_type != DistributedType.FSDP:
+        raise ValueError(
+            "fsdp=true shards the model over several GPUs, and this is no launch on several; use torchrun on a machine "
+            "that has them, or set fsdp=false."
+        )
+    return accelerator
 
 
 class Trainer:
@@ -170,10 +185,9 @@ class Trainer:
         )
         if recipe.compile:
             model.compile()
-        plugin = getattr(accelerator.state, "fsdp_plugin", None)  # accelerate drops it in CPU processes, for DDP
-        if recipe.fsdp and plugin is not None:  # each block is a unit
+        if recipe.fsdp:  # each block is a unit
             blocks = cast(Iterable[nn.Module], model.blocks)
-            plugin.transformer_cls_names_to_wrap = sorted({type(b).__name__ for b in blocks})
+            accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted({type(b).__name__ for b in blocks})
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.mix, self.criterion = _loss(recipe, len(train_set.class_names))
         self.progress = self._restore()

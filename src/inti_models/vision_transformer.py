@@ -4,6 +4,7 @@ Shapes: ``B`` clips, ``T`` frames (``T'`` of them remaining), ``N`` tokens a fra
 """
 
 import copy
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -157,9 +158,9 @@ class InTIVisionTransformer(VisionTransformer):
         **kwargs: timm's `VisionTransformer` arguments.
 
     Raises:
-        ValueError: for a schedule, context, weighting or temporal method that does not fit, or a ``patch_drop_rate``
-            (it would drop other positions in each frame).
-        TypeError: for a temporal method on other blocks than timm's `Block`, or arguments that it has not.
+        ValueError: for a schedule, context, weighting, temporal method or argument of it that does not fit, or a
+            ``patch_drop_rate`` (it would drop other positions in each frame).
+        TypeError: for a temporal method on other blocks than timm's `Block`.
     """
 
     compress_at: tuple[int, ...]
@@ -269,7 +270,16 @@ class InTIVisionTransformer(VisionTransformer):
             return
         if name not in METHODS:
             raise ValueError(f"temporal={name!r} is unknown; choose one of {', '.join(METHODS)}.")
-        self.temporal = METHODS[name](
+        method = METHODS[name]
+        of_model = inspect.signature(TemporalMethod).parameters
+        options = [option for option in inspect.signature(method).parameters if option not in (*of_model, "model")]
+        for option in args.keys() - set(options):
+            raise ValueError(f"temporal={name!r} has no argument {option!r}; it has {', '.join(options) or 'none'}.")
+        if method.norm_last and self.global_pool not in ("token", ""):
+            raise ValueError(
+                f"temporal={name!r} classifies by class tokens, not by global_pool={self.global_pool!r}; use 'token'."
+            )
+        self.temporal = method(
             dim=self.embed_dim,
             depth=len(self.blocks),
             num_heads=cast(Attention, check_block(self.blocks[0]).attn).num_heads,

@@ -366,7 +366,12 @@ def test_checkpoint_of_another_method_is_refused(small):
     [
         ({"temporal": "tsm"}, ValueError, "temporal='tsm' is unknown; choose one of st_adapter, aim"),
         ({"temporal_args": {"width": 3}}, ValueError, r"temporal_args=\{'width': 3\} are of no method"),
-        ({"temporal": "aim", "temporal_args": {"breadth": 3}}, TypeError, "'breadth'"),
+        (
+            {"temporal": "aim", "temporal_args": {"breadth": 3}},
+            ValueError,
+            "no argument 'breadth'; it has scale, adapt_input",
+        ),
+        ({"temporal": "st_adapter", "global_pool": "avg"}, ValueError, "global_pool='avg'"),
         ({"temporal": "aim", "block_fn": ParallelScalingBlock}, TypeError, "timm's Block, not ParallelScalingBlock"),
     ],
     ids=str,

@@ -68,7 +68,7 @@ class AIM(TemporalMethod):
             official code takes clips of ``num_frames`` only).
     """
 
-    also_trained = r"norm\."
+    also_trained = r"(?:fc_)?norm\."
 
     def __init__(self, scale: float = 0.5, adapt_input: bool = False, **model: Any) -> None:
         super().__init__(**model)
