@@ -26,10 +26,10 @@ def adapter(module, x):
 @pytest.mark.parametrize("args", [{}, {"scale": 1.0, "adapt_input": True}], ids=str)
 def test_block_equals_attention_over_time_then_space_then_both_mlps(small, args):
     """Figure 2d of arXiv 2302.03024."""
-    block = small("aim", args, compress_at=()).blocks[1]
+    block = small("aim", args, compress_at=()).double().blocks[1]
     attend, adapters = shared_attention(block), block.temporal
     assert ("time_in" in adapters) == args.get("adapt_input", False)
-    x = torch.randn(2, 3, 25, 32)
+    x = torch.randn(2, 3, 25, 32, dtype=torch.float64)
     expected = x.clone()
     for n in range(25):  # the same position in all frames
         along = block.norm1(x[:, :, n])

@@ -154,7 +154,8 @@ def test_drop_path_rises_along_the_global_units(small):
         ({"stride": 3}, {}, "stride=3 is not 1"),
         ({"num_global": 5}, {}, "num_global=5 is not a number of global units from 1 to 4"),
         ({"num_global": 0}, {}, "num_global=0 is not a number"),
-        ({}, {"class_token": False, "global_pool": "avg"}, "needs a class token"),
+        ({}, {"class_token": False, "global_pool": ""}, "needs a class token"),
+        ({}, {"global_pool": "avg"}, "classifies by class tokens, not by global_pool='avg'"),
     ],
     ids=str,
 )
