@@ -502,6 +502,27 @@ def test_gradient_checkpointing_gives_the_same_gradients(tiny, clip):
     assert_close(*gradients)
 
 
+@pytest.mark.parametrize(("stages", "again"), [([0], [0]), ([1], [1, 2]), ([0, 2], [0, 3]), (None, [0, 1, 2, 3])])
+def test_stages_chosen_for_gradient_checkpointing_run_again(tiny, clip, stages, again):
+    model = tiny(compress_at=(1, 3)).train()
+    calls = []
+    for i, block in enumerate(model.blocks):
+        block.register_forward_pre_hook(lambda *_, i=i: calls.append(i))
+    model(clip).square().sum().backward()
+    expected = [parameter.grad.clone() for parameter in model.parameters()]
+    calls.clear()
+    model.zero_grad()
+    model.set_grad_checkpointing(stages=stages)
+    model(clip).square().sum().backward()
+    assert sorted(calls) == sorted([0, 1, 2, 3, *again])
+    assert_close([parameter.grad for parameter in model.parameters()], expected)
+
+
+def test_stage_that_the_model_has_not_is_refused(tiny):
+    with pytest.raises(ValueError, match="stage 3 is none of the model's, 0 to 2"):
+        tiny(compress_at=(1, 3)).set_grad_checkpointing(stages=[0, 3])
+
+
 def test_set_input_size_resamples_the_position_embedding(tiny, tiny_args, clip):
     model = tiny()
     twin = image_twin(model, **tiny_args)

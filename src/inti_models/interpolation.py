@@ -198,6 +198,8 @@ class InterFrameInterpolation(nn.Module):
             counts: input frames that each of the 2 P frames stands for; None if all are equal.
         """
         logits = None if self.predict is None else self.predict(frame_pairs, grid_size)
+        if logits is not None and counts is None and self.weighting == "softmax":  # nothing to copy to the device
+            return logits.softmax(dim=2)
         dtype = torch.promote_types(frame_pairs.dtype, torch.float32) if logits is None else logits.dtype
         pairs = [(1, 1)] if counts is None else list(zip(counts[::2], counts[1::2], strict=True))
         count = torch.tensor(pairs, dtype=dtype, device=frame_pairs.device).unsqueeze(-1)  # P|1 2 1

@@ -124,6 +124,7 @@ class Recipe:
         fsdp: shard parameters over processes (FSDP2) instead of copying them (DDP).
         compile: compile the blocks with torch.compile.
         grad_checkpointing: recompute activations instead of keeping them.
+        checkpoint_stages: recompute only those behind so many compressions, such as [0]; empty for all.
         seed: of everything random.
         views: temporal clips and spatial crops of the last measurement.
         validate_every: epochs from one measurement (one view) to the next.
@@ -144,6 +145,7 @@ class Recipe:
     fsdp: bool = False
     compile: bool = False
     grad_checkpointing: bool = False
+    checkpoint_stages: list[int] = field(default_factory=list)
     seed: int = 0
     views: tuple[int, int] = (1, 1)
     validate_every: int = 1

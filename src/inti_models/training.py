@@ -143,7 +143,7 @@ def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTrans
         model.head = cast(nn.Linear, factorize(model.head, recipe.factors))
     lean_later(model, recipe.lean)
     if recipe.grad_checkpointing:
-        model.set_grad_checkpointing()
+        model.set_grad_checkpointing(stages=recipe.checkpoint_stages or None)
     freeze(model, recipe.train)
     return model
 

@@ -168,6 +168,7 @@ class InTIVisionTransformer(VisionTransformer):
     interpolations: nn.ModuleDict  # blocks run -> ModuleList of InterFrameInterpolation
     pretrained_cfg: dict[str, Any]
     default_cfg: dict[str, Any]
+    _recomputed_stages: frozenset[int] | None = None
     _model_args: dict[str, Any]  # timm's: what config.json needs to build the model again
 
     def __init__(
@@ -310,6 +311,24 @@ class InTIVisionTransformer(VisionTransformer):
         names = () if self.temporal is None else [name for name, _ in self.temporal.named_parameters(recurse=False)]
         return {*super().no_weight_decay(), *(f"temporal.{name}" for name in names)}
 
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True, stages: Sequence[int] | None = None) -> None:
+        """Recompute blocks in the backward pass instead of keeping their activations.
+
+        Args:
+            enable: whether to.
+            stages: only blocks of these stages; stage k are the blocks behind k compressions. None for all.
+                Stage 0 has all frames, and so most of the activations.
+
+        Raises:
+            ValueError: for a stage that the model has not.
+        """
+        for stage in stages or ():
+            if stage not in range(len(self.compress_at) + 1):
+                raise ValueError(f"stage {stage!r} is none of the model's, 0 to {len(self.compress_at)}.")
+        super().set_grad_checkpointing(enable)
+        self._recomputed_stages = None if stages is None else frozenset(stages)
+
     def _as_clip(self, x: Tensor) -> Tensor:
         embed = self.patch_embed
         return as_clip(
@@ -358,7 +377,9 @@ class InTIVisionTransformer(VisionTransformer):
                     weights.append(stage_weights)
                 compressions += 1
             if i < len(self.blocks):
-                x = self._forward_block(self.blocks[i], x, grid_size, attn_mask, is_causal)
+                stages = self._recomputed_stages
+                recompute = self.grad_checkpointing and (stages is None or compressions in stages)
+                x = self._forward_block(self.blocks[i], x, grid_size, attn_mask, is_causal, recompute)
             if i in take_indices:
                 taken.append(x)
             if self.temporal is not None and i in self.temporal.reads:
@@ -389,16 +410,22 @@ class InTIVisionTransformer(VisionTransformer):
         return cast(nn.ModuleList, self.interpolations[str(num_blocks)]) if num_blocks in self.compress_at else ()
 
     def _forward_block(
-        self, block: nn.Module, x: Tensor, grid_size: tuple[int, int], attn_mask: Tensor | None, is_causal: bool
+        self,
+        block: nn.Module,
+        x: Tensor,
+        grid_size: tuple[int, int],
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        recompute: bool = False,
     ) -> Tensor:
         """A block: an image block on each frame, or a temporal one on all, (B, T, N, C) -> (B, T, N, C)."""
         if self.temporal is not None:
-            if self.grad_checkpointing and not torch.jit.is_scripting():
+            if recompute and not torch.jit.is_scripting():
                 return checkpoint(block, x, grid_size)
             return block(x, grid_size)
         kwargs = {} if attn_mask is None and not is_causal else {"attn_mask": attn_mask, "is_causal": is_causal}
         frames = x.flatten(0, 1)  # BT N C
-        if self.grad_checkpointing and not kwargs and not torch.jit.is_scripting():
+        if recompute and not kwargs and not torch.jit.is_scripting():
             frames = checkpoint(block, frames)
         else:
             frames = block(frames, **kwargs)
