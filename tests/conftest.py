@@ -1,12 +1,18 @@
 """Fixtures shared by all tests."""
 
+import os
 from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from inti_models import InTIVisionTransformer
+
+settings.register_profile("default", deadline=None, max_examples=40, derandomize=True)
+settings.register_profile("fuzz", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(autouse=True)

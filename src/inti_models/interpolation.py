@@ -207,7 +207,7 @@ class InterFrameInterpolation(nn.Module):
         if logits is None:
             return share.expand(frame_pairs.shape[:-1])
         if self.weighting == "softmax":
-            return (logits if counts is None else logits + count.log()).softmax(dim=2)
+            return (logits + count.log()).softmax(dim=2)
         if self.weighting == "sigmoid":
             return (logits if counts is None else logits + share.logit()).sigmoid()
         return share + logits

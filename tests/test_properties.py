@@ -1,0 +1,199 @@
+"""What holds for every shape, schedule and type: hypothesis looks for a case where it does not.
+
+`make fuzz` tries many more cases than the default, and other ones each time.
+"""
+
+from typing import get_args
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from inti_models import InterFrameInterpolation, InTIVisionTransformer
+from inti_models.interpolation import CONTEXTS, Weighting, frame_counts
+
+WEIGHTINGS = get_args(Weighting)
+AFFINE = ("softmax", "uniform")  # weightings whose two weights sum to one
+
+
+@st.composite
+def layers(draw, weightings=WEIGHTINGS):
+    """A layer, tokens (B, T, N, C) for it, and its grid size."""
+    grid_size = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    num_prefix_tokens = draw(st.integers(0, 3))
+    dim = draw(st.sampled_from([4, 6, 16]))
+    torch.manual_seed(draw(st.integers(0, 2**32 - 1)))
+    layer = InterFrameInterpolation(
+        dim,
+        num_prefix_tokens,
+        reduction=draw(st.sampled_from([1, 2, 4])),
+        context=draw(st.lists(st.sampled_from(CONTEXTS), min_size=1, unique=True)),
+        weighting=draw(st.sampled_from(weightings)),
+    )
+    shape = draw(st.integers(1, 3)), draw(st.integers(1, 9)), num_prefix_tokens + grid_size[0] * grid_size[1], dim
+    return layer, torch.randn(shape), grid_size
+
+
+@st.composite
+def models(draw, **fixed):
+    """A model, and a clip (B, T, C, H, W) for it."""
+    depth = draw(st.integers(1, 3))
+    torch.manual_seed(draw(st.integers(0, 2**32 - 1)))
+    class_token = draw(st.booleans())
+    args = {
+        "img_size": draw(st.sampled_from([(8, 8), (8, 16), (16, 8)])),
+        "patch_size": 4,
+        "embed_dim": 16,
+        "depth": depth,
+        "num_heads": 2,
+        "num_classes": draw(st.integers(1, 4)),
+        "compress_at": tuple(sorted(draw(st.lists(st.integers(0, depth), max_size=4)))),
+        "reduction": 4,
+        "class_token": class_token,
+        "reg_tokens": draw(st.integers(0, 2)),
+        "global_pool": "token" if class_token else "avg",
+        "weighting": draw(st.sampled_from(WEIGHTINGS)),
+        **fixed,
+    }
+    model = InTIVisionTransformer(**args)
+    return model, torch.randn(draw(st.integers(1, 3)), draw(st.integers(1, 9)), 3, *args["img_size"])
+
+
+@given(layers())
+def test_frames_are_halved_and_weights_cover_every_token(randomize_, case):
+    layer, x, grid_size = case
+    randomize_(layer)
+    y, weights = layer(x, grid_size, return_weights=True)
+    assert y.shape == (x.shape[0], (x.shape[1] + 1) // 2, *x.shape[2:])
+    assert weights.shape == x.shape[:-1]
+    assert y.isfinite().all()
+
+
+@given(layers(AFFINE), st.booleans())
+def test_weights_of_a_pair_sum_to_one_and_equal_frames_stay(randomize_, case, ragged):
+    layer, x, grid_size = case
+    randomize_(layer)
+    x = x[:, :1].expand_as(x)
+    counts = (2,) * (x.shape[1] - 1) + (1,) if ragged else None
+    y, weights = layer(x, grid_size, counts, return_weights=True)
+    if x.shape[1] % 2:
+        assert_close(weights[:, -1], torch.ones_like(weights[:, -1]))
+    even = weights[:, : x.shape[1] // 2 * 2]
+    assert_close(even.unflatten(1, (-1, 2)).sum(2), torch.ones_like(even[:, ::2]))
+    assert (weights >= 0).all()
+    assert_close(y, x[:, : y.shape[1]])
+
+
+@given(layers())
+def test_single_frame_is_left_alone(randomize_, case):
+    layer, x, grid_size = case
+    randomize_(layer)
+    assert_close(layer(x[:, :1], grid_size), x[:, :1], rtol=0, atol=0)
+
+
+@given(layers(), st.randoms())
+def test_clips_of_a_batch_and_pairs_of_a_clip_do_not_see_each_other(randomize_, case, random):
+    layer, x, grid_size = case
+    randomize_(layer)
+    order = random.sample(range(len(x)), len(x))
+    assert_close(layer(x[order], grid_size), layer(x, grid_size)[order])
+    pairs = [layer(pair, grid_size) for pair in x.split(2, dim=1)]
+    assert_close(layer(x, grid_size), torch.cat(pairs, dim=1))
+
+
+@given(layers(), st.sampled_from([(torch.float16, 1e3), (torch.bfloat16, 1e4)]))
+def test_large_half_precision_tokens_stay_finite_forward_and_backward(randomize_, case, kind):
+    layer, x, grid_size = case
+    randomize_(layer)
+    dtype, limit = kind
+    x = (x / x.abs().amax() * limit).to(dtype).requires_grad_()
+    y = layer.to(dtype)(x, grid_size)
+    assert y.dtype == dtype
+    assert y.isfinite().all()
+    y.float().mean().backward()
+    for name, tensor in [("x", x), *layer.named_parameters()]:
+        assert tensor.grad is None or tensor.grad.isfinite().all(), name
+
+
+@given(models())
+def test_any_schedule_takes_any_number_of_frames(randomize_, case):
+    model, clip = case
+    randomize_(model)
+    batch, num_frames = clip.shape[:2]
+    remaining = -(-num_frames // 2 ** len(model.compress_at))
+    tokens = model.num_prefix_tokens + model.patch_embed.num_patches
+    assert model.forward_features(clip).shape == (batch, remaining, tokens, 16)
+    assert model(clip).shape == (batch, model.num_classes)
+    assert model(clip).isfinite().all()
+
+
+@given(models(), st.randoms())
+def test_clips_of_a_batch_do_not_see_each_other(randomize_, case, random):
+    model, clip = case
+    randomize_(model)
+    order = random.sample(range(len(clip)), len(clip))
+    assert_close(model(clip[order]), model(clip)[order], rtol=1e-4, atol=1e-4)
+
+
+@given(models(weighting="softmax"))
+def test_clip_of_equal_frames_is_the_image(randomize_, case):
+    model, clip = case
+    randomize_(model)
+    still = clip[:, :1].expand_as(clip)
+    assert_close(model(still), model(clip[:, 0]), rtol=1e-4, atol=1e-4)
+
+
+@given(models(weighting="softmax"))
+def test_groups_of_frames_that_become_one_do_not_see_each_other(randomize_, case):
+    model, clip = case
+    randomize_(model)
+    span = 2 ** len(model.compress_at)
+    whole = model.forward_features(clip)
+    groups = [model.forward_features(group) for group in clip.split(span, dim=1)]
+    assert_close(whole, torch.cat(groups, dim=1), rtol=1e-4, atol=1e-4)
+    weights = model.frame_weights(clip)
+    for group in weights.split(span, dim=1):
+        assert_close(group.sum(1), torch.ones_like(group[:, 0]))
+
+
+@given(models())
+def test_gradients_are_finite(randomize_, case):
+    model, clip = case
+    randomize_(model)
+    model.train()(clip).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+@given(models(weighting="softmax"), st.sampled_from([(torch.float16, 1e3), (torch.bfloat16, 1e4)]))
+def test_large_half_precision_pixels_give_finite_logits(randomize_, case, kind):
+    model, clip = case
+    randomize_(model)
+    dtype, limit = kind
+    clip = (clip / clip.abs().amax() * limit).to(dtype)
+    assert model.to(dtype)(clip).isfinite().all()
+
+
+@given(st.integers(1, 300), st.integers(0, 9))
+def test_frame_counts_cover_the_clip(num_frames, compressions):
+    counts = frame_counts(num_frames, compressions)
+    remaining = -(-num_frames // 2**compressions)
+    if counts is not None:
+        assert len(counts) == remaining
+        assert sum(counts) == num_frames
+        assert len(set(counts[:-1])) <= 1
+        assert max(counts) <= 2**compressions
+    else:
+        assert num_frames % remaining == 0
+
+
+def test_compiled_equals_eager(randomize_):
+    model = randomize_(
+        InTIVisionTransformer(
+            img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=3, compress_at=(1,), reduction=4
+        )
+    )
+    clip = torch.randn(2, 5, 3, 8, 8)
+    expected = model(clip)
+    assert_close(torch.compile(model)(clip), expected, rtol=1e-4, atol=1e-4)
