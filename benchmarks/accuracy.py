@@ -29,7 +29,7 @@ from baselines import add_temporal_attention, drop_frames, merge_tokens, tome_sc
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inti_models.checkpoints import load_checkpoint, save_checkpoint
+from inti_models.checkpoints import load_checkpoint
 from inti_models.data import MotionDigitsClips, create_clip_transform, resolve_clip_config
 from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, MotionDigits, split_labels
 from inti_models.evaluation import evaluate
@@ -37,6 +37,7 @@ from inti_models.flops import count_flops
 from inti_models.heads import factorize, fold
 from inti_models.interpolation import CONTEXTS
 from inti_models.recipe import Optimization, Recipe
+from inti_models.tensor_files import save_checkpoint
 from inti_models.trainer import Trainer, create_accelerator, write_whole
 from inti_models.training import lean_later
 from inti_models.zoo import PACKAGE, create_model

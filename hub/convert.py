@@ -30,7 +30,8 @@ import torch
 from torch import Tensor
 
 import inti_models
-from inti_models.checkpoints import ADDED, HEAD, INTERPOLATIONS, is_finite, read_checkpoint
+from inti_models.checkpoints import ADDED, HEAD, INTERPOLATIONS
+from inti_models.tensor_files import is_finite, read_checkpoint
 from inti_models.zoo import create_model
 
 Tensors = dict[str, Tensor]

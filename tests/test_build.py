@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import ModelCard
 
 import inti_models
-from inti_models.checkpoints import save_checkpoint
+from inti_models.tensor_files import save_checkpoint
 
 HUB = Path(__file__).parent.parent / "hub"
 NAME = "inti_vit_t8_32_motiondigits"

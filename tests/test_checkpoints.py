@@ -7,7 +7,8 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.testing import assert_close
 
-from inti_models.checkpoints import checkpoint_filter_fn, digest, load_checkpoint, read_checkpoint, save_checkpoint
+from inti_models.checkpoints import checkpoint_filter_fn, load_checkpoint
+from inti_models.tensor_files import digest, read_checkpoint, save_checkpoint
 
 
 def image_state_dict(randomize_, args, **kwargs):

@@ -18,9 +18,9 @@ from timm.models.vision_transformer import VisionTransformer
 
 import inti_models
 from inti_models import InTIVisionTransformer, from_image_model, load, save_pretrained
-from inti_models.checkpoints import DIGEST, digest
 from inti_models.cli import main
 from inti_models.hub import published
+from inti_models.tensor_files import DIGEST, digest
 
 NAME = "inti_vit_t8_32_motiondigits"
 SMALL = {"embed_dim": 32, "depth": 4, "num_heads": 2, "compress_at": (1, 3)}

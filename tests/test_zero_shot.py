@@ -17,7 +17,7 @@ from torch.testing import assert_close
 
 import inti_models
 from inti_models import zero_shot, zoo
-from inti_models.checkpoints import read_checkpoint, save_checkpoint
+from inti_models.tensor_files import read_checkpoint, save_checkpoint
 from inti_models.zero_shot import CLASS_WORDS, TEMPLATES, build_head, class_words, noise_images, text_features
 
 OPENAI, LAION = "timm/vit_base_patch16_clip_224.openai", "timm/vit_base_patch16_clip_224.laion2b"

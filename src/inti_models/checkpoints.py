@@ -1,93 +1,29 @@
-"""Checkpoints: safetensors files on this machine, and from their keys to the keys of a model. All quirks live here."""
+"""Checkpoints: from the keys of a file to the keys of a model. All quirks live here."""
 
-import hashlib
 import logging
 import os
 import re
-import tempfile
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections.abc import Mapping
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from timm.models.vision_transformer import checkpoint_filter_fn as image_checkpoint_filter_fn
-from torch import Tensor, nn, uint8
+from torch import Tensor
 
 from . import zero_shot
+from .tensor_files import is_finite, read_checkpoint, refuse
 from .vision_transformer import InTIVisionTransformer
 
 _logger = logging.getLogger(__name__)
 INTERPOLATIONS, HEAD, PATCHES = "interpolations.", "head.", "patch_embed.proj.weight"
 # What a video model has beside its image model: interpolations, and the modules of a temporal method.
 ADDED = re.compile(r"interpolations\.|(.+\.)?temporal\.")
-DIGEST = "tensors_sha256"  # in the metadata of our safetensors files
 
 # What open_clip's and OpenAI's files hold beside the visual tower; timm's projection head is `HEAD`.
 _BESIDE_VISUAL = re.compile(
     r"(text|transformer|token_embedding|ln_final|visual\.head)\..+"
     r"|positional_embedding|text_projection|logit_scale|logit_bias|input_resolution|context_length|vocab_size"
 )
-# timm takes a tensor of such a name for a nested checkpoint.
-_CONTAINERS = {"state_dict", "state_dict_ema", "model", "model_ema"}
 # How timm's mapping fails on tensors of an architecture that it does not expect.
 _MAPPING_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, in hex, of tensors with their names, dtypes and shapes; their order does not matter."""
-
-    def line(name: str) -> str:
-        tensor = tensors[name]
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy().data
-        return f"{name} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(memoryview(data)).hexdigest()}\n"
-
-    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
-        lines = list(pool.map(line, sorted(tensors)))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write the tensors of ``model`` and their `digest` to a safetensors file, whole or not at all.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    path = Path(path)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        partial = Path(folder, path.name)
-        try:
-            save_file(tensors, partial, {DIGEST: digest(tensors)})  # one entry: the order of more would be random
-        except SafetensorError as error:  # its way of saying that the disk is full
-            raise OSError(f"{path} cannot be written ({error}); free some space or choose another disk.") from None
-        os.replace(partial, path)
-
-
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, verified by their `digest` where the file has one.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a whole safetensors file, or its tensors are not those that were saved.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; convert it with hub/convert.py.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            stated = (file.metadata() or {}).get(DIGEST)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); copy, convert or download it again."
-        ) from None
-    if stated is not None and digest(tensors) != stated:
-        raise ValueError(f"{path} is damaged: its tensors are not those that were saved; copy or download it again.")
-    _refuse(str(path), "has, unlike any model,", _CONTAINERS & tensors.keys())
-    return tensors
 
 
 def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) -> None:
@@ -161,7 +97,7 @@ def _fit(
     """
     if any(key.startswith("visual.") for key in state_dict):  # timm leaves out all the rest, unseen
         unknown = [k for k in state_dict if not k.startswith("visual.") and not _BESIDE_VISUAL.fullmatch(k)]
-        _refuse(source, "has, beside a visual tower,", unknown)
+        refuse(source, "has, beside a visual tower,", unknown)
     try:
         mapped = image_checkpoint_filter_fn(dict(state_dict), model)
     except _MAPPING_ERRORS as error:
@@ -223,8 +159,8 @@ def _at_schedule(mapped: dict[str, Tensor], own: Mapping[str, Tensor], source: s
 
 def _check(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, in_chans: set[int]) -> None:
     """Raise a ValueError unless the tensors are the model's: by name, shape, floating point, and finite."""
-    _refuse(source, "lacks", own.keys() - mapped.keys())
-    _refuse(source, "has, unlike the model,", mapped.keys() - own.keys())
+    refuse(source, "lacks", own.keys() - mapped.keys())
+    refuse(source, "has, unlike the model,", mapped.keys() - own.keys())
     for key, value in mapped.items():
         target = own[key]
         if value is target:
@@ -244,21 +180,3 @@ def _check(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str,
             raise ValueError(f"{source} has {key} in {value.dtype}, not in floating point; save it as float32 again.")
         if not is_finite(value.to(target.dtype)):
             raise ValueError(f"{source} has values in {key} that are not finite; take a checkpoint from before that.")
-
-
-def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite, in a twentieth of the time of ``isfinite().all()``."""
-    if tensor.is_meta or not tensor.numel():
-        return True
-    low, high = (bound.item() for bound in tensor.aminmax())  # nan if there is one
-    return float("-inf") < low and high < float("inf")
-
-
-def _refuse(source: str, fault: str, keys: Iterable[str]) -> None:
-    """A ValueError that names the first of ``keys``, if there is one."""
-    names = sorted(keys)
-    if names:
-        rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise ValueError(
-            f"{source} {fault} {names[0]}{rest}; name the model that it was made for, with the same options."
-        )

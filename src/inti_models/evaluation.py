@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .checkpoints import digest
 from .data.datasets import collate
+from .tensor_files import digest
 
 _logger = logging.getLogger(__name__)
 _Value = TypeVar("_Value")

@@ -8,12 +8,10 @@ on the errors of safetensors and huggingface_hub as they are. Only then our `che
 there as here.
 """
 
-import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,30 +23,18 @@ from huggingface_hub import (
     HfApi,
     ModelCard,
     ModelCardData,
-    get_hf_file_metadata,
-    hf_hub_download,
-    hf_hub_url,
     try_to_load_from_cache,
-)
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    LocalTokenNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from timm.models import PretrainedCfg
 from timm.models._hub import load_model_config_from_path, save_config_for_hf
 from timm.models._input import get_model_input_config
 
-from .checkpoints import is_finite, read_checkpoint, save_checkpoint
+from .download import CONFIG, commit_of, download, hub_errors
+from .tensor_files import is_finite, read_checkpoint, save_checkpoint
 from .vision_transformer import InTIVisionTransformer
 from .zoo import PACKAGE, create_model
 
-CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
+WEIGHTS, CARD = "model.safetensors", "README.md"
 # Arguments by which timm would take weights from elsewhere than from the file that was verified.
 _RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 _SAFE_NAMES = {
@@ -118,7 +104,7 @@ def _fetch(hub_id: str, filename: str, model_args: Collection[str]) -> dict[str,
     repo_id, _, revision = hub_id.partition("@")
     path = download(repo_id, filename, revision or None)
     _verify(path, model_args)
-    return {"hf_hub_id": f"{repo_id}@{_commit(path, filename)}", "hf_hub_filename": filename}
+    return {"hf_hub_id": f"{repo_id}@{commit_of(path, filename)}", "hf_hub_filename": filename}
 
 
 def _load_repo(hub_id: str, model_args: dict[str, Any]) -> InTIVisionTransformer:
@@ -126,7 +112,7 @@ def _load_repo(hub_id: str, model_args: dict[str, Any]) -> InTIVisionTransformer
     config = download(repo_id, CONFIG, revision or None)
     cfg, architecture, saved_args = _read_config(config)
     args = {**saved_args, **model_args}
-    cfg |= {"source": "hf-hub", **_fetch(f"{repo_id}@{_commit(config, CONFIG)}", WEIGHTS, args)}
+    cfg |= {"source": "hf-hub", **_fetch(f"{repo_id}@{commit_of(config, CONFIG)}", WEIGHTS, args)}
     model = create_model(architecture, pretrained=True, pretrained_cfg=cfg, pretrained_model_args=saved_args, **args)
     model.pretrained_cfg["hf_hub_id"] = hub_id
     return model
@@ -166,106 +152,6 @@ def _verify(weights: Path, model_args: Collection[str]) -> None:
             f"{weights} cannot be loaded with the argument {name}; leave it out, or use timm.create_model."
         )
     read_checkpoint(weights)
-
-
-def download(repo_id: str, filename: str, revision: str | None = None) -> Path:
-    """A file of a repository in the Hub's cache, with the hash that the Hub states. A damaged one is removed from it.
-
-    Raises:
-        ValueError: ``repo_id`` cannot be one.
-        OSError: see `load`.
-    """
-    with hub_errors(repo_id, filename, revision):
-        path = Path(hf_hub_download(repo_id, filename, revision=revision))
-    stated = _stated_hash(path, repo_id, filename)
-    if stated is not None and stated != _hash(path, stated):
-        _remove(path)
-        raise OSError(f"{filename} of {repo_id} was damaged on its way from the Hub and is removed; load it again.")
-    return path
-
-
-def _stated_hash(path: Path, repo_id: str, filename: str) -> str | None:
-    """SHA-256 of an LFS file or Git's SHA-1 of another, as the Hub states it; None if that cannot be known now."""
-    if path.is_symlink():
-        return Path(os.readlink(path)).name  # the cache names its files by their hashes
-    try:
-        return get_hf_file_metadata(hf_hub_url(repo_id, filename, revision=_commit(path, filename))).etag
-    except Exception:  # offline, with a cache that has no links
-        return None
-
-
-def _commit(path: Path, filename: str) -> str:
-    """The commit of a file in the Hub's cache: snapshots/<commit>/<filename>."""
-    return path.parts[-1 - len(Path(filename).parts)]
-
-
-def _hash(path: Path, like: str) -> str:
-    """The hash of a file, of the kind that ``like`` is."""
-    if len(like) == 64:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    if len(like) == 40:
-        content = path.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    return like  # no hash that is known
-
-
-def _remove(path: Path) -> None:
-    """Remove a file of the cache, with what its links lead to."""
-    while path.is_symlink():
-        target = path.parent / os.readlink(path)
-        path.unlink()
-        path = target
-    path.unlink(missing_ok=True)
-
-
-@contextmanager
-def hub_errors(repo_id: str, what: str, revision: str | None = None) -> Iterator[None]:
-    """Around calls of huggingface_hub, and them only: what they raise becomes one sentence about ``what``."""
-    try:
-        yield
-    except Exception as error:
-        raise _explained(error, repo_id, what, revision) from error
-
-
-def _explained(error: Exception, repo_id: str, what: str, revision: str | None) -> Exception:
-    cause: BaseException = error.__cause__ or error if isinstance(error, LocalEntryNotFoundError) else error
-    status = getattr(getattr(cause, "response", None), "status_code", None)
-    this, at = f"{what} of {repo_id}", f"@{revision}" if revision else ""
-    match cause:
-        case HFValidationError():
-            return ValueError(f"{repo_id!r} cannot be a repository; write hf-hub:org/name or hf-hub:org/name@revision.")
-        case GatedRepoError():
-            return PermissionError(f"{repo_id} is gated; ask for access on its page, then set HF_TOKEN to your token.")
-        case RepositoryNotFoundError():
-            return FileNotFoundError(
-                f"The Hub shows you no {repo_id}; check the name, and set HF_TOKEN if it is private."
-            )
-        case RevisionNotFoundError():
-            return FileNotFoundError(f"{repo_id} has no revision {revision}; check the name behind the @.")
-        case OfflineModeIsEnabled():
-            return FileNotFoundError(
-                f"HF_HUB_OFFLINE is set and the cache has no {this}{at}; unset it to reach the Hub."
-            )
-        case EntryNotFoundError() if not isinstance(cause, LocalEntryNotFoundError):
-            advice = "name another" if what == CONFIG else "no other file is opened: convert with hub/convert.py"
-            return FileNotFoundError(f"{repo_id} has no {what}; {advice}.")
-        case ValueError():
-            return ValueError(
-                f"The Hub does not accept {this} ({' '.join(str(cause).split())}); correct it and try again."
-            )
-        case LocalTokenNotFoundError():
-            return PermissionError(f"{this} needs a token of the Hub; log in, or set HF_TOKEN.")
-    if status in (401, 403):
-        return PermissionError(f"The Hub refuses {this} ({status}); set HF_TOKEN to a token that has the right to it.")
-    if status is not None:
-        return ConnectionError(f"The Hub answered {status} for {this}; try again later.")
-    if isinstance(cause, LocalEntryNotFoundError) or cause is not error:
-        return ConnectionError(f"The Hub cannot be reached for {this}{at}; check the network and HF_ENDPOINT.")
-    if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, ConnectionError):
-        reason = os.strerror(cause.errno)
-        return OSError(f"The cache cannot take {this} ({reason}); free some space or set HF_HOME to another disk.")
-    return ConnectionError(f"The transfer of {this} was cut ({type(cause).__name__}); check the network and try again.")
 
 
 def save_pretrained(

@@ -32,7 +32,8 @@ from timm.models.vision_transformer import Block
 from timm.models.vision_transformer import checkpoint_filter_fn as image_checkpoint_filter_fn
 from torch import Tensor, nn
 
-from .checkpoints import digest, read_checkpoint, save_checkpoint
+from .download import download
+from .tensor_files import digest, read_checkpoint, save_checkpoint
 from .vision_transformer import InTIVisionTransformer
 
 _logger = logging.getLogger(__name__)
@@ -280,8 +281,6 @@ def _repository(model: InTIVisionTransformer) -> tuple[str, str | None]:
 
 def _read_towers(model: InTIVisionTransformer) -> dict[str, Tensor]:
     """All tensors of the file that the model's pretrained config names, or of its repository's `WEIGHTS_FILE`."""
-    from .hub import download  # it needs the zoo, whose tables need this module
-
     cfg = _cfg(model)
     if cfg.get("source") in ("hf-hub", "local-dir") or not (cfg.get("file") or cfg.get("hf_hub_id")):
         raise ValueError(

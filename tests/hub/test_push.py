@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from inti_models.checkpoints import save_checkpoint
+from inti_models.tensor_files import save_checkpoint
 
 SCRIPTS = Path(__file__).parent.parent.parent / "hub"
 NAME = "inti_vit_t8_32_motiondigits"
