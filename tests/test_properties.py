@@ -1,6 +1,7 @@
 """What holds for every shape, schedule and type: hypothesis looks for a case where it does not.
 
-`make fuzz` tries many more cases than the default, and other ones each time.
+`HYPOTHESIS_PROFILE=fuzz` tries many more cases, and other ones each time. Properties that name a weighting hold for it;
+the unbounded `linear` one, for instance, overflows half precision in a deep cascade.
 """
 
 from typing import get_args
