@@ -1,18 +1,23 @@
-"""GFLOPs of the zoo beside its naive twins: writes results/flops.json and prints a Markdown table.
+"""GFLOPs of the zoo beside its naive twins, by stage and by number of frames: writes results/flops.json.
 
-    python benchmarks/flops.py [MODEL ...]
+    python benchmarks/flops.py [MODEL ...] [--compress-at 4,10] [--frames 4,8,16,32]
 
-Counted by fvcore on one clip of the model's own number of frames; a multiply-add is one operation. The
-headline is matrix products and convolutions, attention's included; normalisation is listed apart.
+Counted by fvcore on one clip of the model's own number of frames; a multiply-add is one operation. The headline is
+matrix products and convolutions, attention's included; normalisation and elementwise operations are listed apart.
+Other numbers of frames are counted by `torch.utils.flop_counter`, which needs no computation; the run fails where both
+counters differ on the model's own number. With other models or a schedule, the result is printed and not written.
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from inti_models.flops import zoo_cost
+from inti_models.flops import by_stage, zoo_cost
 from inti_models.zoo import TEMPORAL_MODELS, create_model
 
 MODELS = [
@@ -22,14 +27,32 @@ MODELS = [
     "inti_vit_t8_32_motiondigits",
     *TEMPORAL_MODELS,
 ]
+FRAMES = (4, 8, 16, 32)
 RESULTS = Path(__file__).parent / "results" / "flops.json"
 
 
-def row(name: str) -> dict:
-    """What a model and its naive twin cost."""
-    model = create_model(name, device="meta")
-    cost, naive = zoo_cost(name), zoo_cost(name, compress_at=())
-    interpolation = sum(cost.by_module[f"interpolations.{at}"] for at in model.interpolations)
+def torch_gflops(name: str, num_frames: int, **model_args: Any) -> float:
+    """GFLOPs of a model of the zoo on one clip by torch's own counter, on the meta device: nothing is computed."""
+    model = create_model(name, device="meta", **model_args).eval()
+    clip = torch.empty(1, num_frames, model.in_chans, *model.patch_embed.img_size, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        model(clip)
+    return counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
+
+
+def row(name: str, frames: tuple[int, ...] = FRAMES, compress_at: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """What a model and its naive twin cost.
+
+    Raises:
+        ValueError: if fvcore and torch count differently.
+    """
+    model_args: dict[str, Any] = {} if compress_at is None else {"compress_at": compress_at}
+    model = create_model(name, device="meta", **model_args)
+    cost, naive = zoo_cost(name, **model_args), zoo_cost(name, compress_at=())
+    counted = torch_gflops(name, model.num_frames, **model_args)
+    if abs(counted / cost.gflops - 1) > 1e-6:
+        raise ValueError(f"{name}: fvcore counts {cost.gflops} GFLOPs and torch {counted}; an operator is missed.")
+    stages = by_stage(model, cost)
     return {
         "model": name,
         "input": [model.num_frames, *model.pretrained_cfg["input_size"]],
@@ -38,8 +61,18 @@ def row(name: str) -> dict:
         "naive_gflops": round(naive.gflops, 5),
         "gflops": round(cost.gflops, 5),
         "saved_percent": round(100 * (1 - cost.gflops / naive.gflops), 2),
-        "interpolation_percent": round(100 * interpolation / cost.gflops, 3),
-        "other_gflops": {operator: round(count, 3) for operator, count in cost.other_gflops.items()},
+        "interpolation_percent": round(100 * stages["interpolations"] / cost.gflops, 3),
+        "naive_activations_m": round(naive.activations_m, 3),
+        "activations_m": round(cost.activations_m, 3),
+        "stages": {stage: round(gflops, 5) for stage, gflops in stages.items()},
+        "other_gflops": {operator: round(count, 5) for operator, count in cost.other_gflops.items()},
+        "frames": {
+            str(n): {
+                "naive": round(torch_gflops(name, n, compress_at=()), 5),
+                "inti": round(torch_gflops(name, n, **model_args), 5),
+            }
+            for n in frames
+        },
     }
 
 
@@ -58,12 +91,51 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def stage_table(rows: list[dict]) -> str:
+    """GFLOPs by stage, and what the headline leaves out."""
+    lines = [
+        "| model | embedding | stages 0, 1, … | interpolations | rest | other operations | activations, naive → InTI |",
+        "|---|---:|---|---:|---:|---:|---:|",
+    ]
+    for r in rows:
+        stages = dict(r["stages"])
+        ends = [stages.pop(key) for key in ("embedding", "interpolations", "rest")]
+        blocks = ", ".join(f"{gflops:.4g}" for gflops in stages.values())
+        lines.append(
+            f"| `{r['model']}` | {ends[0]:.3g} | {blocks} | {ends[1]:.2g} | {ends[2]:.2g} | "
+            f"{sum(r['other_gflops'].values()):.2g} | {r['naive_activations_m']:.4g} M → {r['activations_m']:.4g} M |"
+        )
+    return "\n".join(lines)
+
+
+def frames_table(rows: list[dict]) -> str:
+    """GFLOPs by number of frames, naive → InTI."""
+    frames = list(rows[0]["frames"])
+    lines = [
+        "| model | " + " | ".join(f"{n} frames" for n in frames) + " |",
+        "|---|" + "---:|" * len(frames),
+    ]
+    for r in rows:
+        cells = (f"{r['frames'][n]['naive']:.4g} → {r['frames'][n]['inti']:.4g}" for n in frames)
+        lines.append(f"| `{r['model']}` | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers between commas."""
+    return tuple(int(number) for number in text.split(",") if number)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS)
-    rows = [row(name) for name in tqdm(parser.parse_args().models)]
-    RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
-    print(table(rows))
+    parser.add_argument("--compress-at", type=numbers, help="another schedule than the models' own, such as 4,10")
+    parser.add_argument("--frames", type=numbers, default=FRAMES, help="numbers of frames to count for")
+    args = parser.parse_args()
+    rows = [row(name, args.frames, args.compress_at) for name in tqdm(args.models)]
+    if args.models == MODELS and args.compress_at is None and args.frames == FRAMES:
+        RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
+    print("\n\n".join((table(rows), stage_table(rows), frames_table(rows))))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
+import warnings
+
 import pytest
 import timm
 import torch
+from fvcore.nn import ActivationCountAnalysis
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from inti_models.flops import count_flops, zoo_cost
+from inti_models.flops import by_stage, count_flops, zoo_cost
 
 
 def vit_gflops(dim: int, depth: int, grid: int, patch: int, num_classes: int, frames: int) -> float:
@@ -61,3 +65,51 @@ def test_counting_leaves_the_mode_of_the_model():
     model = timm.create_model("inti_vit_t8_32_motiondigits")
     count_flops(model, (1, 8, 3, 32, 32))
     assert model.training
+
+
+def test_every_operation_is_in_one_stage():
+    model = timm.create_model("inti_vit_t8_32_motiondigits")
+    cost = zoo_cost("inti_vit_t8_32_motiondigits")
+    stages = by_stage(model, cost)
+    assert list(stages) == ["embedding", "stage 0", "stage 1", "stage 2", "interpolations", "rest"]
+    assert sum(stages.values()) == pytest.approx(cost.gflops)
+    block = zoo_cost("inti_vit_t8_32_motiondigits", 1, compress_at=()).by_module["blocks.0"]
+    assert [stages[f"stage {k}"] / block for k in range(3)] == pytest.approx([2 * 8, 3 * 4, 1 * 2])  # blocks x frames
+    assert stages["rest"] == pytest.approx(96 * model.num_classes / 1e9, rel=1e-6)
+
+
+def test_activations_are_those_that_fvcore_counts_and_attention():
+    model = timm.create_model("inti_vit_t8_32_motiondigits", compress_at=()).eval()
+    clip = torch.zeros(1, 8, 3, 32, 32)
+    counted = ActivationCountAnalysis(model, clip).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = counted.total() + 6 * 8 * 17 * 96  # blocks x frames x tokens x channels
+    assert count_flops(model, clip.shape).activations_m == pytest.approx(expected / 1e6)
+
+
+def test_elementwise_operations_are_one_for_each_element():
+    class Gelu(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return (nn.functional.gelu(x) * self.weight).mean()
+
+    cost = count_flops(Gelu(), (2, 3, 5))
+    assert cost.other_gflops == pytest.approx({"gelu": 30e-9, "mul": 30e-9, "mean": 30e-9})
+    assert cost.gflops == cost.activations_m == 0
+
+
+def test_operator_without_a_count_stops_the_count():
+    class Inverse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(3))
+
+        def forward(self, x):
+            return torch.baddbmm(x, x, torch.linalg.inv(self.weight).expand_as(x))
+
+    with pytest.raises(NotImplementedError, match="aten::baddbmm, aten::linalg_inv: operators without a count"):
+        count_flops(Inverse(), (2, 3, 3))

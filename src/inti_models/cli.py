@@ -13,6 +13,7 @@ import timm
 import torch
 from tqdm import tqdm
 
+from . import benchmark
 from .checkpoints import load_checkpoint
 from .data import (
     MotionDigitsClips,
@@ -90,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--frames", type=_positive, help="frames of a clip (default: the model's own number)")
     command.set_defaults(run=_info)
 
+    command = commands.add_parser("benchmark", help="time models beside their naive twins")
+    command.add_argument("pattern", help="a model's name, or a pattern of names such as 'inti_vit_*_k400'")
+    command.add_argument("--frames", type=_positive, help="frames of a clip (default: each model's own number)")
+    command.add_argument("--compress-at", type=_schedule, metavar="I,J", help="another schedule, such as 4,10")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    benchmark.add_options(command)
+    command.set_defaults(run=_benchmark)
+
     command = commands.add_parser("predict", help="label video files, images or folders of frames")
     command.add_argument("files", nargs="+", metavar="FILE")
     _add_model_options(command)
@@ -136,6 +145,13 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)
+
+
+def _schedule(text: str) -> tuple[int, ...]:
+    places = [place.strip() for place in text.split(",") if place.strip()]
+    if not all(place.isdecimal() for place in places):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a schedule, such as 4,10")
+    return tuple(int(place) for place in places)
 
 
 def _count(text: str) -> int:
@@ -208,6 +224,28 @@ def _info(args: argparse.Namespace) -> int:
     print(
         f"naive       {naive.gflops:.4g} (every frame through every block); {1 - cost.gflops / naive.gflops:.1%} less"
     )
+    return 0
+
+
+def _benchmark(args: argparse.Namespace) -> int:
+    names = [n for n in timm.list_models(args.pattern) if n.startswith("inti_")]
+    if not names:
+        raise ValueError(f"No model's name matches {args.pattern!r}; 'inti-models list' shows all.")
+    settings = benchmark.settings_of(args)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    model_args = {} if args.compress_at is None else {"compress_at": args.compress_at}
+    pairs = [
+        (benchmark.zoo_subject(n, args.frames, **model_args), benchmark.zoo_subject(n, args.frames, compress_at=()))
+        for n in names
+    ]
+    peak = benchmark.matmul_tflops(settings.device, settings.amp)
+    rows = [benchmark.measure(subject, naive, settings, peak) for subject, naive in tqdm(pairs, unit="model")]
+    measured = benchmark.result(rows, settings, peak)
+    if args.json:
+        print(json.dumps(measured, indent=2))
+    else:
+        print(benchmark.describe(measured), benchmark.table(rows), sep="\n\n")
     return 0
 
 

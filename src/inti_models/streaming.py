@@ -90,7 +90,7 @@ class StreamingClassifier:
             starts = [s for s in range(max(0, first - span + 1), self._seen - span + 1) if self._needed(level, s)]
             if starts:
                 self._add(level, starts, clip[:, [s - first for s in starts]] if level == 0 else None, grid_size)
-        logits = self._logits([s for s in self._window_starts(first)])
+        logits = self._logits(self._window_starts(first))
         self._forget()
         return logits
 

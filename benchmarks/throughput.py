@@ -1,0 +1,112 @@
+"""Times, memory and efficiency of InTI models and of what a user would take instead; see benchmarks/README.md.
+
+    python benchmarks/throughput.py [--quick] [--only NAME ...] [--train] [--device cuda --amp bf16 --compile ...]
+
+Every row is measured in turns with a reference: an InTI model with its naive twin (``compress_at=()``), a peer with
+naive ViT-B/16 on 8 frames. Random weights: cost does not depend on them. Writes
+results/throughput_<device>[_train].json after each row; a stopped run goes on there, and rows with other settings are
+measured anew. With ``--only`` or ``--quick`` nothing is written without ``--output``.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from peers import PEERS, build
+from tqdm import tqdm
+
+from inti_models.benchmark import (
+    Settings,
+    Subject,
+    add_options,
+    describe,
+    matmul_tflops,
+    measure,
+    options_of,
+    result,
+    settings_of,
+    table,
+    zoo_subject,
+)
+
+INTI = (
+    "inti_vit_b16_k400",
+    "inti_vit_l14_k400",
+    "inti_st_adapter_b16_k400",
+    "inti_aim_b16_k400",
+    "inti_uniformerv2_b16_k400",
+    "inti_vit_t8_32_motiondigits",
+)
+QUICK = ("inti_vit_t8_32_motiondigits", "inti_vit_b16_k400", "S3D")
+REFERENCE = "inti_vit_b16_k400"
+RESULTS = Path(__file__).parent / "results"
+
+
+def pair(name: str) -> tuple[Subject, Subject, dict[str, str]]:
+    """A model, its reference, and what else its row tells."""
+    if name in PEERS:
+        peer = PEERS[name]
+        described = {"family": "peer", "source": peer.source, "published_setting": peer.note}
+        return Subject(name, lambda: build(name), peer.input), zoo_subject(REFERENCE, compress_at=()), described
+    described = {"family": "inti", "source": "inti_models", "published_setting": ""}
+    return zoo_subject(name), zoo_subject(name, compress_at=()), described
+
+
+def command(name: str, settings: Settings) -> str:
+    """What measures one row again."""
+    return f"python benchmarks/throughput.py --only {shlex.quote(name)} {options_of(settings)}"
+
+
+def write(measured: dict[str, Any], path: Path) -> None:
+    """Write the file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(measured, indent=2) + "\n")
+    os.replace(part, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=(*INTI, *PEERS), help="these rows")
+    parser.add_argument("--quick", action="store_true", help="a few rows, two seconds each: within two minutes")
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    add_options(parser)
+    args = parser.parse_args()
+    if args.quick:
+        args.seconds = min(args.seconds, 2.0)
+    settings = replace(settings_of(args), rounds=2) if args.quick else settings_of(args)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if settings.device == "cpu":
+        print(
+            f"No CUDA device is used: measuring on the CPU, {torch.get_num_threads()} threads, batch size "
+            f"{settings.batch_size or 'best'}.",
+            file=sys.stderr,
+        )
+    names = args.only or (QUICK if args.quick else (*INTI, *PEERS))
+    output = args.output
+    if output is None and not (args.only or args.quick):
+        output = RESULTS / f"throughput_{settings.device}{'_train' if settings.train else ''}.json"
+    peak = matmul_tflops(settings.device, settings.amp)
+    measured = result([], settings, peak)
+    if output is not None and output.exists():
+        before = json.loads(output.read_text())
+        if all(before[key] == measured[key] for key in ("machine", "settings")):
+            measured["rows"] = before["rows"]
+    done = {row["key"] for row in measured["rows"]}
+    for name in tqdm([name for name in names if name not in done]):
+        subject, reference, described = pair(name)
+        row = measure(subject, reference, settings, peak)
+        measured["rows"].append({"key": name, **described, **row, "command": command(name, settings)})
+        if output is not None:
+            write(measured, output)
+    print(table(measured["rows"]), describe(measured), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Peers are what they are called: shapes, and GFLOPs that their authors state."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import peers  # noqa: E402
+from throughput import INTI, command, pair  # noqa: E402
+
+from inti_models.benchmark import Settings  # noqa: E402
+from inti_models.flops import count_flops  # noqa: E402
+
+
+@pytest.mark.parametrize("name", ["MViTv2-S", "S3D", "VideoMAE-B, 8 frames"])
+def test_peer_gives_logits_and_costs_what_its_authors_state(name):
+    peer = peers.PEERS[name]
+    model = peers.build(name)
+    with torch.inference_mode():
+        assert model(torch.zeros(1, *peer.input)).shape == (1, peers.NUM_CLASSES)
+    cost = count_flops(model, (1, *peer.input))
+    if peer.published_gflops is not None:
+        assert cost.gflops == pytest.approx(peer.published_gflops, rel=0.01)
+
+
+def test_per_frame_peer_is_the_mean_of_the_image_models_features():
+    vit = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=3).eval()
+    clip = torch.randn(2, 3, 3, 32, 32)
+    with torch.inference_mode():
+        logits = torch.stack([vit(frame) for frame in clip.unbind(1)]).mean(dim=0)  # the head is linear
+        torch.testing.assert_close(peers.PerFrame(vit)(clip), logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", [*INTI, *peers.PEERS])
+def test_every_row_has_a_reference_and_a_command(name):
+    subject, reference, described = pair(name)
+    assert reference.name.endswith("(naive)") and described["family"] in ("inti", "peer")
+    assert subject.input[1] == 3
+    assert command(name, Settings()).startswith("python benchmarks/throughput.py --only ")
