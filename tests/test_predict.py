@@ -1,10 +1,15 @@
+import json
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
 
-from inti_models.data import create_clip_transform, read_clips, write_video
+from inti_models.cli import main
+from inti_models.data import create_clip_transform, iterate_frames, read_clips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
-from inti_models.predict import VideoClassifier
+from inti_models.predict import VideoClassifier, classify_stream
 
 NAME = "inti_vit_t8_32_motiondigits"
 
@@ -70,3 +75,112 @@ def test_impossible_requests_get_a_sentence(model):
         VideoClassifier(model, views=(0, 1))
     with pytest.raises(ValueError, match="num_crops is 2"):
         VideoClassifier(model, views=(1, 2))
+
+
+# --- A stream of frames ---
+
+
+def test_stream_labels_each_window_as_the_model_does(model, tmp_path):
+    clips = MotionDigits("validation", size=32, length=3)
+    frames = torch.cat([clips[i][0] for i in range(3)])  # 24 frames
+    write_video(tmp_path / "clip.mp4", frames, fps=8)
+    windows = list(classify_stream(model, iterate_frames(tmp_path / "clip.mp4"), stride=4, topk=2))
+    assert [(w.start, w.end) for w in windows] == [(s / 8, (s + 7) / 8) for s in range(0, 17, 4)]
+    decoded = torch.stack([frame for _, frame in iterate_frames(tmp_path / "clip.mp4")])
+    transform = create_clip_transform(**timm.data.resolve_model_data_config(model))
+    for start, window in zip(range(0, 17, 4), windows, strict=True):
+        with torch.inference_mode():
+            expected = model(transform(decoded[start : start + 8]).unsqueeze(0)).softmax(-1)[0].topk(2)
+        assert [label.index for label in window.labels] == expected.indices.tolist()
+        assert [label.probability for label in window.labels] == pytest.approx(expected.values.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("source", ["file", "pipe"])
+def test_command_streams_a_file_or_a_pipe(tmp_path, source):
+    frames = torch.cat([MotionDigits("validation", size=32, length=2)[i][0] for i in range(2)])
+    write_video(tmp_path / "clip.mkv", frames, fps=8)
+    command = [sys.executable, "-m", "inti_models.cli", "predict", "--model", NAME, "--stream", "--stride", "2"]
+    with (tmp_path / "clip.mkv").open("rb") as file:
+        name = str(tmp_path / "clip.mkv") if source == "file" else "-"
+        ran = subprocess.run(
+            [*command, "--json", name], stdin=file if source == "pipe" else None, capture_output=True, text=True
+        )
+    assert ran.returncode == 0, ran.stderr
+    windows = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [window["start"] for window in windows] == [0.0, 0.25, 0.5, 0.75, 1.0]
+    assert all(len(window["labels"]) == 5 for window in windows)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--stream", "a.mp4", "b.mp4"], "--stream takes one file"),
+        (["--stream", "a.mp4", "--frames", "6"], "num_frames=6 is not a multiple of the 4 frames"),
+        (["--stream", "none.mp4"], "there is no file or folder none.mp4"),
+        (["none.mp4", "--frames", "6", "--chunk", "8"], "num_frames=6 is not a multiple of the 4 frames"),
+        (["none.mp4", "--frames", "64", "--budget", "1"], "budget=1.0 is below what 64 frames can be brought to"),
+    ],
+)
+def test_command_tells_what_cannot_be_streamed(args, message, capsys):
+    assert main(["predict", "--model", NAME, *args]) == 1
+    assert message in capsys.readouterr().err
+
+
+# --- Long clips ---
+
+
+def test_chunks_give_the_probabilities_of_the_whole_clip(tmp_path):
+    frames = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8)
+    write_video(tmp_path / "clip.mp4", frames, fps=8)
+    model = timm.create_model(NAME, pretrained=True, num_frames=32)
+    whole, chunked = VideoClassifier(model), VideoClassifier(model, views=(2, 1), chunk=5)
+    expected = VideoClassifier(model, views=(2, 1)).probabilities(tmp_path / "clip.mp4")
+    torch.testing.assert_close(chunked.probabilities(tmp_path / "clip.mp4"), expected)
+    assert whole.views(tmp_path / "clip.mp4").shape[1] == 32
+
+
+def test_command_takes_more_frames_on_a_budget(tmp_path, capsys):
+    write_video(tmp_path / "clip.mp4", torch.randint(256, (70, 3, 32, 32), dtype=torch.uint8), fps=8)
+    options = ["--frames", "64", "--budget", "5", "--chunk", "8", "--json"]
+    assert main(["predict", "--model", NAME, str(tmp_path / "clip.mp4"), *options]) == 0
+    assert len(json.loads(capsys.readouterr().out)["labels"]) == 5
+
+
+# --- Many files ---
+
+
+def test_files_come_in_order_with_labels_or_their_error(model, tmp_path):
+    clips, paths = MotionDigits("validation", size=32, length=6), []
+    for i in range(6):
+        paths.append(tmp_path / f"{i}.mp4")
+        write_video(paths[-1], clips[i][0], fps=8)
+    paths[2].write_bytes(b"not a video")
+    paths.insert(4, tmp_path / "none.mp4")
+    classify = VideoClassifier(model)
+    for ahead in (1, 3, 20):
+        labelled = list(classify.label_files(paths, topk=2, ahead=ahead))
+        assert [path for path, _ in labelled] == paths
+        assert isinstance(labelled[2][1], ValueError) and isinstance(labelled[4][1], FileNotFoundError)
+        assert all(labels == classify(path, 2) for i, (path, labels) in enumerate(labelled) if i not in (2, 4))
+
+
+def test_no_more_files_are_read_ahead_than_asked_for(model, tmp_path):
+    taken = []
+
+    def paths():
+        for i in range(10):
+            taken.append(i)
+            yield tmp_path / f"{i}.mp4"
+
+    for i, _ in enumerate(VideoClassifier(model).label_files(paths(), ahead=3)):
+        assert len(taken) <= min(10, i + 4)
+    with pytest.raises(ValueError, match="ahead=0"):
+        next(VideoClassifier(model).label_files([], ahead=0))
+
+
+def test_fused_normalization_labels_a_file_alike(model, tmp_path):
+    write_video(tmp_path / "clip.mp4", MotionDigits("validation", size=32, length=1)[0][0], fps=8)
+    fused = VideoClassifier(timm.create_model(NAME, pretrained=True).fuse_normalization())
+    assert fused.views(tmp_path / "clip.mp4").dtype == torch.uint8
+    expected = VideoClassifier(model).probabilities(tmp_path / "clip.mp4")
+    torch.testing.assert_close(fused.probabilities(tmp_path / "clip.mp4"), expected, atol=1e-4, rtol=0)

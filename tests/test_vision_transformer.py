@@ -809,3 +809,36 @@ def test_wrapping_passes_every_interpolation_argument(tiny_args):
     model = from_image_model(VisionTransformer(**tiny_args), **args)
     assert {name: model._model_args[name] for name in INTI_ARGS} == args
     assert (model.num_frames, model.sampling, model.frame_stride) == (16, "dense", 4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "model_args", [{}, {"pre_norm": True}, {"temporal": "aim"}, {"dynamic_img_size": True, "in_chans": 1}], ids=str
+)
+def test_fused_normalization_takes_pixels_and_gives_the_same_logits(tiny, model_args):
+    model = tiny(**model_args)
+    channels = model.in_chans
+    mean, std = torch.rand(channels), torch.rand(channels) + 0.1
+    model.pretrained_cfg = {"mean": mean.tolist(), "std": std.tolist()}
+    pixels = torch.randint(256, (2, 5, channels, 32, 48), dtype=torch.uint8)
+    expected = model((pixels / 255 - mean.view(-1, 1, 1)) / std.view(-1, 1, 1))
+    fused = copy.deepcopy(model).fuse_normalization()
+    assert_close(fused(pixels), expected, atol=1e-3, rtol=0)
+    assert_close(fused(pixels.float()), fused(pixels), atol=0, rtol=0)
+    assert_close(fused(pixels[:, 0]), fused(pixels[:, :1]), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match="not floating point"):
+        model(pixels)
+    with pytest.raises(ValueError, match="fused already"):
+        fused.fuse_normalization()
+
+
+@pytest.mark.parametrize(
+    "model_args", [{"dynamic_img_size": True, "dynamic_img_pad": True}, {"temporal": "uniformerv2"}], ids=str
+)
+def test_normalization_is_not_fused_where_frames_are_padded(tiny, model_args):
+    if "temporal" in model_args:
+        model_args["temporal_args"] = {"stride": 2}
+    model = tiny(**model_args)
+    model.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    with pytest.raises(ValueError, match="pads frames"):
+        model.fuse_normalization()

@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -21,13 +22,16 @@ from .data import (
     VideoList,
     create_clip_transform,
     find_videos,
+    iterate_frames,
     read_class_names,
     resolve_clip_config,
 )
 from .data.motion_digits import CLASS_NAMES, MotionDigits
 from .evaluation import DTYPES, Evaluation, evaluate, write_report
+from .export import FORMATS, export
 from .hub import load, published
-from .predict import VideoClassifier
+from .predict import VideoClassifier, classify_stream
+from .schedules import schedule_for
 from .vision_transformer import InTIVisionTransformer
 from .zero_shot import zero_shot_head
 from .zoo import create_model
@@ -64,6 +68,8 @@ def _sentence(error: Exception) -> str:
         "tensorboard",
     ):
         return f"{error.name} is not installed, which training and validation need: pip install 'inti_models[train]'."
+    if isinstance(error, ModuleNotFoundError) and error.name in ("onnx", "onnxruntime", "onnxscript"):
+        return f"{error.name} is not installed, which ONNX files need: pip install 'inti_models[export]'."
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     return text or type(error).__name__
@@ -103,9 +109,31 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("files", nargs="+", metavar="FILE")
     _add_model_options(command)
     command.add_argument("--classes", type=_classes, help="your own words, such as 'riding a bike,feeding goats'")
+    command.add_argument("--frames", type=_positive, help="frames of a clip (default: the model's own number)")
+    command.add_argument(
+        "--budget", type=float, help="frames that a block sees on average; chooses where to compress --frames"
+    )
+    command.add_argument(
+        "--chunk", type=_positive, help="frames that run through the first blocks together: bounds the memory"
+    )
+    command.add_argument(
+        "--stream",
+        action="store_true",
+        help="label each window of the last frames of one file, camera (/dev/video0) or pipe (-)",
+    )
+    command.add_argument("--stride", type=_positive, default=1, help="of windows, in frames (with --stream)")
+    command.add_argument("--fps", type=float, help="frames a second to look at (with --stream; default: all)")
     command.add_argument("--topk", type=_positive, default=5, help="labels for each file")
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     command.set_defaults(run=_predict)
+
+    command = commands.add_parser("export", help="write a model for other runtimes")
+    command.add_argument("--model", required=True, help="as for predict")
+    command.add_argument("--checkpoint", type=Path, help="safetensors file to load instead of the published weights")
+    command.add_argument("--format", choices=FORMATS, required=True)
+    command.add_argument("--frames", type=_positive, help="frames of a clip (default: the model's own number)")
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .onnx or .pt2")
+    command.set_defaults(run=_export)
 
     command = commands.add_parser("train", help="train a model; the same command again goes on where it stopped")
     command.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a published recipe")
@@ -249,36 +277,65 @@ def _benchmark(args: argparse.Namespace) -> int:
     return 0
 
 
-def _load(name: str, checkpoint: Path | None, classes: Sequence[str] | None) -> InTIVisionTransformer:
+def _load(
+    name: str, checkpoint: Path | None, classes: Sequence[str] | None, **model_args: Any
+) -> InTIVisionTransformer:
     """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes."""
     if classes:
         if checkpoint is not None:
             raise ValueError("A zero-shot head takes the text tower of the model's CLIP, so leave --checkpoint out.")
-        model = load(name, num_classes=len(classes))
+        model = load(name, num_classes=len(classes), **model_args)
         model.head = zero_shot_head(model, classes)
         model.pretrained_cfg = {**model.pretrained_cfg, "label_names": list(classes)}
         return model
     if checkpoint is None:
-        return load(name)
-    model = create_model(name)
+        return load(name, **model_args)
+    model = create_model(name, **model_args)
     load_checkpoint(model, checkpoint)
     return model
 
 
+def _export(args: argparse.Namespace) -> int:
+    model = _load(args.model, args.checkpoint, None, **({} if args.frames is None else {"num_frames": args.frames}))
+    difference = export(model, args.output, args.format)
+    print(f"{args.output}: differs from the model by at most {difference:.1e} on random clips")
+    return 0
+
+
+def _predict_stream(model: InTIVisionTransformer, args: argparse.Namespace) -> int:
+    if len(args.files) > 1 or args.views != (1, 1) or args.chunk is not None:
+        raise ValueError("--stream takes one file, camera or pipe, and neither --views nor --chunk.")
+    source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
+    every = model.frame_stride or 1 if args.fps is None else 1
+    frames = iterate_frames(source, fps=args.fps, every=every)
+    for window in classify_stream(model, frames, args.stride, args.topk, args.device):
+        if args.json:
+            print(json.dumps(dataclasses.asdict(window)), flush=True)
+        else:
+            names = ", ".join(f"{label.name} {label.probability:.1%}" for label in window.labels)
+            print(f"{window.start:.2f}-{window.end:.2f} s  {names}", flush=True)
+    return 0
+
+
 def _predict(args: argparse.Namespace) -> int:
-    classify = VideoClassifier(_load(args.model, args.checkpoint, args.classes), args.views, args.device)
+    model_args: dict[str, Any] = {} if args.frames is None else {"num_frames": args.frames}
+    model = _load(args.model, args.checkpoint, args.classes, **model_args)
+    if args.budget is not None:
+        model_args["compress_at"] = schedule_for(len(model.blocks), model.num_frames, args.budget)
+        model = _load(args.model, args.checkpoint, args.classes, **model_args)
+    if args.stream:
+        return _predict_stream(model, args)
+    classify = VideoClassifier(model, args.views, args.device, args.chunk)
     failed = 0
-    for path in tqdm(args.files, unit="file", disable=len(args.files) == 1):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a damaged file is reported below, once
-                labels = classify(path, args.topk)
-        except (OSError, ValueError) as error:
+    warnings.simplefilter("ignore")  # a damaged file is reported below, once
+    labelled = classify.label_files(args.files, args.topk)
+    for path, labels in tqdm(labelled, total=len(args.files), unit="file", disable=len(args.files) == 1):
+        if isinstance(labels, Exception):
             failed += 1
             if args.json:
-                tqdm.write(json.dumps({"file": path, "error": str(error)}), file=sys.stdout)
+                tqdm.write(json.dumps({"file": path, "error": str(labels)}), file=sys.stdout)
             else:
-                tqdm.write(f"inti-models: {error}", file=sys.stderr)
+                tqdm.write(f"inti-models: {labels}", file=sys.stderr)
             continue
         if args.json:
             result = {"file": path, "labels": [dataclasses.asdict(label) for label in labels]}

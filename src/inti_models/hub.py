@@ -208,6 +208,8 @@ def save_pretrained(
 
 
 def _check_can_be_saved(model: InTIVisionTransformer, label_names: Sequence[str] | None) -> None:
+    if model.normalization_fused:
+        raise ValueError("The model's normalization is fused into its patch embedding; save a model without that.")
     if not isinstance(model, InTIVisionTransformer):
         raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIVisionTransformer itself.")
     if getattr(model, "pretrained_cfg", {}).get("architecture") not in timm.list_models("inti*"):

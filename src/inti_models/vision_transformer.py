@@ -168,6 +168,7 @@ class InTIVisionTransformer(VisionTransformer):
     interpolations: nn.ModuleDict  # blocks run -> ModuleList of InterFrameInterpolation
     pretrained_cfg: dict[str, Any]
     default_cfg: dict[str, Any]
+    normalization_fused: bool = False
     _recomputed_stages: frozenset[int] | None = None
     _model_args: dict[str, Any]  # timm's: what config.json needs to build the model again
 
@@ -329,8 +330,44 @@ class InTIVisionTransformer(VisionTransformer):
         super().set_grad_checkpointing(enable)
         self._recomputed_stages = None if stages is None else frozenset(stages)
 
+    @torch.jit.ignore
+    @torch.no_grad()
+    def fuse_normalization(self) -> "InTIVisionTransformer":
+        """Fold ``(pixel / 255 - mean) / std`` into the patch embedding: from then on the model takes pixels.
+
+        Frames can then stay ``uint8`` up to the device; floating-point pixels of 0 to 255 work too. For inference: a
+        fused model is not saved, and its patch embedding not retrained as it was. Changes and returns the model.
+
+        Raises:
+            ValueError: if it is fused already, or where the frames are padded, in place or in time: zeros would then
+                no longer stand for the mean.
+        """
+        proj = self.patch_embed.proj
+        if self.normalization_fused:
+            raise ValueError("The normalization is fused already; do it once.")
+        padded_in_time = self.temporal is not None and self.temporal.stride > 1
+        if any(proj.padding) or self.patch_embed.dynamic_img_pad or padded_in_time:
+            raise ValueError(
+                "This model pads frames, in time or at their borders, with zeros that stand for the mean; normalise "
+                "its frames with inti_models.data.create_clip_transform instead."
+            )
+        mean, std = (
+            torch.as_tensor(self.pretrained_cfg[key], dtype=torch.float64, device=proj.weight.device).expand(
+                self.in_chans
+            )
+            for key in ("mean", "std")
+        )
+        weight = proj.weight.double() / std.view(1, -1, 1, 1)
+        bias = -(weight.sum(dim=(2, 3)) @ mean) + (0 if proj.bias is None else proj.bias.double())
+        proj.weight.copy_(weight / 255)
+        proj.bias = nn.Parameter(bias.to(proj.weight.dtype), requires_grad=proj.weight.requires_grad)
+        self.normalization_fused = True
+        return self
+
     def _as_clip(self, x: Tensor) -> Tensor:
         embed = self.patch_embed
+        if self.normalization_fused and x.dtype == torch.uint8:
+            x = x.to(embed.proj.weight.dtype)
         return as_clip(
             x,
             self.in_chans,

@@ -4,8 +4,10 @@ The frames of the tiny test videos carry their own number, as bars of black and 
 """
 
 import gc
+import math
 import os
 import struct
+import threading
 import wave
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,7 +21,7 @@ import torch
 from PIL import Image
 
 from inti_models.data import video
-from inti_models.data.video import VideoError, read_clips, sample_times, write_video
+from inti_models.data.video import VideoError, iterate_frames, read_clips, sample_times, write_video
 
 Encode = Callable[..., Path]
 
@@ -699,3 +701,78 @@ def test_what_cannot_be_written_is_refused(
     with pytest.raises(ValueError, match=sentence):
         write_video(tmp_path / name, frames, fps)
     assert os.listdir(tmp_path) == []
+
+
+# --- Frames as they come ---
+
+
+def ramp(path, num_frames=30, fps=10):
+    """A video whose gray level tells the frame."""
+    levels = torch.arange(num_frames, dtype=torch.uint8).mul(8).view(-1, 1, 1, 1)
+    write_video(path, levels.expand(-1, 3, 32, 48).contiguous(), fps=fps)
+    return path
+
+
+def ranks(frames):
+    return [round(float(frame.float().mean()) / 8) for _, frame in frames]
+
+
+def test_every_frame_comes_with_its_time(tmp_path):
+    frames = list(iterate_frames(ramp(tmp_path / "a.mp4")))
+    assert ranks(frames) == list(range(30))
+    assert [time for time, _ in frames] == pytest.approx([i / 10 for i in range(30)])
+    expected = read_clips(tmp_path / "a.mp4", 30).frames[0]
+    assert torch.equal(torch.stack([frame for _, frame in frames]), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [({"fps": 5}, range(0, 30, 2)), ({"every": 7}, range(0, 30, 7)), ({"fps": 5, "every": 3}, range(0, 30, 6))],
+    ids=str,
+)
+def test_fewer_frames_come_by_time_or_by_number(tmp_path, options, expected):
+    assert ranks(iterate_frames(ramp(tmp_path / "a.mp4"), **options)) == list(expected)
+    assert ranks(iterate_frames(tmp_path / "a.mp4", fps=3)) == [0, 4, 7, 10, 14, 17, 20, 24, 27]
+    assert ranks(iterate_frames(tmp_path / "a.mp4", fps=100)) == list(range(30))  # none comes twice
+
+
+def test_frames_come_from_a_pipe_while_it_is_written(tmp_path):
+    video = ramp(tmp_path / "a.mkv").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+
+    def write():
+        with (tmp_path / "pipe").open("wb") as pipe:
+            pipe.write(video)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert ranks(iterate_frames(tmp_path / "pipe")) == list(range(30))
+    writer.join()
+    with (tmp_path / "a.mkv").open("rb") as file:
+        assert ranks(iterate_frames(file)) == list(range(30))
+
+
+def test_frames_come_from_a_folder(tmp_path):
+    for i in range(3):
+        Image.new("RGB", (8, 8), (8 * i,) * 3).save(tmp_path / f"{i}.png")
+    frames = list(iterate_frames(tmp_path))
+    assert ranks(frames) == [0, 1, 2]
+    assert [time for time, _ in frames] == pytest.approx([0, 0.04, 0.08])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"fps": 0}, "fps is 0"), ({"fps": math.nan}, "fps is nan"), ({"every": 0}, "every is 0")]
+)
+def test_impossible_rate_is_told_in_a_sentence(tmp_path, options, message):
+    with pytest.raises(VideoError, match=message):
+        next(iterate_frames(tmp_path / "a.mp4", **options))
+
+
+def test_stream_without_frames_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"nothing")
+    with pytest.raises(VideoError, match="cannot be opened as a video"):
+        next(iterate_frames(tmp_path / "a.mp4"))
+    with (tmp_path / "a.mp4").open("rb") as file, pytest.raises(VideoError, match="cannot be opened as a video"):
+        next(iterate_frames(file))
+    with pytest.raises(FileNotFoundError):
+        next(iterate_frames(tmp_path / "none.mp4"))

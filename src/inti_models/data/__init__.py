@@ -4,7 +4,7 @@ from .augmentation import ClipMixup, TrainTransform, create_train_transform, see
 from .datasets import MotionDigitsClips, Sample, VideoDataset, VideoList, collate, find_videos, read_class_names
 from .samplers import TrainSampler, shard
 from .transforms import ClipTransform, create_clip_transform, resolve_clip_config
-from .video import Clips, VideoError, read_clips, write_video
+from .video import Clips, VideoError, iterate_frames, read_clips, write_video
 
 __all__ = [
     "ClipMixup",
@@ -21,10 +21,10 @@ __all__ = [
     "create_clip_transform",
     "create_train_transform",
     "find_videos",
+    "iterate_frames",
     "read_class_names",
     "read_clips",
     "resolve_clip_config",
-    "seeded",
     "seeded",
     "shard",
     "write_video",

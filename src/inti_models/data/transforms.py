@@ -44,6 +44,7 @@ class ClipTransform:
             both sides.
         num_crops: 1: the centre. 3: left, centre and right of a wide frame, top, centre and bottom
             of a high one.
+        normalize: Whether to; without, the result is uint8.
     """
 
     input_size: tuple[int, int, int]
@@ -53,9 +54,10 @@ class ClipTransform:
     crop_pct: float
     crop_mode: str
     num_crops: int
+    normalize: bool = True
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """uint8 T,3,H,W (RGB) -> float32 T,C,H',W', or 3,T,C,H',W' with three crops."""
+        """uint8 T,3,H,W (RGB) -> float32 (or uint8) T,C,H',W', or 3,T,C,H',W' with three crops."""
         _check_clip(clip)
         channels, height, width = self.input_size
         if channels == 1:
@@ -92,6 +94,8 @@ class ClipTransform:
         return round(height / ratio), round(width / ratio)
 
     def _normalize(self, clip: Tensor) -> Tensor:
+        if not self.normalize:
+            return clip
         mean, std = (torch.tensor(values, device=clip.device).view(-1, 1, 1) for values in (self.mean, self.std))
         return clip.float().div_(255).sub_(mean).div_(std)
 
@@ -109,6 +113,7 @@ def create_clip_transform(
     crop_pct: float = DEFAULT_CROP_PCT,
     crop_mode: str = DEFAULT_CROP_MODE,
     num_crops: int = 1,
+    normalize: bool = True,
 ) -> ClipTransform:
     """Makes the evaluation transform for whole clips, from the keys of timm's data config.
 
@@ -128,6 +133,7 @@ def create_clip_transform(
             about 2:1).
         crop_mode: "center" keeps the aspect ratio, "squash" does not.
         num_crops: 1 (centre) or 3 (along the longer side; needs `crop_mode="center"`).
+        normalize: False leaves pixels as uint8, for a model with `fuse_normalization`.
 
     Raises:
         ValueError: A value that is not one of these.
@@ -156,6 +162,7 @@ def create_clip_transform(
         crop_pct=float(crop_pct),
         crop_mode=crop_mode,
         num_crops=num_crops,
+        normalize=normalize,
     )
 
 

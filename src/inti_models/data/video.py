@@ -7,14 +7,17 @@ second pass decodes from the keyframe before each chosen frame up to it, and not
 
 import os
 import re
+import stat
 import uuid
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 import av
 import numpy as np
@@ -23,7 +26,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-__all__ = ["Clips", "VideoError", "read_clips", "sample_times", "write_video"]
+__all__ = ["Clips", "VideoError", "iterate_frames", "read_clips", "sample_times", "write_video"]
 
 # Guards against decompression bombs: the largest frame (8K is 2**25 pixels) and the largest result.
 MAX_PIXELS = 2**26
@@ -131,6 +134,76 @@ def read_clips(
     return Clips(frames, timeline.starts[ranks] * timeline.unit)
 
 
+def iterate_frames(
+    source: str | os.PathLike[str] | BinaryIO, *, fps: float | None = None, every: int = 1
+) -> Iterator[tuple[float, Tensor]]:
+    """Frames of a video as they come, for as long as they come.
+
+    Args:
+        source: A video file, a folder of frames or an image; a named pipe or a file object that a video can be read
+            from without seeking; or a camera that Linux knows as a device (/dev/video0).
+        fps: Frames a second to yield, by time: the first at or after each 1 / fps seconds. None for all.
+        every: Yield every n-th of these.
+
+    Yields:
+        Time in seconds after the first frame, and the frame: uint8, 3,H,W, RGB, of the size of the first.
+
+    Raises:
+        FileNotFoundError: There is nothing at `source`.
+        VideoError: (a ValueError) `fps` or `every` make no sense, or this is no video that decodes.
+    """
+    if fps is not None and not 0 < fps <= 1000:
+        raise VideoError(f"fps is {fps}; expected frames a second above 0 and up to 1000.")
+    if every < 1:
+        raise VideoError(f"every is {every}; expected a whole number of at least 1.")
+    due, count = 0, 0
+    for time, decode in _played(source):
+        if fps is not None:
+            if time * fps < due - 1e-6:
+                continue
+            due = int(time * fps + 1e-6) + 1
+        if count % every == 0:
+            yield time, decode()
+        count += 1
+
+
+def _played(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[float, Callable[[], Tensor]]]:
+    """Time of each frame, and what makes an image of it."""
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        mode = path.stat().st_mode if path.exists() else 0
+        if stat.S_ISFIFO(mode):
+            with path.open("rb") as pipe:
+                yield from _played(pipe)
+            return
+        if stat.S_ISCHR(mode):
+            opened = _open_stream(path, camera=True)
+        else:
+            found = _open_source(path)
+            if isinstance(found, _Stills):
+                for rank, still in enumerate(found.paths):
+                    yield rank / FOLDER_FPS, partial(_read_image, still)
+                return
+            opened = _open_stream(path)
+    else:
+        path = Path(str(getattr(source, "name", "the stream")))
+        opened = _open_stream(path, file=source)
+    convert, first, count = _Converter(path), None, 0
+    with opened as (container, stream):
+        stream.codec_context.thread_type = "AUTO"
+        rate = float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
+        tick = float(stream.time_base or 0)
+        for packet in chain(_demux(container, stream), [None]):
+            for frame in _decode(stream.codec_context, packet):
+                # A frame that comes out at the end has no time base of its own.
+                shown = count / rate if frame.pts is None or not tick else frame.pts * tick
+                first = shown if first is None else first
+                yield shown - first, partial(convert, frame)
+                count += 1
+    if not count:
+        raise VideoError(f"no frame of {path} can be decoded: {_TRY_ANOTHER}")
+
+
 def sample_times(
     num_frames: int,
     duration: float,
@@ -211,9 +284,9 @@ def write_video(path: str | os.PathLike[str], frames: Tensor, fps: float | Fract
     elif height % 2 or width % 2:
         pix_fmt = "yuv444p"
     # The random name keeps the suffix, from which the container follows.
-    partial = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
+    unfinished = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
     try:
-        with av.open(f"file:{partial}", "w") as container:
+        with av.open(f"file:{unfinished}", "w") as container:
             stream = container.add_stream(codec, rate=rate, options=options)
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height = width, height
@@ -227,11 +300,11 @@ def write_video(path: str | os.PathLike[str], frames: Tensor, fps: float | Fract
                 frame.pts, frame.time_base = i, 1 / rate
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
-        os.replace(partial, path)
+        os.replace(unfinished, path)
     except av.FFmpegError as error:
         raise OSError(f"cannot write {path}: {error.strerror}.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _check_request(num_frames: int, sampling: str, stride: int | None, num_clips: int) -> None:
@@ -531,16 +604,21 @@ _TRY_ANOTHER = "the file is damaged or cut off; copy or download it again."
 
 @contextmanager
 def _open_stream(
-    path: Path,
+    path: Path, camera: bool = False, file: BinaryIO | None = None
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Opens a file and its main video stream; no exception of PyAV's gets out."""
+    """Opens a file, camera or file object and its main video stream; no exception of PyAV's gets out."""
     try:
-        container = av.open(
-            # The prefix keeps FFmpeg from reading a protocol into the name ("http:", "concat:").
-            f"file:{path}",
-            metadata_errors="replace",
-            container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
-        )
+        if camera:
+            options = {"format_whitelist": "v4l2,video4linux2"}
+            container = av.open(str(path), "r", format="v4l2", container_options=options)
+        else:
+            container = av.open(
+                # The prefix keeps FFmpeg from reading a protocol into the name ("http:", "concat:").
+                f"file:{path}" if file is None else file,
+                "r",
+                metadata_errors="replace",
+                container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
+            )
     except Exception as error:
         raise VideoError(
             f"{path} cannot be opened as a video ({_reason(error)}); expected a complete MP4, MOV, "
