@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from . import benchmark
 from .checkpoints import load_checkpoint
+from .collection import label_collection, read_paths
 from .data import (
     MotionDigitsClips,
     VideoDataset,
@@ -68,6 +69,8 @@ def _sentence(error: Exception) -> str:
         "tensorboard",
     ):
         return f"{error.name} is not installed, which training and validation need: pip install 'inti_models[train]'."
+    if isinstance(error, ModuleNotFoundError) and error.name in ("pyarrow", "ray"):
+        return f"{error.name} is not installed, which labelling collections needs: pip install 'inti_models[ray]'."
     if isinstance(error, ModuleNotFoundError) and error.name in ("onnx", "onnxruntime", "onnxscript"):
         return f"{error.name} is not installed, which ONNX files need: pip install 'inti_models[export]'."
     if "Original Traceback" in text:
@@ -126,6 +129,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--topk", type=_positive, default=5, help="labels for each file")
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     command.set_defaults(run=_predict)
+
+    command = commands.add_parser("label", help="label a collection of videos with Ray, on many processes or machines")
+    command.add_argument("files", nargs="+", metavar="FILE", help="videos, or lists of them (.txt, .parquet)")
+    command.add_argument("--model", required=True, help="as for predict")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the Parquet files")
+    command.add_argument("--workers", type=_positive, default=1, help="processes with a model each")
+    command.add_argument("--views", type=_views, default=(1, 1), metavar="TxS", help="clips x crops, such as 4x3")
+    command.add_argument("--topk", type=_positive, default=5, help="labels for each file")
+    command.add_argument("--features", action="store_true", help="write pooled features too")
+    command.add_argument("--batch-size", type=_positive, default=16, help="files of a part")
+    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    command.set_defaults(run=_label, stopped="stopped; the same command goes on with the files that are left.")
 
     command = commands.add_parser("export", help="write a model for other runtimes")
     command.add_argument("--model", required=True, help="as for predict")
@@ -293,6 +308,25 @@ def _load(
     model = create_model(name, **model_args)
     load_checkpoint(model, checkpoint)
     return model
+
+
+def _label(args: argparse.Namespace) -> int:
+    summary = label_collection(
+        read_paths(args.files),
+        args.model,
+        args.output,
+        workers=args.workers,
+        views=args.views,
+        topk=args.topk,
+        features=args.features,
+        device=args.device,
+        batch_size=args.batch_size,
+    )
+    print(
+        f"{args.output}: {summary.labelled} labelled, {summary.failed} could not be read (column error), "
+        f"{summary.skipped} done before"
+    )
+    return 1 if summary.failed else 0
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -1,0 +1,176 @@
+"""Labels and features of a whole video collection with Ray Data: many processes, many machines.
+
+One machine needs none of it: ``inti-models predict`` on many files keeps one model busy. Ray pays where there are
+several GPUs or machines.
+"""
+
+import os
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from tqdm import tqdm
+
+from .hub import load
+from .predict import VideoClassifier
+
+PART = "part-*.parquet"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        labelled: files labelled now.
+        failed: files that could not be read now.
+        skipped: files that an earlier run had done.
+    """
+
+    labelled: int
+    failed: int
+    skipped: int
+
+
+class Labeller:
+    """A model in a worker: batches of paths in, rows out."""
+
+    def __init__(
+        self,
+        model: str,
+        model_args: Mapping[str, Any],
+        views: tuple[int, int],
+        topk: int,
+        features: bool,
+        device: str,
+    ) -> None:
+        self.classify = VideoClassifier(load(model, **model_args), views, device)
+        self.topk, self.features = topk, features
+
+    def __call__(self, batch: Mapping[str, Iterable[str]]) -> Any:
+        import pyarrow as pa
+
+        paths = [str(path) for path in batch["path"]]
+        rows = []
+        for path, labels in self.classify.label_files(paths, self.topk):
+            row: dict[str, Any] = {"path": path, "labels": None, "scores": None, "error": None}
+            if isinstance(labels, Exception):
+                row["error"] = str(labels)
+            else:
+                row |= {"labels": [label.name for label in labels], "scores": [label.probability for label in labels]}
+            if self.features:
+                row["features"] = None if row["error"] else self._features(path)
+            rows.append(row)
+        columns = {"path": pa.string(), "labels": pa.list_(pa.string()), "scores": pa.list_(pa.float32())}
+        columns |= {"error": pa.string()} | ({"features": pa.list_(pa.float32())} if self.features else {})
+        return pa.Table.from_pylist(rows, pa.schema(columns.items()))
+
+    @torch.inference_mode()
+    def _features(self, path: str | os.PathLike[str]) -> list[float]:
+        model, views = self.classify.model, self.classify.views(path).to(self.classify.device)
+        pooled = model.forward_head(model.forward_features(views), pre_logits=True, num_frames=views.shape[1])
+        return pooled.mean(dim=0).float().tolist()
+
+
+def label_collection(
+    paths: Iterable[str | os.PathLike[str]],
+    model: str,
+    output: str | os.PathLike[str],
+    *,
+    workers: int = 1,
+    views: tuple[int, int] = (1, 1),
+    topk: int = 5,
+    features: bool = False,
+    device: str = "cpu",
+    batch_size: int = 16,
+    **model_args: Any,
+) -> Summary:
+    """Label files on a Ray cluster and write Parquet: ``path``, ``labels``, ``scores``, ``error``, ``features``.
+
+    Rows are written in parts of ``batch_size`` files, each whole or not at all; files that a part in ``output`` has are
+    not done again, so a stopped run goes on. A file that cannot be read has its ``error`` and no labels. Uses the
+    cluster that Ray is connected to, or starts one on this machine.
+
+    Args:
+        paths: files, as all workers see them.
+        model: a name, repository or folder for `inti_models.load`, as all workers see it.
+        output: folder for the Parquet files.
+        workers: processes with a model each, on a GPU each if ``device`` is one.
+        views, topk: see `VideoClassifier`.
+        features: also write the pooled features before the classifier, averaged over views.
+        device: where workers run.
+        batch_size: files that a worker takes at a time.
+        **model_args: arguments for `inti_models.load`.
+
+    Raises:
+        ValueError: for numbers below 1.
+        ModuleNotFoundError: Ray is not installed.
+    """
+    for name, value in (("workers", workers), ("batch_size", batch_size), ("topk", topk)):
+        if value < 1:
+            raise ValueError(f"{name}={value} is not a positive number; pass at least 1.")
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import ray
+
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    done = {path for part in folder.glob(PART) for path in pq.read_table(part, columns=["path"])["path"].to_pylist()}
+    wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
+    left = [path for path in wanted if path not in done]
+    labelled = failed = 0
+    if left:
+        started = not ray.is_initialized()
+        if started:
+            ray.init(include_dashboard=False, log_to_driver=False)
+        try:
+            ray.data.DataContext.get_current().enable_progress_bars = False
+            rows = ray.data.from_items([{"path": path} for path in left]).map_batches(
+                Labeller,
+                batch_size=batch_size,
+                compute=ray.data.ActorPoolStrategy(size=workers),
+                num_gpus=1 if device.startswith("cuda") else 0,
+                fn_constructor_args=(model, model_args, views, topk, features, device),
+            )
+            with tqdm(total=len(left), unit="file") as bar:
+                batches = rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=0)
+                for table in cast(Iterable[pa.Table], batches):
+                    unfinished = folder / f".{uuid.uuid4().hex}"
+                    pq.write_table(table, unfinished)
+                    os.replace(unfinished, folder / f"part-{uuid.uuid4().hex}.parquet")
+                    errors = len(table) - table["error"].null_count
+                    labelled, failed = labelled + len(table) - errors, failed + errors
+                    bar.update(len(table))
+        finally:
+            if started:
+                ray.shutdown()
+    return Summary(labelled, failed, len(wanted) - len(left))
+
+
+def read_paths(sources: Iterable[str]) -> list[str]:
+    """Paths of videos: those in lists (.txt, one a line; .parquet, column ``path``), and other names as they are.
+
+    Paths in a list start at the folder that the list is in.
+
+    Raises:
+        FileNotFoundError: there is no such list.
+        ValueError: a table has no column ``path``.
+    """
+    paths: list[str] = []
+    for source in sources:
+        folder = Path(source).parent
+        if source.endswith(".txt"):
+            lines = (line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines())
+            paths += [str(folder / line) for line in lines if line]
+        elif source.endswith(".parquet"):
+            import pyarrow.parquet as pq
+
+            if "path" not in (names := pq.read_schema(source).names):
+                raise ValueError(f"{source} has the columns {', '.join(names)}; it needs one called path.")
+            paths += [str(folder / path) for path in pq.read_table(source, columns=["path"])["path"].to_pylist()]
+        else:
+            paths.append(source)
+    return paths

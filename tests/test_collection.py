@@ -1,0 +1,110 @@
+"""Labelling a collection on a local Ray cluster of two workers."""
+
+import contextlib
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from inti_models import load
+from inti_models.cli import main
+from inti_models.collection import PART, Summary, label_collection, read_paths
+from inti_models.data import write_video
+from inti_models.data.motion_digits import MotionDigits
+from inti_models.predict import VideoClassifier
+
+pq = pytest.importorskip("pyarrow.parquet")
+ray = pytest.importorskip("ray")
+NAME = "inti_vit_t8_32_motiondigits"
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    digits = MotionDigits("validation", size=32, length=10)
+    paths = []
+    for i in range(10):
+        paths.append(folder / f"{i}.mp4")
+        write_video(paths[-1], digits[i][0], fps=8)
+    paths[3].write_bytes(b"not a video")
+    return paths
+
+
+def rows_of(folder):
+    return {row["path"]: row for part in folder.glob(PART) for row in pq.read_table(part).to_pylist()}
+
+
+def test_rows_are_what_the_classifier_says_and_bad_files_have_their_error(cluster, videos, tmp_path):
+    summary = label_collection(videos, NAME, tmp_path, workers=2, topk=3, features=True, batch_size=4)
+    assert summary == Summary(labelled=9, failed=1, skipped=0)
+    rows = rows_of(tmp_path)
+    assert rows.keys() == {str(path) for path in videos}
+    model = load(NAME)
+    classify = VideoClassifier(model)
+    for path in videos:
+        row = rows[str(path)]
+        if path == videos[3]:
+            assert "cannot be opened as a video" in row["error"] and row["labels"] is row["features"] is None
+            continue
+        expected = classify(path, 3)
+        assert row["labels"] == [label.name for label in expected] and row["error"] is None
+        assert row["scores"] == pytest.approx([label.probability for label in expected], abs=1e-5)
+        logits = model.head(torch.tensor(row["features"]))
+        assert torch.allclose(logits.softmax(-1), classify.probabilities(path), atol=1e-5)
+
+
+def test_files_that_are_done_are_not_done_again(cluster, videos, tmp_path):
+    assert label_collection(videos[:4], NAME, tmp_path, batch_size=2) == Summary(3, 1, 0)
+    parts = {part: part.stat().st_mtime_ns for part in tmp_path.glob(PART)}
+    assert label_collection([*videos, videos[0]], NAME, tmp_path, batch_size=2) == Summary(6, 0, 4)
+    assert parts.items() <= {part: part.stat().st_mtime_ns for part in tmp_path.glob(PART)}.items()
+    assert label_collection(videos, NAME, tmp_path) == Summary(0, 0, 10)
+
+
+def test_killed_run_leaves_whole_parts_and_goes_on(cluster, videos, tmp_path, capsys):
+    (tmp_path / "list.txt").write_text("\n".join(map(str, videos)) + "\n")
+    output = tmp_path / "out"
+    args = ["label", str(tmp_path / "list.txt"), "--model", NAME, "--output", str(output), "--batch-size", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "inti_models.cli", *args], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(output.glob(PART)):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.01)
+    process.kill()
+    process.wait()
+    done = rows_of(output)
+    assert 1 <= len(done) <= len(videos)
+    main(args)
+    assert f"{len(done)} done before" in capsys.readouterr().out
+    assert rows_of(output).keys() == {str(path) for path in videos}
+
+
+def test_lists_and_tables_name_paths_from_their_folder(tmp_path):
+    import pyarrow as pa
+
+    (tmp_path / "a.txt").write_text("x.mp4\n\nwith space.mp4\n")
+    pq.write_table(pa.table({"path": ["/y.mp4", "z.mp4"]}), tmp_path / "b.parquet")
+    pq.write_table(pa.table({"file": ["y.mp4"]}), tmp_path / "c.parquet")
+    paths = read_paths([str(tmp_path / "a.txt"), str(tmp_path / "b.parquet"), "plain.mp4"])
+    assert paths == [
+        *(str(tmp_path / n) for n in ("x.mp4", "with space.mp4")),
+        "/y.mp4",
+        str(tmp_path / "z.mp4"),
+        "plain.mp4",
+    ]
+    with pytest.raises(ValueError, match="has the columns file; it needs one called path"):
+        read_paths([str(tmp_path / "c.parquet")])
+
+
+def test_bad_numbers_are_told_in_a_sentence(tmp_path, capsys):
+    with pytest.raises(ValueError, match="workers=0 is not a positive number"):
+        label_collection([], NAME, tmp_path, workers=0)
+    assert main(["label", str(tmp_path / "none.txt"), "--model", NAME, "--output", str(tmp_path)]) == 1
+    assert "none.txt" in capsys.readouterr().err
