@@ -148,6 +148,140 @@ def scaling() -> str:
     return "\n".join(lines)
 
 
+def where(measured: dict[str, Any]) -> str:
+    """One sentence: what a result was measured on."""
+    on = measured["machine"]
+    return f"{on['device']}, {on['threads']} threads, float32, torch {on['torch']}."
+
+
+def columns(rows: list[dict[str, Any]], of: dict[str, str]) -> str:
+    """Rows as a Markdown table: heading -> format of a row."""
+    numbers = ["---:" if "." in form else "---" for form in of.values()]
+    lines = [f"| {' | '.join(of)} |", f"|{'|'.join(numbers)}|"]
+    return "\n".join([*lines, *(f"| {' | '.join(form.format(**row) for form in of.values())} |" for row in rows)])
+
+
+def streaming() -> str:
+    """Cost of each label of a stream."""
+    measured = read("streaming_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    table = columns(
+        measured["rows"],
+        {
+            "stride": "{stride}",
+            "way": "{way}",
+            "GFLOPs a label": "{gflops:.4g}",
+            "ms a label": "{ms:.4g}",
+            "fewer GFLOPs than InTI recomputed": "{fewer_gflops:.2f}x",
+            "faster": "{faster:.2f}x",
+        },
+    )
+    return f"`{measured['model']}`, {measured['frames']} frames; {where(measured)}\n\n{table}"
+
+
+def long_video() -> str:
+    """Cost of long clips at a constant budget."""
+    measured = read("long_video_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    rows = [row | {"schedule": tuple(row["compress_at"])} for row in measured["rows"]]
+    table = columns(
+        rows,
+        {
+            "frames": "{frames}",
+            "schedule": "{schedule}",
+            "frames a block": "{mean_frames:.2f}",
+            "GFLOPs": "{gflops:.4g}",
+            "ms": "{whole_ms:.5g}",
+            "ms in chunks": "{chunked_ms:.5g}",
+            "MiB": "{whole_mib:.4g}",
+            "MiB in chunks": "{chunked_mib:.4g}",
+            "largest difference": "{largest_difference:.1e}",
+        },
+    )
+    return (
+        f"`{measured['model']}`, at most {measured['budget']:g} frames a block, chunks of {measured['chunk']} frames; "
+        f"{where(measured)}\n\n{table}"
+    )
+
+
+def latency() -> str:
+    """From file to label."""
+    measured = read("latency_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    rows = [
+        {"model": row["model"], "variant": variant} | {key: value["median"] for key, value in parts.items()}
+        for row in measured["rows"]
+        for variant, parts in row["variants"].items()
+    ]
+    table = columns(
+        rows,
+        {
+            "model": "`{model}`",
+            "normalization": "{variant}",
+            "file to label, ms": "{latency_ms:.4g}",
+            "read": "{read_ms:.4g}",
+            "transform": "{transform_ms:.4g}",
+            "forward": "{forward_ms:.4g}",
+        },
+    )
+    lists = "; ".join(
+        f"`{row['model']}`: {row['files_per_second']['one by one']:g} one by one, "
+        f"{row['files_per_second']['read ahead']:g} reading ahead"
+        for row in measured["rows"]
+    )
+    return f"{where(measured)} Medians.\n\n{table}\n\nLists of files, files a second: {lists}."
+
+
+def interpolation() -> str:
+    """Share of the interpolations in a forward pass."""
+    measured = read("interpolation_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    rows = [
+        row
+        | {
+            "ms": sum(i["ms"] for i in row["interpolations"]),
+            "floor_ms": sum(i["floor_ms"] for i in row["interpolations"]),
+        }
+        for row in measured["rows"]
+    ]
+    table = columns(
+        rows,
+        {
+            "model": "`{model}`",
+            "forward, ms": "{forward_ms:.4g}",
+            "interpolations, ms": "{ms:.3g}",
+            "floor, ms": "{floor_ms:.3g}",
+            "share": "{share_percent:.2f}%",
+            "share, compiled": "{compiled_share_percent:.2f}%",
+        },
+    )
+    return f"{where(measured)} The floor adds neighbouring frames without weights.\n\n{table}"
+
+
+def quantization() -> str:
+    """int8 beside float32."""
+    results = [r for r in (read("quantization_cpu"), read("quantization_cpu_compiled")) if r]
+    if not results:
+        return NOT_MEASURED
+    rows = [row | {"how": "compiled" if r["compile"] else "eager"} for r in results for row in r["rows"]]
+    table = columns(
+        rows,
+        {
+            "": "{how}",
+            "blocks in": "{variant}",
+            "ms": "{ms:.4g}",
+            "time / float32": "{time_ratio:.3f}",
+            "small model: top-1 %": "{top1_percent:.1f}",
+            "same label %": "{same_label_percent:.1f}",
+        },
+    )
+    return f"`{results[0]['model']}`; {where(results[0])}\n\n{table}"
+
+
 def motion_digits_table() -> str:
     """Accuracy measured here."""
     lines = ["| model | GFLOPs | clips/s | motion % | digit % | seeds |", "|---|---:|---:|---:|---:|---:|"]
@@ -189,6 +323,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "throughput_cpu": lambda: throughput("throughput_cpu"),
     "throughput_cpu_train": lambda: throughput("throughput_cpu_train"),
     "throughput_cuda": lambda: throughput("throughput_cuda"),
+    "train_stage0": lambda: throughput("throughput_cpu_train_stage0"),
+    "train_compiled": lambda: throughput("throughput_cpu_train_compiled"),
+    "compiled": lambda: throughput("throughput_cpu_compiled"),
+    "batch32": lambda: throughput("throughput_cpu_batch32"),
+    "streaming": streaming,
+    "long_video": long_video,
+    "latency": latency,
+    "interpolation": interpolation,
+    "quantization": quantization,
     "peers": peers,
     "scaling": scaling,
     "motion_digits": motion_digits_table,

@@ -85,6 +85,20 @@ def test_peak_memory_of_a_chain_counts_two_tensors_at_once():
     assert memory.now == 2 * 4096
 
 
+def test_recomputed_stages_take_less_memory_and_train_alike():
+    trained, peaks = [], []
+    for stages in ((), (0, 1, 2, 9)):
+        torch.manual_seed(0)
+        runner = Runner(zoo_subject(NAME).build(), (8, 3, 32, 32), Settings(train=True, checkpoint_stages=stages))
+        runner.step(0)
+        trained.append(torch.cat([p.detach().flatten() for p in runner.model.parameters()]))
+        peaks.append(runner.peak_memory_mib())
+    torch.testing.assert_close(trained[1], trained[0], atol=1e-6, rtol=1e-4)
+    assert peaks[1] < 0.9 * peaks[0]
+    with pytest.raises(ValueError, match="checkpoint_stages are for InTI models"):
+        Runner(nn.Linear(2, 2), (1, 1, 1, 2), Settings(checkpoint_stages=(0,)))
+
+
 def test_best_batch_size_stops_where_the_next_gives_no_more(monkeypatch):
     seconds = {1: 1.0, 2: 1.2, 4: 1.8, 8: 3.6, 16: 7.2}
 
@@ -100,7 +114,16 @@ def test_best_batch_size_stops_where_the_next_gives_no_more(monkeypatch):
     "settings",
     [
         Settings(),
-        Settings(train=True, batch_size=None, amp="bf16", compile=True, channels_last=True, threads=3, seconds=0.5),
+        Settings(
+            train=True,
+            batch_size=None,
+            amp="bf16",
+            compile=True,
+            channels_last=True,
+            checkpoint_stages=(0, 2),
+            threads=3,
+            seconds=0.5,
+        ),
     ],
 )
 def test_options_give_their_settings_back(settings):

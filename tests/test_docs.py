@@ -102,6 +102,36 @@ def test_guide_to_temporal_modules_runs_as_it_stands(tmp_path):
     ]
 
 
+DEPLOY_GUIDE = GUIDE.with_name("deploy.md")
+
+
+def test_guide_to_deployment_runs_as_it_stands(tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("ray")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    script = []  # one process for all that is Python between commands
+    for _, language, text in BLOCK.findall(DEPLOY_GUIDE.read_text(encoding="utf-8")):
+        script.append(text if language == "sh" else f"python - <<'END'\n{text}END\n")
+    command = ["bash", "-euc", "\n".join(script)]
+    ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    lines = ran.stdout.splitlines()
+    windows = [line.split()[0] for line in lines if re.match(r"\d+\.\d\d-", line)]
+    assert windows == ["0.00-0.88", "0.50-1.38", "1.00-1.88", "1.50-2.38", "2.00-2.88", "2.50-3.38", "3.00-3.88"]
+    assert "(4, 10) (0, 0, 1, 4, 6) (0, 0, 3, 7, 11, 15)" in lines
+    assert "(3, 120)" in lines
+    assert lines[-2:] == [
+        "labels: 1 labelled, 0 could not be read (column error), 0 done before",
+        "labels: 0 labelled, 0 could not be read (column error), 1 done before",
+    ]
+
+
+def test_links_of_the_guide_to_deployment_exist():
+    for target in re.findall(r"\]\(([^)#]+)", DEPLOY_GUIDE.read_text(encoding="utf-8")):
+        assert (GUIDE.parent / target).exists(), target
+
+
 def test_links_of_the_guide_to_temporal_modules_exist_and_it_names_every_hook():
     text = MODULE_GUIDE.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)]+)\)", text):

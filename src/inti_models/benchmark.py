@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .vision_transformer import InTIVisionTransformer
 from .zoo import create_model
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,6 +42,7 @@ class Settings:
         compile: use torch.compile.
         cuda_graphs: compile with CUDA graphs (torch.compile's mode "reduce-overhead").
         channels_last: channels-last images and weights.
+        checkpoint_stages: recompute the blocks of these stages in the backward pass (`set_grad_checkpointing`).
         threads: of the CPU; None for PyTorch's choice.
         seconds: time to measure a model and its reference for, warming up not included.
         rounds: at least so many steps of each.
@@ -53,6 +55,7 @@ class Settings:
     compile: bool = False
     cuda_graphs: bool = False
     channels_last: bool = False
+    checkpoint_stages: tuple[int, ...] = ()
     threads: int | None = None
     seconds: float = 20.0
     rounds: int = 5
@@ -143,6 +146,11 @@ class Runner:
         generator = torch.Generator().manual_seed(0)
         # Several inputs in turns: on CUDA one would stay in the cache.
         clips = [torch.randn(settings.batch_size, *input, generator=generator) for _ in range(INPUTS)]
+        if settings.checkpoint_stages:
+            if not isinstance(self.model, InTIVisionTransformer):
+                raise ValueError("checkpoint_stages are for InTI models; leave them out.")
+            last = len(self.model.compress_at)
+            self.model.set_grad_checkpointing(stages=[stage for stage in settings.checkpoint_stages if stage <= last])
         if settings.channels_last:
             self.model = self.model.to(memory_format=torch.channels_last)
             clips = [
@@ -344,7 +352,7 @@ def result(rows: list[dict], settings: Settings, peak_tflops: float) -> dict[str
     """Rows with all that says what they were measured on."""
     return {
         "machine": machine(settings.device),
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"checkpoint_stages": list(settings.checkpoint_stages)},
         "matmul_tflops": _round(peak_tflops),
         "rows": rows,
     }
@@ -376,6 +384,7 @@ def describe(measured: Mapping[str, Any]) -> str:
     where, how = measured["machine"], measured["settings"]
     size = "each model's best batch size" if how["batch_size"] is None else f"batch size {how['batch_size']}"
     options = [name.replace("_", " ") for name in ("compile", "cuda_graphs", "channels_last") if how[name]]
+    options += [f"stages {how['checkpoint_stages']} recomputed"] if how.get("checkpoint_stages") else []
     return (
         f"{'Training step' if how['train'] else 'Inference'} on {where['device']}, {where['threads']} threads, "
         f"{'float32' if how['amp'] == 'no' else how['amp']}, {size}, {', '.join(options) or 'eager'}; "
@@ -396,8 +405,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--cuda-graphs", action="store_true", help="compile with CUDA graphs")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument(
+        "--checkpoint-stages", type=_stages, default=(), metavar="K,L", help="recompute blocks of these stages"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each row (default: %(default)s)")
+
+
+def _stages(text: str) -> tuple[int, ...]:
+    if not all(stage.isdecimal() for stage in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of stages, such as 0,1")
+    return tuple(int(stage) for stage in text.split(","))
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -412,6 +430,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
         compile=args.compile,
         cuda_graphs=args.cuda_graphs,
         channels_last=args.channels_last,
+        checkpoint_stages=args.checkpoint_stages,
         threads=args.threads,
         seconds=args.seconds,
     )
@@ -423,5 +442,8 @@ def options_of(settings: Settings) -> str:
     for name in ("train", "compile", "cuda_graphs", "channels_last"):
         words += [f"--{name.replace('_', '-')}"] if getattr(settings, name) else []
     words += [f"--amp {settings.amp}"] if settings.amp != "no" else []
+    words += [f"--checkpoint-stages {','.join(map(str, settings.checkpoint_stages))}"] * bool(
+        settings.checkpoint_stages
+    )
     words += [f"--threads {settings.threads}"] if settings.threads is not None else []
     return " ".join([*words, f"--seconds {settings.seconds:g}"])
