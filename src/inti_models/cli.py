@@ -14,7 +14,7 @@ import timm
 import torch
 from tqdm import tqdm
 
-from . import benchmark
+from . import benchmark, visualize
 from .checkpoints import load_checkpoint
 from .collection import label_collection, read_paths
 from .data import (
@@ -71,6 +71,8 @@ def _sentence(error: Exception) -> str:
         return f"{error.name} is not installed, which training and validation need: pip install 'inti_models[train]'."
     if isinstance(error, ModuleNotFoundError) and error.name in ("pyarrow", "ray"):
         return f"{error.name} is not installed, which labelling collections needs: pip install 'inti_models[ray]'."
+    if isinstance(error, ModuleNotFoundError) and error.name == "matplotlib" and "visualize" in sys.argv:
+        return "matplotlib is not installed, which pictures need: pip install 'inti_models[pictures]'."
     if isinstance(error, ModuleNotFoundError) and error.name in ("onnx", "onnxruntime", "onnxscript"):
         return f"{error.name} is not installed, which ONNX files need: pip install 'inti_models[export]'."
     if "Original Traceback" in text:
@@ -129,6 +131,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--topk", type=_positive, default=5, help="labels for each file")
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     command.set_defaults(run=_predict)
+
+    command = commands.add_parser("visualize", help="show what a model kept of a video, and what it went by")
+    command.add_argument("file", metavar="VIDEO")
+    command.add_argument("--model", required=True, help="as for predict")
+    command.add_argument("--checkpoint", type=Path, help="safetensors file to load instead of the published weights")
+    command.add_argument("--class", dest="label", metavar="NAME|INDEX", help="class whose relevance a page shows")
+    command.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .png, .gif, .mp4 or .html"
+    )
+    command.set_defaults(run=_visualize)
 
     command = commands.add_parser("label", help="label a collection of videos with Ray, on many processes or machines")
     command.add_argument("files", nargs="+", metavar="FILE", help="videos, or lists of them (.txt, .parquet)")
@@ -308,6 +321,25 @@ def _load(
     model = create_model(name, **model_args)
     load_checkpoint(model, checkpoint)
     return model
+
+
+def _visualize(args: argparse.Namespace) -> int:
+    visualize.check_ending(args.output)
+    model = _load(args.model, args.checkpoint, None).to(args.device)
+    names = list(model.pretrained_cfg.get("label_names") or ())
+    index = None
+    if args.label is not None:
+        if args.label not in names and not args.label.isdecimal():
+            raise ValueError(f"{args.label!r} is no class of {args.model}; pass one of its names, or an index.")
+        index = names.index(args.label) if args.label in names else int(args.label)
+    explanation = visualize.explain_file(model, args.file, index)
+    visualize.write(explanation, args.output)
+    best = int(explanation.shares.argmax())
+    print(
+        f"{args.output}: {explanation.labels[0].name} {explanation.labels[0].probability:.1%}; the frame at "
+        f"{explanation.times[best]:.2f} s counted most ({explanation.shares[best]:.0%})"
+    )
+    return 0
 
 
 def _label(args: argparse.Namespace) -> int:

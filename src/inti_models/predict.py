@@ -92,7 +92,7 @@ class VideoClassifier:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be read as a video.
         """
-        return _labels(self.model, self.probabilities(path), topk)
+        return top_labels(self.model, self.probabilities(path), topk)
 
     def label_files(
         self, paths: Iterable[str | os.PathLike[str]], topk: int = 5, ahead: int = 2
@@ -122,7 +122,7 @@ class VideoClassifier:
         self, path: str | os.PathLike[str], views: "Future[Tensor]", topk: int
     ) -> tuple[str | os.PathLike[str], list[Label] | Exception]:
         try:
-            return path, _labels(self.model, self._probabilities(views.result()), topk)
+            return path, top_labels(self.model, self._probabilities(views.result()), topk)
         except (OSError, ValueError) as error:
             return path, error
 
@@ -169,7 +169,7 @@ def classify_stream(
     for time, frame in frames:
         times.append(time)
         for logits in stream.push(transform(frame.unsqueeze(0)).to(device)).squeeze(0):  # none, or of one window
-            yield Window(times[0], times[-1], _labels(model, logits.float().softmax(dim=-1).cpu(), topk))
+            yield Window(times[0], times[-1], top_labels(model, logits.float().softmax(dim=-1).cpu(), topk))
 
 
 def _transform(model: InTIVisionTransformer, num_crops: int = 1) -> ClipTransform:
@@ -183,7 +183,7 @@ def _check_classifier(model: InTIVisionTransformer) -> None:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
 
 
-def _labels(model: InTIVisionTransformer, probabilities: Tensor, topk: int) -> list[Label]:
+def top_labels(model: InTIVisionTransformer, probabilities: Tensor, topk: int) -> list[Label]:
     """The ``topk`` most probable classes of probabilities (num_classes,)."""
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) != model.num_classes:
