@@ -776,3 +776,10 @@ def test_stream_without_frames_is_told_in_a_sentence(tmp_path):
         next(iterate_frames(file))
     with pytest.raises(FileNotFoundError):
         next(iterate_frames(tmp_path / "none.mp4"))
+
+
+def test_longer_video_than_allowed_is_refused(tmp_path):
+    path = ramp(tmp_path / "a.mp4")  # 30 frames, 10 a second
+    assert read_clips(path, 4, max_duration=3.0).frames.shape[1] == 4
+    with pytest.raises(VideoError, match=r"a.mp4 lasts 3.0 s, more than the limit of 2.9 s: cut it first"):
+        read_clips(path, 4, max_duration=2.9)

@@ -73,6 +73,7 @@ def read_clips(
     stride: int | None = None,
     num_clips: int = 1,
     generator: torch.Generator | None = None,
+    max_duration: float | None = None,
 ) -> Clips:
     """Reads clips from a video file, a still image or a folder of frames.
 
@@ -95,16 +96,20 @@ def read_clips(
         num_clips: Clips to take, V.
         generator: If given, positions are random: anywhere in each segment ("uniform"), or
             anywhere the clip fits ("dense").
+        max_duration: Refuse a video that lasts longer, in seconds, before any frame is decoded.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
         VideoError: (a ValueError) The arguments make no sense, or the file is not a video that
-            decodes, or is larger than `MAX_PIXELS` a frame or `MAX_BYTES` in all.
+            decodes, or is larger than `MAX_PIXELS` a frame or `MAX_BYTES` in all, or too long.
     """
     _check_request(num_frames, sampling, stride, num_clips)
     path = Path(path)
     source = _open_source(path)
     timeline = source.timeline
+    duration = timeline.end * timeline.unit
+    if max_duration is not None and duration > max_duration:
+        raise VideoError(f"{path} lasts {duration:.1f} s, more than the limit of {max_duration:g} s: cut it first.")
 
     sample = sample_times(
         num_frames,

@@ -1,0 +1,161 @@
+"""Demo page: a video in; labels, cost beside the naive model, and pictures of what was kept out.
+
+    make space        # or: python hub/space/app.py [--port 7860]
+
+Runs offline with the weights that ship with the package. Pushed to the Hub, it is a Gradio Space (README.md here).
+"""
+
+import argparse
+import os
+import statistics
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import gradio as gr
+import torch
+
+from inti_models import InTIVisionTransformer, load
+from inti_models.data import read_clips, write_video
+from inti_models.data.motion_digits import MotionDigits
+from inti_models.flops import count_flops
+from inti_models.visualize import draw_relevance, draw_stages, draw_weights, explain
+
+SHIPPED = "inti_vit_t8_32_motiondigits"
+MODELS = (SHIPPED, "inti_vit_b16_k400", "inti_vit_l14_k400")  # the others are downloaded when they are first chosen
+OWN, NAIVE = "the model's own", "none (naive: every frame)"
+MAX_SECONDS, MAX_MEGABYTES = 60, 50
+EXAMPLES = Path(__file__).parent / "examples"
+PASSES = 5
+
+
+def make_examples(folder: Path = EXAMPLES) -> list[str]:
+    """MotionDigits clips whose digit shows in a few frames only, as video files."""
+    folder.mkdir(exist_ok=True)
+    digits = MotionDigits("validation", size=64, occlusion=1.0)
+    paths = []
+    for i in (1, 40, 77):
+        paths.append(folder / f"digit-{i}.mp4")
+        if not paths[-1].exists():
+            write_video(paths[-1], digits[i][0], fps=8)
+    return [str(path) for path in paths]
+
+
+def schedule(text: str) -> tuple[int, ...] | None:
+    """Blocks to compress after: None for the model's own, () for the naive model.
+
+    Raises:
+        ValueError: if it is neither a choice nor numbers between commas.
+    """
+    if text in (OWN, NAIVE):
+        return None if text == OWN else ()
+    places = [place.strip() for place in text.split(",")]
+    if not all(place.isdecimal() for place in places):
+        raise ValueError(f"{text!r} is no schedule; write the numbers of blocks to compress after, such as 2, 5.")
+    return tuple(int(place) for place in places)
+
+
+@lru_cache(maxsize=4)
+def model_of(name: str, compress_at: tuple[int, ...] | None) -> InTIVisionTransformer:
+    """A model with its weights; loaded once."""
+    return load(name, **({} if compress_at is None else {"compress_at": compress_at})).eval()
+
+
+@torch.inference_mode()
+def milliseconds(models: list[InTIVisionTransformer], clip: torch.Tensor) -> list[float]:
+    """Median time of a forward pass of each model, in turns."""
+    times: list[list[float]] = [[] for _ in models]
+    for _ in range(PASSES + 1):
+        for model, spent in zip(models, times, strict=True):
+            start = time.perf_counter()
+            model(clip)
+            spent.append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(spent[1:]) for spent in times]
+
+
+def classify(video: str | None, name: str, compress_at: str):
+    """What the page shows for a video: labels, a table of costs, and three figures."""
+    try:
+        if not video:
+            raise ValueError("There is no video yet; upload or record one, or take an example.")
+        size = os.path.getsize(video) / 1e6
+        if size > MAX_MEGABYTES:
+            raise ValueError(f"The file has {size:.0f} MB; take one of at most {MAX_MEGABYTES} MB.")
+        model, naive = model_of(name, schedule(compress_at)), model_of(name, ())
+        clips = read_clips(
+            video, model.num_frames, sampling=model.sampling, stride=model.frame_stride, max_duration=MAX_SECONDS
+        )
+        (explanation,) = explain(model, clips.frames, clips.times)
+    except (OSError, ValueError) as error:  # one sentence each; uploads lie in a folder that tells the reader nothing
+        raise gr.Error(str(error).replace(str(video), "The file"), duration=None, print_exception=False) from error
+    clip = torch.zeros(1, model.num_frames, model.in_chans, *model.patch_embed.img_size)
+    models = [model, naive]
+    gflops = [count_flops(each, clip.shape).gflops for each in models]
+    spent = milliseconds(models, clip)
+    rows = [
+        [label, str(list(each.compress_at)), float(f"{cost:.4g}"), round(ms, 1)]
+        for label, each, cost, ms in zip(("this model", "naive"), models, gflops, spent, strict=True)
+    ]
+    return (
+        {label.name: label.probability for label in explanation.labels},
+        rows,
+        draw_weights(explanation),
+        draw_stages(explanation),
+        draw_relevance(explanation),
+    )
+
+
+def page() -> gr.Blocks:
+    """The page."""
+    with gr.Blocks(title="InTI: what was kept of a video", analytics_enabled=False) as demo:
+        gr.Markdown(
+            "# InTI: what was kept of a video\n"
+            "The network halves the frames between its blocks: two neighbouring frames become one, place by place, with "
+            "weights that it predicts. Give it a video; see what it says, what it cost, and what it kept."
+        )
+        with gr.Row():
+            with gr.Column():
+                video = gr.Video(label=f"Video, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB", height=280)
+                name = gr.Dropdown(list(MODELS), value=SHIPPED, label="Model (the first runs offline)")
+                places = gr.Dropdown(
+                    [OWN, NAIVE],
+                    value=OWN,
+                    label="Compress after blocks",
+                    info="Or write your own, such as 2, 5, 6.",
+                    allow_custom_value=True,
+                )
+                button = gr.Button("Label it", variant="primary", elem_id="run")
+                gr.Examples(make_examples(), video, label="Examples: MotionDigits, the digit shows in few frames")
+            with gr.Column():
+                labels = gr.Label(label="Labels", num_top_classes=5, elem_id="labels")
+                cost = gr.Dataframe(
+                    headers=["", "compress_at", "GFLOPs", "ms a clip, here"], label="Cost", interactive=False
+                )
+        with gr.Tab("What was kept"):
+            kept = gr.Plot(label="Frames, their weights, and what they became")
+        with gr.Tab("Each compression"):
+            stages = gr.Plot(label="Weights of each compression")
+        with gr.Tab("What speaks for it"):
+            why = gr.Plot(label="Places for (red) and against (blue) the first label")
+        button.click(classify, [video, name, places], [labels, cost, kept, stages, why], api_name="classify")
+    return demo
+
+
+def launch(port: int | None = None, block: bool = True) -> tuple[gr.Blocks, str]:
+    """Serve the page; returns it and its address."""
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # none from the network
+    demo = page().queue(max_size=64)
+    _, address, _ = demo.launch(
+        server_port=port,
+        prevent_thread_lock=not block,
+        max_file_size=f"{MAX_MEGABYTES}mb",
+        theme=theme,
+        quiet=not block,
+    )
+    return demo, address
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--port", type=int)
+    launch(parser.parse_args().port)

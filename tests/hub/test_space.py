@@ -1,0 +1,167 @@
+"""The demo page, by its API and in a real browser."""
+
+import importlib.util
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from inti_models.data import write_video
+from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
+
+gradio_client = pytest.importorskip("gradio_client")
+gr = pytest.importorskip("gradio")
+SPACE = Path(__file__).parents[2] / "hub" / "space"
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def app():
+    spec = importlib.util.spec_from_file_location("space_app", SPACE / "app.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def address(app, tmp_path_factory):
+    app.EXAMPLES = tmp_path_factory.mktemp("examples")
+    app.make_examples.__defaults__ = (app.EXAMPLES,)
+    demo, address = app.launch(block=False)
+    yield address
+    demo.close()
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("videos") / "clip.mp4"
+    clip, label = MotionDigits("validation", size=64, length=2)[1]
+    write_video(path, clip, fps=8)
+    return path, CLASS_NAMES[label]
+
+
+@pytest.fixture(scope="module")
+def call(address):
+    client = gradio_client.Client(address, verbose=False)
+
+    def call(path, name="inti_vit_t8_32_motiondigits", schedule="the model's own"):
+        video = None if path is None else {"video": gradio_client.handle_file(str(path))}
+        return client.predict(video["video"] if video else None, name, schedule, api_name="/classify")
+
+    return call
+
+
+def test_video_gets_labels_costs_and_three_figures(call, video):
+    path, name = video
+    labels, cost, *figures = call(path)
+    assert labels["label"] == name and len(labels["confidences"]) == 5
+    assert cost["headers"] == ["", "compress_at", "GFLOPs", "ms a clip, here"]
+    (ours, naive) = cost["data"]
+    assert ours[:3] == ["this model", "[2, 5]", 0.06113] and naive[:3] == ["naive", "[]", 0.09528]
+    assert ours[3] > 0 and naive[3] > 0
+    assert len(figures) == 3 and all(figure["plot"].startswith("data:image/") for figure in figures)
+
+
+def test_schedule_can_be_chosen(call, video):
+    _, cost, *_ = call(video[0], schedule="1, 3")
+    assert cost["data"][0][1] == "[1, 3]"
+    _, cost, *_ = call(video[0], schedule="none (naive: every frame)")
+    assert cost["data"][0][1:3] == cost["data"][1][1:3]
+
+
+def test_faults_are_sentences(app, call, video, tmp_path, monkeypatch):
+    (tmp_path / "text.mp4").write_text("no video")
+    write_video(tmp_path / "long.mp4", torch.zeros(65, 3, 16, 16, dtype=torch.uint8), fps=1)
+    for path, schedule, message in (
+        (tmp_path / "text.mp4", app.OWN, "The file cannot be opened as a video"),
+        (tmp_path / "long.mp4", app.OWN, "The file lasts 65.0 s, more than the limit of 60 s"),
+        (None, app.OWN, "There is no video yet"),
+        (video[0], "early", "'early' is no schedule; write the numbers of blocks"),
+        (video[0], "7", "compress_at=(7,) is not a schedule for 6 blocks"),
+    ):
+        with pytest.raises(Exception, match=message.replace("(", r"\(").replace(")", r"\)")):
+            call(path, schedule=schedule)
+    monkeypatch.setattr(app, "MAX_MEGABYTES", 1e-4)
+    with pytest.raises(Exception, match="take one of at most"):
+        call(video[0])
+
+
+def test_twenty_users_at_once_get_the_same_answer(call, video):
+    with ThreadPoolExecutor(20) as users:
+        answers = list(users.map(lambda _: call(video[0])[0]["label"], range(20)))
+    assert answers == [video[1]] * 20
+
+
+needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
+
+
+@pytest.fixture
+def browser(address):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    driver.set_window_size(1200, 1400)
+    driver.get(address)
+    yield driver
+    driver.quit()
+
+
+def waits(browser, found):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(browser, 60, ignored_exceptions=[Exception]).until(found)
+
+
+def text_of(browser, selector):
+    return waits(browser, lambda b: b.find_element("css selector", selector)).text
+
+
+def upload(browser, path):
+    waits(browser, lambda b: b.find_element("css selector", "input[type=file]")).send_keys(str(path))
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1200, 390])
+def test_page_labels_an_uploaded_video_by_keyboard(browser, video, width, request):
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    browser.set_window_size(width, 1400)
+    upload(browser, video[0])
+    waits(browser, lambda b: b.find_element("css selector", "video"))
+    for _ in range(60):  # by Tab to the button
+        if browser.switch_to.active_element.get_attribute("id") == "run":
+            break
+        ActionChains(browser).send_keys(Keys.TAB).perform()
+    assert browser.switch_to.active_element.get_attribute("id") == "run"
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    waits(browser, lambda b: video[1] in b.find_element("css selector", "#labels").text)
+    waits(browser, lambda b: b.find_element("css selector", "img[src^='data:image']"))
+    overflow = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+    assert overflow <= 0
+    folder = request.config.getoption("basetemp", None)
+    if folder:
+        browser.save_screenshot(str(Path(folder) / f"page-{width}.png"))
+
+
+@needs_browser
+def test_page_shows_a_sentence_for_what_is_no_video(browser, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    upload(browser, tmp_path / "text.mp4")
+    waits(browser, lambda b: b.find_element("css selector", "video"))
+    browser.find_element("css selector", "#run").click()
+    assert "cannot be opened as a video" in text_of(browser, "[data-testid=toast-body], .toast-body")
+
+
+@needs_browser
+def test_page_asks_nothing_of_the_network(browser, address):
+    hosts = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(e => new URL(e.name)).filter(u => u.protocol != 'data:')"
+        ".map(u => u.origin)"
+    )
+    assert set(hosts) <= {address.rstrip("/")}
