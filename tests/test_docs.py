@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import inti_models
+from inti_models.data import write_video
+from inti_models.data.motion_digits import MotionDigits
 from inti_models.recipe import RECIPES
 from inti_models.temporal import METHODS, TemporalMethod
 
@@ -102,34 +104,89 @@ def test_guide_to_temporal_modules_runs_as_it_stands(tmp_path):
     ]
 
 
-DEPLOY_GUIDE = GUIDE.with_name("deploy.md")
+ROOT = Path(__file__).parent.parent
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path not in (GUIDE, MODULE_GUIDE))  # these run above
 
 
-def test_guide_to_deployment_runs_as_it_stands(tmp_path):
-    pytest.importorskip("onnxruntime")
-    pytest.importorskip("ray")
+def run_page(page, folder):
+    """Run all blocks of a page in their order, in one folder; returns the lines that they print."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-    script = []  # one process for all that is Python between commands
-    for _, language, text in BLOCK.findall(DEPLOY_GUIDE.read_text(encoding="utf-8")):
-        script.append(text if language == "sh" else f"python - <<'END'\n{text}END\n")
+    script = [
+        text if language == "sh" else f"python - <<'END'\n{text}END\n"
+        for skip, language, text in BLOCK.findall(page.read_text(encoding="utf-8"))
+        if not skip
+    ]
     command = ["bash", "-euc", "\n".join(script)]
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout.splitlines()
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_page_runs_as_it_stands(page, tmp_path):
+    for module in ("onnxruntime", "ray", "matplotlib"):
+        pytest.importorskip(module)
+    lines = run_page(page, tmp_path)
+    if page.stem == "deploy":
+        windows = [line.split()[0] for line in lines if re.match(r"\d+\.\d\d-", line)]
+        assert windows == [f"{start / 2:.2f}-{start / 2 + 0.875:.2f}" for start in range(7)]
+        assert "(4, 10) (0, 0, 1, 4, 6) (0, 0, 3, 7, 11, 15)" in lines and "(3, 120)" in lines
+        assert lines[-2:] == [
+            "labels: 1 labelled, 0 could not be read (column error), 0 done before",
+            "labels: 0 labelled, 0 could not be read (column error), 1 done before",
+        ]
+    if page.stem == "pictures":
+        assert {path.name for path in tmp_path.iterdir()} >= {"out.png", "out.gif", "out.html", "weights-1.png"}
+        assert "torch.Size([1, 8]) torch.Size([1, 8, 4, 4])" in lines
+    if page.stem == "how_it_works":
+        assert "5.0 of 8 frames a block" in lines
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "benchmarks/README.md", ROOT / "hub/README.md"],
+    ids=lambda page: f"{page.parent.name}-{page.stem}",
+)
+def test_links_of_a_page_exist(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8")):
+        if not target.startswith(("http://", "https://")):
+            assert (page.parent / target).exists(), target
+
+
+def test_documentation_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    api = (tmp_path / "site" / "api" / "index.html").read_text()
+    assert "forward_intermediates" in api and "InTIVisionTransformer" in api
+    models = (tmp_path / "site" / "models" / "index.html").read_text()
+    assert "inti_uniformerv2_l14_ssv2" in models and "{{" not in models
+
+
+EXAMPLES = {
+    "demo.py": ([], r"3, left"),
+    "features.py": ([], r"block 4: \(1, 4, 96, 4, 4\)"),
+    "finetune_head.py": (
+        ["--clips", "120", "--epochs", "30"],
+        r"mean accuracy of left, right, neither: [89]\d\.\d%|100",
+    ),
+    "weight_pictures.py": (["--clips", "1", "--output", "pictures"], r"clip 0: [3-9]\d% of the weights"),
+    "stream.py": (["clip.mp4", "--stride", "2"], r"^  0\.00-0\.88 s  3, left"),
+    "zero_shot_labels.py": (["--help"], r"Zero-shot: label a video"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("examples/*.py")))
+def test_example_runs(name, tmp_path):
+    args, expected = EXAMPLES[name]
+    write_video(tmp_path / "clip.mp4", MotionDigits("validation")[1][0], fps=8)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, ROOT / "examples" / name, *args]
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
-    lines = ran.stdout.splitlines()
-    windows = [line.split()[0] for line in lines if re.match(r"\d+\.\d\d-", line)]
-    assert windows == ["0.00-0.88", "0.50-1.38", "1.00-1.88", "1.50-2.38", "2.00-2.88", "2.50-3.38", "3.00-3.88"]
-    assert "(4, 10) (0, 0, 1, 4, 6) (0, 0, 3, 7, 11, 15)" in lines
-    assert "(3, 120)" in lines
-    assert lines[-2:] == [
-        "labels: 1 labelled, 0 could not be read (column error), 0 done before",
-        "labels: 0 labelled, 0 could not be read (column error), 1 done before",
-    ]
-
-
-def test_links_of_the_guide_to_deployment_exist():
-    for target in re.findall(r"\]\(([^)#]+)", DEPLOY_GUIDE.read_text(encoding="utf-8")):
-        assert (GUIDE.parent / target).exists(), target
+    assert re.search(expected, ran.stdout, re.MULTILINE), ran.stdout
 
 
 def test_links_of_the_guide_to_temporal_modules_exist_and_it_names_every_hook():

@@ -17,6 +17,7 @@ from torch.testing import assert_close
 
 import inti_models
 from inti_models import zero_shot, zoo
+from inti_models.data import write_video
 from inti_models.tensor_files import read_checkpoint, save_checkpoint
 from inti_models.zero_shot import CLASS_WORDS, TEMPLATES, build_head, class_words, noise_images, text_features
 
@@ -485,3 +486,15 @@ def test_noise_has_the_statistics_of_photographs():
     along = power[0, 1:32].log()  # wavelengths from the whole width to a third of the patch
     slope = torch.linalg.lstsq(torch.stack([torch.arange(1, 32).log(), torch.ones(31)], 1), along[:, None]).solution[0]
     assert -2.6 < slope < -1.4  # 1/f amplitude: power falls with the square
+
+
+def test_example_labels_a_video_with_words(clips, tmp_path):
+    """examples/zero_shot_labels.py, on a miniature CLIP."""
+    path = Path(__file__).parent.parent / "examples" / "zero_shot_labels.py"
+    spec = importlib.util.spec_from_file_location("zero_shot_example", path)
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    write_video(tmp_path / "clip.mp4", torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8), fps=8)
+    found = example.label(create(clips[OPENAI]), str(tmp_path / "clip.mp4"), WORDS)
+    assert sorted(label.name for label in found) == sorted(WORDS)
+    assert sum(label.probability for label in found) == pytest.approx(1)

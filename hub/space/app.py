@@ -110,8 +110,8 @@ def page() -> gr.Blocks:
     with gr.Blocks(title="InTI: what was kept of a video", analytics_enabled=False) as demo:
         gr.Markdown(
             "# InTI: what was kept of a video\n"
-            "The network halves the frames between its blocks: two neighbouring frames become one, place by place, with "
-            "weights that it predicts. Give it a video; see what it says, what it cost, and what it kept."
+            "The network halves the frames between its blocks: two neighbouring frames become one, place by place, "
+            "with weights that it predicts. Give it a video; see what it says, what it cost, and what it kept."
         )
         with gr.Row():
             with gr.Column():

@@ -99,7 +99,8 @@ def label_collection(
         model: a name, repository or folder for `inti_models.load`, as all workers see it.
         output: folder for the Parquet files.
         workers: processes with a model each, on a GPU each if ``device`` is one.
-        views, topk: see `VideoClassifier`.
+        views: temporal clips and spatial crops; see `VideoClassifier`.
+        topk: labels of a file.
         features: also write the pooled features before the classifier, averaged over views.
         device: where workers run.
         batch_size: files that a worker takes at a time.

@@ -148,7 +148,9 @@ class InTIVisionTransformer(VisionTransformer):
     Args:
         compress_at: numbers of blocks already run at which to compress; non-decreasing, repeats allowed.
             ``()`` is the naive per-frame adaptation, None the `default_schedule`.
-        reduction, context, weighting: see `InterFrameInterpolation`.
+        reduction: see `InterFrameInterpolation`.
+        context: see `InterFrameInterpolation`.
+        weighting: see `InterFrameInterpolation`.
         num_frames: frames a clip is sampled to. Metadata for the data pipeline; any T runs.
         sampling: ``"uniform"`` (segments) or ``"dense"`` (every ``frame_stride``-th frame). Metadata likewise.
         frame_stride: stride of dense sampling.
@@ -538,7 +540,8 @@ class InTIVisionTransformer(VisionTransformer):
                 for an image both as timm does.
             intermediates_only: do not return the final features.
             output_dict: return timm's dictionary (``image_features``, ``image_intermediates``, ...).
-            attn_mask, is_causal: see `forward_features`.
+            attn_mask: see `forward_features`.
+            is_causal: see `forward_features`.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; choose 'NCHW' or 'NLC'.")

@@ -1,0 +1,46 @@
+"""Features of every depth: what remains of a clip, and where.
+
+    python examples/features.py [VIDEO] [--model inti_vit_t8_32_motiondigits]
+
+Prints the shape of the features behind chosen blocks, for a detector, a decoder or a probe: (B, T', C, H, W), fewer
+frames the deeper. Without a video, a clip of MotionDigits.
+"""
+
+import argparse
+
+import timm
+import torch
+
+from inti_models import load
+from inti_models.data import create_clip_transform, read_clips, resolve_clip_config
+from inti_models.data.motion_digits import MotionDigits
+
+
+def features(name: str, video: str | None) -> dict[int, torch.Tensor]:
+    """Features behind every second block."""
+    model = load(name)
+    if video is None:
+        frames = MotionDigits("validation", size=model.patch_embed.img_size[0])[0][0]
+    else:
+        frames = read_clips(video, model.num_frames, sampling=model.sampling, stride=model.frame_stride).frames[0]
+    clip = create_clip_transform(**resolve_clip_config(model))(frames).unsqueeze(0)
+    blocks = list(range(0, len(model.blocks), 2))
+    with torch.inference_mode():
+        _, taken = model.forward_intermediates(clip, indices=blocks)
+        # timm's wrapper does the same for a whole backbone:
+        backbone = timm.create_model(name, features_only=True, out_indices=blocks).eval()
+        assert [f.shape for f in backbone(clip)] == [f.shape for f in taken]
+    return dict(zip(blocks, taken, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", nargs="?")
+    parser.add_argument("--model", default="inti_vit_t8_32_motiondigits")
+    args = parser.parse_args()
+    for block, feature in features(args.model, args.video).items():
+        print(f"block {block}: {tuple(feature.shape)}")
+
+
+if __name__ == "__main__":
+    main()

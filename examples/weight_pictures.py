@@ -1,0 +1,40 @@
+"""Pictures of what was kept, for a batch of clips.
+
+    python examples/weight_pictures.py [--output pictures] [--clips 2]
+
+MotionDigits clips whose digit shows in a quarter of the frames only: the weights should find them. For one video file
+there is ``inti-models visualize VIDEO --model NAME -o out.html``.
+"""
+
+import argparse
+from pathlib import Path
+
+from inti_models import load
+from inti_models.data.motion_digits import MotionDigits
+from inti_models.visualize import draw_stages, draw_weights, explain
+
+
+def draw(output: Path, clips: int) -> list[float]:
+    """Write two pictures of each clip; returns the share of the weights that is on frames that show the digit."""
+    output.mkdir(parents=True, exist_ok=True)
+    batch = MotionDigits("validation", size=64, occlusion=1.0).render(range(1, 1 + clips))
+    shares = []
+    explanations = explain(load("inti_vit_t8_32_motiondigits"), batch.clips)
+    for i, (explanation, clear) in enumerate(zip(explanations, batch.clear, strict=True)):
+        draw_weights(explanation).savefig(output / f"weights-{i}.png", dpi=100)
+        draw_stages(explanation).savefig(output / f"stages-{i}.png", dpi=100)
+        shares.append(float(explanation.shares[clear].sum()))
+    return shares
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("pictures"))
+    parser.add_argument("--clips", type=int, default=2)
+    args = parser.parse_args()
+    for i, share in enumerate(draw(args.output, args.clips)):
+        print(f"clip {i}: {share:.0%} of the weights on the frames that show the digit")
+
+
+if __name__ == "__main__":
+    main()
