@@ -26,11 +26,11 @@ def features(name: str, video: str | None) -> dict[int, torch.Tensor]:
     clip = create_clip_transform(**resolve_clip_config(model))(frames).unsqueeze(0)
     blocks = list(range(0, len(model.blocks), 2))
     with torch.inference_mode():
-        _, taken = model.forward_intermediates(clip, indices=blocks)
-        # timm's wrapper does the same for a whole backbone:
-        backbone = timm.create_model(name, features_only=True, out_indices=blocks).eval()
-        assert [f.shape for f in backbone(clip)] == [f.shape for f in taken]
-    return dict(zip(blocks, taken, strict=True))
+        taken = model.forward_intermediates(clip, indices=blocks, intermediates_only=True)
+        # timm's wrapper gives the same from a whole backbone, with weights by pretrained=True:
+        backbone = timm.create_model(name, features_only=True, out_indices=blocks)
+        assert [tuple(f.shape) for f in backbone(clip)] == [tuple(f.shape) for f in taken]  # type: ignore[union-attr]
+    return dict(zip(blocks, taken, strict=True))  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -208,6 +208,8 @@ def save_pretrained(
 
 
 def _check_can_be_saved(model: InTIVisionTransformer, label_names: Sequence[str] | None) -> None:
+    if any(type(p.data) is not torch.Tensor for p in model.blocks.parameters()):
+        raise ValueError("The model's blocks are quantized to int8; save a model without that.")
     if model.normalization_fused:
         raise ValueError("The model's normalization is fused into its patch embedding; save a model without that.")
     if not isinstance(model, InTIVisionTransformer):
