@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint space docs
+.PHONY: demo test lint space docs fuzz load
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -15,6 +15,14 @@ space: $(INSTALLED)
 
 docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
+
+fuzz: $(INSTALLED)
+	$(BIN)/python tests/robustness/fuzz_videos.py --keep fuzz-failures
+	$(BIN)/python tests/robustness/fuzz_checkpoints.py --keep fuzz-failures
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_properties.py tests/test_schedules.py
+
+load: $(INSTALLED)
+	$(BIN)/python tests/robustness/load.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

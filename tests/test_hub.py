@@ -433,3 +433,21 @@ def test_list_shows_source_licence_size_and_accuracy(tmp_path, capsys, monkeypat
 
 def test_published_weights_name_safetensors_only():
     assert {weights.name for weights in published("*l14_336*")} == set(timm.list_pretrained("inti*l14_336*"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_classes": 3}, "says num_classes=3, but its model has 120"),
+        ({"model_args": {"compress_at": [2, 5], "reduction": 10**9}}, "says reduction=1000000000, which no model has"),
+        ({"model_args": {"more": 1}}, "does not make a model"),
+    ],
+    ids=str,
+)
+def test_config_of_another_model_is_refused(tmp_path, change, message):
+    model = load("inti_vit_t8_32_motiondigits")
+    save_pretrained(model, tmp_path, label_names=list(model.pretrained_cfg["label_names"]))
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match=message):
+        load(tmp_path)

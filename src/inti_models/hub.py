@@ -44,6 +44,10 @@ _SAFE_NAMES = {
 }
 
 
+# Arguments of a config.json above these are damage, and would take all memory.
+_LARGEST = {"num_classes": 2**20, "": 2**14}
+
+
 def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
     """A model with its weights, all of them verified; nothing but safetensors is ever opened.
 
@@ -113,8 +117,33 @@ def _load_repo(hub_id: str, model_args: dict[str, Any]) -> InTIVisionTransformer
     cfg, architecture, saved_args = _read_config(config)
     args = {**saved_args, **model_args}
     cfg |= {"source": "hf-hub", **_fetch(f"{repo_id}@{commit_of(config, CONFIG)}", WEIGHTS, args)}
-    model = create_model(architecture, pretrained=True, pretrained_cfg=cfg, pretrained_model_args=saved_args, **args)
+    model = _create(config, cfg, architecture, saved_args, model_args)
     model.pretrained_cfg["hf_hub_id"] = hub_id
+    return model
+
+
+def _create(
+    config: Path, cfg: dict[str, Any], architecture: str, saved_args: dict[str, Any], model_args: dict[str, Any]
+) -> InTIVisionTransformer:
+    """The model of a config.json, with its weights and with the arguments that shall differ."""
+    try:
+        model = create_model(
+            architecture,
+            pretrained=True,
+            pretrained_cfg=cfg,
+            pretrained_model_args=saved_args,
+            **{**saved_args, **model_args},
+        )
+    except (TypeError, AttributeError, KeyError, RuntimeError) as error:
+        if model_args:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{config} does not make a model ({reason}); copy, save or download it again.") from error
+    if "num_classes" not in model_args and model.num_classes != cfg["num_classes"]:
+        raise ValueError(
+            f"{config} says num_classes={cfg['num_classes']!r}, but its model has {model.num_classes}; copy, save or "
+            "download it again."
+        )
     return model
 
 
@@ -129,7 +158,7 @@ def _load_folder(folder: Path, model_args: dict[str, Any]) -> InTIVisionTransfor
     args = {**saved_args, **model_args}
     _verify(folder / WEIGHTS, args)
     cfg |= {"source": "local-dir", "file": str(folder)}
-    return create_model(architecture, pretrained=True, pretrained_cfg=cfg, pretrained_model_args=saved_args, **args)
+    return _create(folder / CONFIG, cfg, architecture, saved_args, model_args)
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
@@ -142,6 +171,10 @@ def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
         raise ValueError(f"{path} is not a model's config ({error}); copy, save or download it again.") from error
     if architecture not in timm.list_models("inti*"):
         raise ValueError(f"{path} is of {architecture!r}, which is no InTI model; name a folder or repository of one.")
+    for key, value in args.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) > _LARGEST.get(key, _LARGEST[""]):
+                raise ValueError(f"{path} says {key}={value!r}, which no model has; copy, save or download it again.")
     return cfg, architecture, args
 
 
@@ -208,12 +241,12 @@ def save_pretrained(
 
 
 def _check_can_be_saved(model: InTIVisionTransformer, label_names: Sequence[str] | None) -> None:
+    if not isinstance(model, InTIVisionTransformer):
+        raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIVisionTransformer itself.")
     if any(type(p.data) is not torch.Tensor for p in model.blocks.parameters()):
         raise ValueError("The model's blocks are quantized to int8; save a model without that.")
     if model.normalization_fused:
         raise ValueError("The model's normalization is fused into its patch embedding; save a model without that.")
-    if not isinstance(model, InTIVisionTransformer):
-        raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIVisionTransformer itself.")
     if getattr(model, "pretrained_cfg", {}).get("architecture") not in timm.list_models("inti*"):
         raise ValueError(
             "This model cannot be created again by a name, so it is not saved; make it with timm.create_model, or with "

@@ -1,0 +1,174 @@
+"""Damaged checkpoints through loading: each is refused by a sentence, or loads the very weights that were saved.
+
+    python tests/robustness/fuzz_checkpoints.py [--mutants 1000] [--seed 0] [--keep DIR] [--output FILE]
+
+A saved model's folder, with damage to `model.safetensors` (bytes, header, names, shapes, types) or to `config.json`
+(bytes, keys, values of any type), or with a pickle in place of the weights that would write a file when it is opened. A
+model that loads with other weights, or a pickle that ran, is a failure.
+"""
+
+import argparse
+import functools
+import json
+import pickle
+import random
+import shutil
+import struct
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+LIMIT, MEMORY = 30.0, 4 * 1024.0
+VALUES: tuple[Any, ...] = (None, True, False, 0, -1, 3, 10**9, 0.5, float("nan"), "", "x", "../x", [], [1, 2], {}, [[]])
+PLANTED = "planted"
+
+
+class Planted:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "ran")
+
+
+@functools.cache
+def _saved() -> tuple[Path, dict[str, Any]]:
+    """A saved model and its weights."""
+    import torch
+
+    from inti_models import load, save_pretrained
+
+    torch.manual_seed(0)
+    model = load("inti_vit_t8_32_motiondigits")
+    folder = Path(tempfile.mkdtemp()) / "model"
+    save_pretrained(model, folder, label_names=list(model.pretrained_cfg["label_names"]))
+    return folder, model.state_dict()
+
+
+def damage_bytes(data: bytes, rng: random.Random) -> bytes:
+    """Bits, cuts, insertions."""
+    at = rng.randrange(len(data))
+    match rng.randrange(4):
+        case 0:
+            damaged = bytearray(data)
+            for _ in range(rng.choice((1, 3, 30))):
+                damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            return bytes(damaged)
+        case 1:
+            return data[:at]
+        case 2:
+            return data[:at] + rng.randbytes(rng.choice((1, 8, 999))) + data[at:]
+        case _:
+            return data[at:]
+
+
+def damage_header(data: bytes, rng: random.Random) -> bytes:
+    """The safetensors header: names, types, shapes, places, length."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
+    names = [name for name in header if name != "__metadata__"]
+    a, b = rng.sample(names, 2)
+    match rng.randrange(7):
+        case 0:
+            header[a], header[b] = header[b], header[a]
+        case 1:
+            header[a]["dtype"] = rng.choice(("F16", "I32", "U8", "F64", "XX"))
+        case 2:
+            header[a]["shape"] = rng.choice(([], [1], [-1], [10**12], header[b]["shape"], [0, 5]))
+        case 3:
+            header[a]["data_offsets"] = rng.choice(([0, 0], [5, 3], [0, 10**15], header[b]["data_offsets"], [-4, 0]))
+        case 4:
+            del header[a]
+        case 5:
+            header[f"{a}.more"] = header[a]
+        case _:
+            return struct.pack("<Q", rng.choice((0, 1, 2**63, length + 8, length - 1))) + data[8:]
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def damage_json(data: bytes, rng: random.Random) -> bytes:
+    """Keys gone or new, values of other types, at any depth."""
+    config = json.loads(data)
+    here: Any = config
+    while True:
+        if not here:
+            break
+        key = rng.choice(list(here) if isinstance(here, dict) else range(len(here)))
+        if isinstance(here[key], dict | list) and here[key] and rng.random() < 0.6:
+            here = here[key]
+            continue
+        if rng.random() < 0.3:
+            del here[key]
+        else:
+            here[key] = rng.choice(VALUES)
+        break
+    if rng.random() < 0.1:
+        config[rng.choice(("more", "file", "state_dict", "__class__"))] = rng.choice(VALUES)
+    return json.dumps(config).encode()
+
+
+def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
+    """Folders to load, one after the other."""
+    rng = random.Random(seed)
+    original, _ = _saved()
+    for i in range(count):
+        path = folder / f"{i:05d}"
+        shutil.copytree(original, path)
+        weights, config = path / "model.safetensors", path / "config.json"
+        match rng.randrange(5):
+            case 0:
+                weights.write_bytes(damage_bytes(weights.read_bytes(), rng))
+            case 1:
+                weights.write_bytes(damage_header(weights.read_bytes(), rng))
+            case 2:
+                config.write_bytes(damage_bytes(config.read_bytes(), rng))
+            case 3:
+                config.write_bytes(damage_json(config.read_bytes(), rng))
+            case _:
+                name = rng.choice(("model.safetensors", "pytorch_model.bin", "model.pth"))
+                if rng.random() < 0.5:
+                    weights.unlink()
+                (path / name).write_bytes(pickle.dumps(Planted(path / PLANTED)))
+        yield path
+
+
+def examine(path: Path) -> str:
+    """Load a folder, and compare its weights with those that were saved."""
+    import torch
+
+    from inti_models import load
+
+    _, expected = _saved()
+    try:
+        state = load(path).state_dict()
+    finally:
+        if (path / PLANTED).exists():
+            return "FAILURE: the pickle ran"  # noqa: B012
+    if state.keys() != expected.keys() or any(not torch.equal(state[key], expected[key]) for key in expected):
+        return "FAILURE: loaded other weights"
+    return "loaded: the weights that were saved"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutants", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for what made a failure")
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    from runner import run, tell
+
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = mutants(Path(folder), args.mutants, args.seed)
+        return tell(run(Path(__file__), inputs, args.mutants, LIMIT, MEMORY, args.keep), args.output)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    sys.exit(main())

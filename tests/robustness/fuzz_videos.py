@@ -1,0 +1,156 @@
+"""Damaged videos through decoding and labelling: each ends in frames or in one sentence.
+
+    python tests/robustness/fuzz_videos.py [--mutants 2000] [--seed 0] [--keep DIR] [--output FILE]
+
+Seeds are small valid videos in every container and codec that PyAV writes here; mutants are made of them by a seeded
+generator. Every mutant is read and labelled in a process of its own kind: a crash, a hang (20 s), memory above 3 GiB or
+any other exception is a failure.
+"""
+
+import argparse
+import functools
+import random
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+HERE = Path(__file__).parent
+CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi", "ts", "flv", "ogg", "gif", "3gp", "mpg", "nut", "wtv", "asf", "m4v")
+CODECS = ("libx264", "mpeg4", "mpeg2video", "mjpeg", "libvpx-vp9", "libvpx", "libtheora", "ffv1", "gif", "flv", "h263p")
+CODECS += ("libsvtav1", "libaom-av1", "huffyuv", "png", "prores_ks", "wmv2", "msmpeg4v3", "rawvideo")
+LIMIT, MEMORY = 20.0, 3 * 1024.0
+
+
+def write(path: Path, codec: str) -> bool:
+    """A video of 12 frames; False where the container does not take the codec."""
+    try:
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream(codec, rate=12)
+            assert isinstance(stream, av.VideoStream)
+            stream.width, stream.height = 48, 32
+            if stream.codec_context.codec.video_formats:
+                names = [f.name for f in stream.codec_context.codec.video_formats]
+                stream.pix_fmt = next((n for n in ("yuvj420p", "yuv420p") if n in names), names[0])
+            for i in range(12):
+                picture = np.full((32, 48, 3), 20 * i, np.uint8)
+                picture[8:24, 4 * i : 4 * i + 8] = 255
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode())
+    except Exception:  # noqa: BLE001  # containers and codecs that do not go together say so in many ways
+        path.unlink(missing_ok=True)
+        return False
+    return path.stat().st_size > 0
+
+
+def seeds(folder: Path) -> list[Path]:
+    """Valid videos, one for each container and codec that go together (but H.265: its encoder can abort)."""
+    av.logging.set_level(av.logging.PANIC)
+    codecs = [codec for codec in CODECS if codec in av.codecs_available]
+    paths = [folder / f"{codec}.{container}" for container in CONTAINERS for codec in codecs]
+    return [path for path in paths if write(path, path.stem)]
+
+
+def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
+    """One damaged copy of a file; ``other`` is a second file to splice with."""
+    at = rng.randrange(len(data))
+    match rng.randrange(9):
+        case 0:  # bits
+            damaged = bytearray(data)
+            for _ in range(rng.choice((1, 4, 64))):
+                damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            return bytes(damaged)
+        case 1:  # bits near the start, where the headers are
+            damaged = bytearray(data)
+            for _ in range(rng.choice((1, 4, 16))):
+                damaged[rng.randrange(min(256, len(data)))] ^= 1 << rng.randrange(8)
+            return bytes(damaged)
+        case 2:
+            return data[:at]
+        case 3:
+            return data[at:]
+        case 4:
+            return data[:at] + other[rng.randrange(len(other)) :]
+        case 5:  # huge or odd numbers where sizes, counts, rates may be
+            number = rng.choice((0, 1, 2**31 - 1, 2**32 - 1, 2**24, rng.randrange(2**32)))
+            return data[:at] + number.to_bytes(4, rng.choice(("big", "little"))) + data[at + 4 :]
+        case 6:
+            return data[:at] + rng.randbytes(rng.choice((1, 100, 5000))) + data[at:]
+        case 7:
+            return data[:at] + data[at : at + 500] * rng.choice((2, 50)) + data[at:]
+        case _:
+            return data[:at] + bytes(min(2000, len(data) - at)) + data[at + 2000 :]
+
+
+def odd(folder: Path) -> Iterator[Path]:
+    """Files that are no videos, under names of videos."""
+    contents = {"empty": b"", "text": b"hello\n" * 99, "zeros": bytes(9999), "ftyp": b"\0\0\0\x18ftypmp42"}
+    for name, data in contents.items():
+        for ending in (".mp4", ".webm", ".avi", ".gif", ".png"):
+            path = folder / f"{name}{ending}"
+            path.write_bytes(data)
+            yield path
+    path = folder / "archive.mp4"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("clip.mp4", "text")
+    yield path
+    path = folder / "playlist.mp4"
+    path.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n")
+    yield path
+
+
+def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
+    """Files to read, one after the other."""
+    rng, valid = random.Random(seed), folder / "seeds"
+    valid.mkdir()
+    paths = seeds(valid)
+    contents = [path.read_bytes() for path in paths]
+    yield from odd(folder)
+    for i in range(count):
+        k = rng.randrange(len(paths))
+        ending = paths[k].suffix if rng.random() < 0.9 else rng.choice(paths).suffix
+        path = folder / f"{i:05d}-{paths[k].stem}{ending}"
+        path.write_bytes(mutate(contents[k], rng.choice(contents), rng))
+        yield path
+
+
+@functools.cache
+def _classifier():
+    from inti_models import load
+    from inti_models.predict import VideoClassifier
+
+    return VideoClassifier(load("inti_vit_t8_32_motiondigits"))
+
+
+def examine(path: Path) -> str:
+    """Read and label a file, and read it as a stream."""
+    from inti_models.data import iterate_frames
+
+    labels = _classifier()(path, topk=1)
+    for i, _ in enumerate(iterate_frames(path)):
+        if i > 500:
+            break
+    return f"labelled: {len(labels)}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutants", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for files that made a failure")
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    from runner import run, tell
+
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = mutants(Path(folder), args.mutants, args.seed)
+        return tell(run(Path(__file__), inputs, args.mutants + 22, LIMIT, MEMORY, args.keep), args.output)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Long work in one process: many files, a long stream. Memory and open files stay where they were.
+
+    python tests/robustness/load.py [--files 10000] [--frames 100000] [--output FILE]
+
+Files are links to 20 short clips. Memory is the resident set, sampled after each tenth; it may grow by 5% or 32 MiB
+from the second tenth to the last. Also eight processes that load the same checkpoint at once.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from inti_models import StreamingClassifier, load
+from inti_models.data import write_video
+from inti_models.data.motion_digits import MotionDigits
+from inti_models.predict import VideoClassifier
+
+HERE = Path(__file__).parent
+NAME = "inti_vit_t8_32_motiondigits"
+
+
+def resident_mib() -> float:
+    """Memory of this process (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def watched(work: Iterable[Any], total: int) -> dict[str, Any]:
+    """Consume work; memory after each tenth of it, open files before and after, and how long each half took."""
+    memory, files, start, half = [], len(os.listdir("/proc/self/fd")), time.perf_counter(), 0.0
+    step, count = max(1, total // 10), 0
+    for count, _ in enumerate(work, start=1):
+        if count % step == 0:
+            memory.append(round(resident_mib(), 1))
+        if count == total // 2:
+            half = time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    early = memory[min(1, len(memory) - 1)]
+    return {
+        "done": count,
+        "seconds": round(seconds, 1),
+        "per_second": round(count / seconds, 1),
+        "second_half_over_first": round((seconds - half) / half, 3) if half else None,
+        "memory_mib": memory,
+        "open_files": [files, len(os.listdir("/proc/self/fd"))],
+        "flat": count == total and memory[-1] <= early + max(0.05 * early, 32),
+    }
+
+
+def files(folder: Path, count: int) -> Iterator[Path]:
+    """Links to a few clips."""
+    digits = MotionDigits("validation")
+    for i in range(20):
+        write_video(folder / f"clip-{i}.mp4", digits[i][0], fps=8)
+    for i in range(count):
+        link = folder / f"{i}.mp4"
+        os.link(folder / f"clip-{i % 20}.mp4", link)
+        yield link
+        if i >= 50:  # long since read
+            link.with_name(f"{i - 50}.mp4").unlink()
+
+
+def label(count: int) -> dict[str, Any]:
+    """Label many files in one call."""
+    with tempfile.TemporaryDirectory() as folder:
+        labelled = VideoClassifier(load(NAME)).label_files(files(Path(folder), count), topk=1)
+        return watched((_checked(labels) for _, labels in labelled), count)
+
+
+def _checked(labels: Any) -> Any:
+    if isinstance(labels, Exception):
+        raise labels
+    return labels
+
+
+def stream(count: int) -> dict[str, Any]:
+    """A long stream, frame by frame."""
+    stream, frame = StreamingClassifier(load(NAME)), torch.randn(1, 3, 32, 32)
+    return watched((stream.push(frame) for _ in range(count)), count)
+
+
+def loading(processes: int) -> dict[str, Any]:
+    """Processes that load the same checkpoint at once, and what they say of a clip."""
+    code = f"import torch, inti_models as i; print(i.load('{NAME}').eval()(torch.ones(1, 8, 3, 32, 32)).sum().item())"
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    said = [process.communicate()[0].strip() for process in started]
+    return {"processes": processes, "answers": sorted(set(said)), "flat": len(set(said)) == 1 and bool(said[0])}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--frames", type=int, default=100_000)
+    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
+        "files": lambda: label(args.files),
+        "frames": lambda: stream(args.frames),
+        "loading": lambda: loading(args.processes),
+    }
+    result: dict[str, Any] = {name: part() for name, part in parts.items()}
+    result["failures"] = [name for name, part in result.items() if not part["flat"]]
+    from runner import tell
+
+    return tell(result, args.output)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(HERE))
+    sys.exit(main())

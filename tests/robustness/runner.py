@@ -1,0 +1,137 @@
+"""Run a function on many inputs in a process that may crash, hang or eat memory, and count what came of each."""
+
+import importlib.util
+import json
+import multiprocessing
+import os
+import re
+import resource
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+SENTENCES = (OSError, ValueError, TypeError)  # what bad input may raise; the command prints their sentence
+
+
+def module_of(path: Path) -> Any:
+    """A Python file as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def kind(error: Exception) -> str:
+    """A sentence without what is particular to the input."""
+    text = re.sub(r"\S*/\S+", "PATH", str(error))
+    return f"{type(error).__name__}: {re.sub(r'[-+]?[0-9][0-9.e+x]*', '#', text)[:100]}"
+
+
+def _work(file: str, pipe: Connection) -> None:
+    # What decoders write goes nowhere. PyAV's logging, which can deadlock with its threads, stays off.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    examine = module_of(Path(file)).examine
+    pipe.send("ready")
+    while True:
+        path = pipe.recv()
+        try:
+            outcome = examine(Path(path))
+        except SENTENCES as error:
+            text = str(error)
+            outcome = f"error: {kind(error)}" if text and "\n" not in text else f"FAILURE: not a sentence: {text!r}"
+        except MemoryError:
+            outcome = "FAILURE: out of memory"
+        except Exception as error:  # noqa: BLE001  # anything else would have been a traceback
+            outcome = f"FAILURE: {type(error).__name__}: {error}"
+        pipe.send((outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
+
+
+class Worker:
+    """A process that examines one input after the other."""
+
+    def __init__(self, file: Path) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_work, args=(str(file), other), daemon=True)
+        self.process.start()
+        other.close()
+        self.pipe.recv()
+
+    def examine(self, path: Path, limit: float) -> tuple[str, float | None]:
+        """Outcome, and peak memory of the process so far in MiB; None if it is gone."""
+        self.pipe.send(str(path))
+        try:
+            if self.pipe.poll(limit):
+                return self.pipe.recv()
+            self.stop()
+            return f"FAILURE: hang: over {limit:g} s", None
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return f"FAILURE: crash: exit code {self.process.exitcode}", None
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.kill()
+        self.process.join()
+
+
+def run(file: Path, inputs: Iterable[Path], total: int, limit: float, memory: float, keep: Path | None) -> dict:
+    """Examine inputs one by one; each is removed, or moved to ``keep`` if it made a failure.
+
+    Args:
+        file: a module with a function ``examine(path) -> str``.
+        inputs: files or folders.
+        total: how many.
+        limit: seconds for each.
+        memory: MiB that a process may have taken at its peak; above it the input counts as a failure.
+        keep: folder for what failed.
+
+    Returns:
+        Counts of outcomes, highest memory, seconds.
+    """
+    outcomes: Counter[str] = Counter()
+    failures: list[dict[str, str]] = []
+    highest, start, worker = 0.0, time.monotonic(), Worker(file)
+    for path in tqdm(inputs, total=total, unit="input"):
+        outcome, peak = worker.examine(path, limit)
+        if peak is not None and peak > memory:
+            outcome = f"FAILURE: memory: {peak:.0f} MiB"
+            worker.stop()
+            peak = None
+        if peak is None:
+            worker = Worker(file)
+        highest = max(highest, peak or 0.0)
+        outcomes[re.sub(r"\d+ MiB", "# MiB", outcome)] += 1
+        if outcome.startswith("FAILURE"):
+            failures.append({"input": path.name, "outcome": outcome})
+            if keep is not None:
+                keep.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, keep / path.name)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    worker.stop()
+    return {
+        "inputs": sum(outcomes.values()),
+        "failures": failures,
+        "outcomes": dict(outcomes.most_common()),
+        "highest_memory_mib": round(highest),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def tell(result: dict, output: Path | None) -> int:
+    """Print a result, write it if a file is named; the exit status."""
+    text = json.dumps(result, indent=2)
+    print(text)
+    if output is not None:
+        output.write_text(text + "\n")
+    return 1 if result["failures"] else 0
