@@ -89,7 +89,9 @@ def test_recomputed_stages_take_less_memory_and_train_alike():
     trained, peaks = [], []
     for stages in ((), (0, 1, 2, 9)):
         torch.manual_seed(0)
-        runner = Runner(zoo_subject(NAME).build(), (8, 3, 32, 32), Settings(train=True, checkpoint_stages=stages))
+        runner = Runner(
+            zoo_subject(NAME).build(), (8, 3, 32, 32), Settings(train=True, batch_size=8, checkpoint_stages=stages)
+        )
         runner.step(0)
         trained.append(torch.cat([p.detach().flatten() for p in runner.model.parameters()]))
         peaks.append(runner.peak_memory_mib())
