@@ -134,14 +134,14 @@ def _create(
             pretrained_model_args=saved_args,
             **{**saved_args, **model_args},
         )
-    except (TypeError, AttributeError, KeyError, RuntimeError) as error:
+    except (TypeError, AttributeError, KeyError, AssertionError, RuntimeError) as error:
         if model_args:
             raise
         reason = " ".join(str(error).split())
         raise ValueError(f"{config} does not make a model ({reason}); copy, save or download it again.") from error
-    if "num_classes" not in model_args and model.num_classes != cfg["num_classes"]:
+    if "num_classes" not in model_args and model.num_classes != cfg.get("num_classes"):
         raise ValueError(
-            f"{config} says num_classes={cfg['num_classes']!r}, but its model has {model.num_classes}; copy, save or "
+            f"{config} says num_classes={cfg.get('num_classes')!r}, but its model has {model.num_classes}; copy, save or "
             "download it again."
         )
     return model
