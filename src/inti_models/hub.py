@@ -141,8 +141,8 @@ def _create(
         raise ValueError(f"{config} does not make a model ({reason}); copy, save or download it again.") from error
     if "num_classes" not in model_args and model.num_classes != cfg.get("num_classes"):
         raise ValueError(
-            f"{config} says num_classes={cfg.get('num_classes')!r}, but its model has {model.num_classes}; copy, save or "
-            "download it again."
+            f"{config} says num_classes={cfg.get('num_classes')!r}, but its model has {model.num_classes}; copy, save "
+            "or download it again."
         )
     return model
 
