@@ -14,7 +14,8 @@ NAME = "inti_vit_t8_32_motiondigits"
 @torch.no_grad()
 @pytest.mark.parametrize("temporal", [None, "st_adapter", "aim", "uniformerv2", "divided_attention"])
 def test_exported_program_gives_the_logits_of_the_model(tiny, tmp_path, temporal):
-    model = tiny(temporal=temporal, depth=2, compress_at=(1, 2))
+    temporal_args = {"num_global": 2} if temporal == "uniformerv2" else {}
+    model = tiny(temporal=temporal, temporal_args=temporal_args, depth=2, compress_at=(1, 2))
     assert export(model, tmp_path / "m.pt2", "torch-export") <= 1e-4
     program = torch.export.load(tmp_path / "m.pt2").module()
     for batch, frames in ((1, 8), (5, 8), (2, 16)):
@@ -23,7 +24,11 @@ def test_exported_program_gives_the_logits_of_the_model(tiny, tmp_path, temporal
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("model_args", [{}, {"temporal": "uniformerv2", "depth": 2, "compress_at": (1, 2)}], ids=str)
+@pytest.mark.parametrize(
+    "model_args",
+    [{}, {"temporal": "uniformerv2", "temporal_args": {"num_global": 2}, "depth": 2, "compress_at": (1, 2)}],
+    ids=str,
+)
 def test_onnxruntime_gives_the_logits_of_the_model(tiny, tmp_path, model_args):
     onnxruntime = pytest.importorskip("onnxruntime")
     model = tiny(**model_args)

@@ -41,7 +41,7 @@ def examine(path):
     if what == "hang":
         time.sleep(60)
     if what == "memory":
-        bytearray(2**30)
+        bytearray(2**28)
     if what == "key":
         raise KeyError("x")
     if what == "lines":
@@ -56,7 +56,7 @@ def test_runner_tells_crash_hang_memory_and_traceback_apart(tmp_path):
     for i, what in enumerate(kinds):
         paths.append(tmp_path / f"{i}.txt")
         paths[-1].write_text(what)
-    result = runner.run(tmp_path / "faults.py", paths, len(paths), limit=3, memory=900, keep=tmp_path / "kept")
+    result = runner.run(tmp_path / "faults.py", paths, len(paths), limit=10, memory=250, keep=tmp_path / "kept")
     assert result["outcomes"]["fine"] == 2
     said = [failure["outcome"] for failure in result["failures"]]
     starts = ("crash: exit code -11", "hang", "memory", "KeyError", "not a sentence")
