@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import os
 import re
-import resource
 import shutil
 import time
 from collections import Counter
@@ -50,7 +49,13 @@ def _work(file: str, pipe: Connection) -> None:
             outcome = "FAILURE: out of memory"
         except Exception as error:  # noqa: BLE001  # anything else would have been a traceback
             outcome = f"FAILURE: {type(error).__name__}: {error}"
-        pipe.send((outcome, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10))
+        pipe.send((outcome, _peak_mib()))
+
+
+def _peak_mib() -> float:
+    """Peak memory of this process alone: `getrusage` would count the one that started it, too."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 2**10
 
 
 class Worker:
