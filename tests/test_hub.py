@@ -4,8 +4,10 @@ import dataclasses
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import timm
@@ -451,3 +453,42 @@ def test_config_of_another_model_is_refused(tmp_path, change, message):
     (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("moved", ["model.safetensors", "README.md", "config.json"])
+def test_model_that_was_saved_stays_until_the_next_one_is(tmp_path, monkeypatch, moved):
+    """A process that ends between two moves leaves the model before, or the new one: no mixture."""
+    folder, names = tmp_path / "saved", [[f"{word}-{i}" for i in range(120)] for word in ("old", "new", "newer")]
+    models = [timm.create_model(NAME) for _ in names]
+    save_pretrained(models[0], folder, label_names=names[0])
+    replace = os.replace
+
+    def interrupted(source, target):
+        replace(source, target)
+        if Path(target).name == moved and Path(target).parent == folder:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_pretrained(models[1], folder, label_names=names[1])
+    monkeypatch.undo()
+    expected = 1 if moved == "config.json" else 0
+    for attempt in (expected, 2):
+        model = load(folder)
+        assert list(model.pretrained_cfg["label_names"]) == names[attempt]
+        assert torch.equal(model.head.weight, models[attempt].head.weight)
+        save_pretrained(models[2], folder, label_names=names[2])
+        assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+def test_config_of_other_weights_is_refused(tmp_path):
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        save_pretrained(timm.create_model(NAME), folder)
+    shutil.copy(folders[1] / "model.safetensors", folders[0])
+    with pytest.raises(ValueError, match="was not written with the weights that lie beside it .* save the model again"):
+        load(folders[0])
+    config = json.loads((folders[0] / "config.json").read_text())
+    del config[DIGEST]
+    (folders[0] / "config.json").write_text(json.dumps(config))
+    assert load(folders[0]).num_classes == 120

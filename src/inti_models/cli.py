@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--chunk", type=_positive, help="frames that run through the first blocks together: bounds the memory"
     )
+    command.add_argument("--timeout", type=float, metavar="S", help="seconds after which reading a file is given up")
     command.add_argument("--int8", action="store_true", help="blocks in int8: faster on CPUs (needs torchao)")
     command.add_argument(
         "--stream",
@@ -397,7 +398,7 @@ def _predict(args: argparse.Namespace) -> int:
         model = quantize_int8(model)
     if args.stream:
         return _predict_stream(model, args)
-    classify = VideoClassifier(model, args.views, args.device, args.chunk)
+    classify = VideoClassifier(model, args.views, args.device, args.chunk, args.timeout)
     failed = 0
     warnings.simplefilter("ignore")  # a damaged file is reported below, once
     labelled = classify.label_files(args.files, args.topk)

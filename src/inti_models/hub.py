@@ -10,6 +10,7 @@ there as here.
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -30,11 +31,15 @@ from timm.models._hub import load_model_config_from_path, save_config_for_hf
 from timm.models._input import get_model_input_config
 
 from .download import CONFIG, commit_of, download, hub_errors
-from .tensor_files import is_finite, read_checkpoint, save_checkpoint
+from .tensor_files import DIGEST, is_finite, read_checkpoint, save_checkpoint, stated_digest
 from .vision_transformer import InTIVisionTransformer
 from .zoo import PACKAGE, create_model
 
-WEIGHTS, CARD = "model.safetensors", "README.md"
+WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
+_NOT_TOGETHER = (
+    "{config} was not written with the weights that lie beside it ({weights}); save the model again, or, if you "
+    f"exchanged them, take {DIGEST} out of the config."
+)
 # Arguments by which timm would take weights from elsewhere than from the file that was verified.
 _RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
 _SAFE_NAMES = {
@@ -116,7 +121,10 @@ def _load_repo(hub_id: str, model_args: dict[str, Any]) -> InTIVisionTransformer
     config = download(repo_id, CONFIG, revision or None)
     cfg, architecture, saved_args = _read_config(config)
     args = {**saved_args, **model_args}
-    cfg |= {"source": "hf-hub", **_fetch(f"{repo_id}@{commit_of(config, CONFIG)}", WEIGHTS, args)}
+    commit = commit_of(config, CONFIG)
+    cfg |= {"source": "hf-hub", **_fetch(f"{repo_id}@{commit}", WEIGHTS, args)}
+    if not _belong_together(config, Path(str(try_to_load_from_cache(repo_id, WEIGHTS, revision=commit)))):
+        raise ValueError(_NOT_TOGETHER.format(config=f"{CONFIG} of {repo_id}", weights=WEIGHTS))
     model = _create(config, cfg, architecture, saved_args, model_args)
     model.pretrained_cfg["hf_hub_id"] = hub_id
     return model
@@ -157,6 +165,10 @@ def _load_folder(folder: Path, model_args: dict[str, Any]) -> InTIVisionTransfor
     cfg, architecture, saved_args = _read_config(folder / CONFIG)
     args = {**saved_args, **model_args}
     _verify(folder / WEIGHTS, args)
+    if not _belong_together(folder / CONFIG, folder / WEIGHTS):
+        if (folder / PREVIOUS).is_dir():  # saving was interrupted
+            return _load_folder(folder / PREVIOUS, model_args)
+        raise ValueError(_NOT_TOGETHER.format(config=folder / CONFIG, weights=folder / WEIGHTS))
     cfg |= {"source": "local-dir", "file": str(folder)}
     return _create(folder / CONFIG, cfg, architecture, saved_args, model_args)
 
@@ -176,6 +188,12 @@ def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
             if isinstance(number, int) and abs(number) > _LARGEST.get(key, _LARGEST[""]):
                 raise ValueError(f"{path} says {key}={value!r}, which no model has; copy, save or download it again.")
     return cfg, architecture, args
+
+
+def _belong_together(config: Path, weights: Path) -> bool:
+    """Whether a config.json was written with these weights, as far as both say so."""
+    ours, theirs = json.loads(config.read_text(encoding="utf-8")).get(DIGEST), stated_digest(weights)
+    return ours is None or theirs is None or ours == theirs
 
 
 def _verify(weights: Path, model_args: Collection[str]) -> None:
@@ -201,7 +219,8 @@ def save_pretrained(
 ) -> None:
     """Write a model to a folder: config.json, model.safetensors and a model card, from which `load` brings it back.
 
-    The files are made elsewhere and then moved to their place, each whole; other files in the folder stay.
+    The files are made elsewhere and then moved to their place, each whole; other files in the folder stay. A model
+    that was there can be loaded until the new one can: a process killed between two moves leaves it in ``.previous``.
 
     Args:
         model: made by an entry point of the zoo, or by `from_image_model` of a model of timm's registry.
@@ -229,15 +248,36 @@ def save_pretrained(
         directory.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
             folder = Path(temporary)
-            _write_config(model, folder, label_names, description)
             save_checkpoint(model, folder / WEIGHTS)
+            _write_config(model, folder, label_names, description)
             (folder / CARD).write_text(str(card), encoding="utf-8")
             directory.mkdir(exist_ok=True)
+            _keep_previous(directory, folder / PREVIOUS)
             for file in (WEIGHTS, CARD, CONFIG):
                 os.replace(folder / file, directory / file)
+            shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"{directory} cannot be written ({reason}); free some space or choose another folder.") from error
+
+
+def _keep_previous(directory: Path, temporary: Path) -> None:
+    """Keep what makes the model in ``directory``, if there is one, in its folder ``.previous``."""
+    config, weights = directory / CONFIG, directory / WEIGHTS
+    try:
+        whole = weights.is_file() and _belong_together(config, weights)
+    except (OSError, ValueError, AttributeError):  # there is no config, or none that can be read
+        whole = False
+    if not whole:  # what an interrupted call left: the model before it stays the previous one
+        return
+    shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
+    temporary.mkdir()
+    for file in (config, weights):
+        try:
+            os.link(file, temporary / file.name)
+        except OSError:  # a file system without links
+            shutil.copyfile(file, temporary / file.name)
+    os.replace(temporary, directory / PREVIOUS)
 
 
 def _check_can_be_saved(model: InTIVisionTransformer, label_names: Sequence[str] | None) -> None:
@@ -267,6 +307,7 @@ def _write_config(
     """Write config.json, and create the model from it without memory to see that it is the same."""
     inti_args = {name: getattr(model, name) for name in ("compress_at", "num_frames", "sampling", "frame_stride")}
     config: dict[str, Any] = {"pretrained_cfg": {"hf_hub_filename": WEIGHTS, "description": description}}
+    config[DIGEST] = stated_digest(folder / WEIGHTS)
     if label_names is not None:
         config["label_names"] = list(label_names)
     try:

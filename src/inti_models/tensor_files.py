@@ -46,6 +46,15 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
         os.replace(partial, path)
 
 
+def stated_digest(path: str | os.PathLike[str]) -> str | None:
+    """The `digest` that a safetensors file states of its tensors; None for a file without one, or a damaged one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(DIGEST)
+    except (SafetensorError, OSError):
+        return None
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a safetensors file, verified by their `digest` where the file has one.
 

@@ -8,6 +8,7 @@ second pass decodes from the keyframe before each chosen frame up to it, and not
 import os
 import re
 import stat
+import time
 import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -74,6 +75,7 @@ def read_clips(
     num_clips: int = 1,
     generator: torch.Generator | None = None,
     max_duration: float | None = None,
+    timeout: float | None = None,
 ) -> Clips:
     """Reads clips from a video file, a still image or a folder of frames.
 
@@ -97,15 +99,18 @@ def read_clips(
         generator: If given, positions are random: anywhere in each segment ("uniform"), or
             anywhere the clip fits ("dense").
         max_duration: Refuse a video that lasts longer, in seconds, before any frame is decoded.
+        timeout: Give up after this many seconds. The clock is looked at between packets, so that
+            one frame of at most `MAX_PIXELS` may still be decoded after it.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
         VideoError: (a ValueError) The arguments make no sense, or the file is not a video that
-            decodes, or is larger than `MAX_PIXELS` a frame or `MAX_BYTES` in all, or too long.
+            decodes, or is larger than `MAX_PIXELS` a frame or `MAX_BYTES` in all, or too long, or
+            takes too long.
     """
     _check_request(num_frames, sampling, stride, num_clips)
     path = Path(path)
-    source = _open_source(path)
+    source = _open_source(path, _Deadline(path, timeout))
     timeline = source.timeline
     duration = timeline.end * timeline.unit
     if max_duration is not None and duration > max_duration:
@@ -162,13 +167,13 @@ def iterate_frames(
     if every < 1:
         raise VideoError(f"every is {every}; expected a whole number of at least 1.")
     due, count = 0, 0
-    for time, decode in _played(source):
+    for shown, decode in _played(source):
         if fps is not None:
-            if time * fps < due - 1e-6:
+            if shown * fps < due - 1e-6:
                 continue
-            due = int(time * fps + 1e-6) + 1
+            due = int(shown * fps + 1e-6) + 1
         if count % every == 0:
-            yield time, decode()
+            yield shown, decode()
         count += 1
 
 
@@ -195,7 +200,7 @@ def _played(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[float, 
         opened = _open_stream(path, file=source)
     convert, first, count = _Converter(path), None, 0
     with opened as (container, stream):
-        stream.codec_context.thread_type = "AUTO"
+        _use_threads(stream.codec_context)
         rate = float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
         tick = float(stream.time_base or 0)
         for packet in chain(_demux(container, stream), [None]):
@@ -391,7 +396,7 @@ class _Timeline:
         return cls(starts, float(starts[-1]) + last_duration, tick)
 
 
-def _open_source(path: Path) -> "_Video | _Stills":
+def _open_source(path: Path, deadline: "_Deadline | None" = None) -> "_Video | _Stills":
     if path.is_dir():
         names = [p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
         names = sorted((n for n in names if not n.startswith(".")), key=_natural_key)
@@ -406,7 +411,7 @@ def _open_source(path: Path) -> "_Video | _Stills":
         raise VideoError(f"{path} is empty (0 bytes): copy or download it again.")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _Stills([path])
-    return _Video(path)
+    return _Video(path, deadline)
 
 
 def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
@@ -474,6 +479,22 @@ def _channels_first(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
+class _Deadline:
+    """The moment after which a file is given up; never, for a timeout of None."""
+
+    def __init__(self, path: Path, timeout: float | None) -> None:
+        if timeout is not None and not timeout > 0:
+            raise VideoError(f"timeout is {timeout}; expected seconds above 0.")
+        self.path, self.timeout, self.start = path, timeout, time.monotonic()
+
+    def check(self) -> None:
+        """Raise a VideoError if it has passed."""
+        if self.timeout is not None and time.monotonic() - self.start > self.timeout:
+            raise VideoError(
+                f"{self.path} is not read after {self.timeout:g} s: allow more time, or make a shorter or smaller copy."
+            )
+
+
 class _Packet(NamedTuple):
     pts: int | None
     duration: int
@@ -484,15 +505,15 @@ class _Packet(NamedTuple):
 class _Video:
     """A video stream: the index of its packets, and frames decoded by their display rank."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, deadline: _Deadline | None = None) -> None:
+        self.path, self.deadline = path, deadline
         with _open_stream(path) as (container, stream):
             rate = stream.average_rate or stream.guessed_rate
             tick = float(stream.time_base or 0)
             self.packets = [
                 # A corrupt packet still feeds the decoder, but is no frame to choose.
                 _Packet(p.pts, p.duration or 0, p.is_keyframe, not (p.is_discard or p.is_corrupt))
-                for p in _demux(container, stream)
+                for p in _demux(container, stream, deadline)
             ]
         shown = [k for k, packet in enumerate(self.packets) if packet.is_shown]
         if not shown:
@@ -585,13 +606,11 @@ class _Video:
         """
         with _open_stream(self.path) as (container, stream):
             context = stream.codec_context
-            context.thread_type = "AUTO"
-            # Workers of a data loader are the parallelism already.
-            context.thread_count = 1 if get_worker_info() else min(os.cpu_count() or 1, 8)
+            _use_threads(context)
             context.options = {"max_pixels": str(MAX_PIXELS)}
             pending = iter(runs)
             first, last = next(pending)
-            for k, packet in enumerate(_demux(container, stream)):
+            for k, packet in enumerate(_demux(container, stream, self.deadline)):
                 if k < first:
                     continue
                 yield from _decode(context, packet)
@@ -649,11 +668,27 @@ def _open_stream(
         yield container, stream
 
 
-def _demux(container: av.container.InputContainer, stream: av.VideoStream) -> "Iterator[av.Packet[av.VideoStream]]":
+def _use_threads(context: av.VideoCodecContext) -> None:
+    """Decode in threads, but where workers of a data loader are the parallelism already.
+
+    Nor with PyAV's logging on: its callback waits for the lock that the one who waits for the threads may hold.
+    """
+    alone = get_worker_info() is not None or av.logging.get_level() is not None
+    context.thread_type = "AUTO"
+    context.thread_count = 1 if alone else min(os.cpu_count() or 1, 8)
+
+
+def _demux(
+    container: av.container.InputContainer, stream: av.VideoStream, deadline: _Deadline | None = None
+) -> "Iterator[av.Packet[av.VideoStream]]":
     """The stream's packets in file order, up to the end or to where damage stops the reading."""
     try:
-        # Empty packets carry no frame (FFmpeg takes one for the end of the stream).
-        yield from (packet for packet in container.demux(stream) if packet.size)
+        for packet in container.demux(stream):
+            if deadline is not None:
+                deadline.check()
+            # Empty packets carry no frame (FFmpeg takes one for the end of the stream).
+            if packet.size:
+                yield packet
     except av.FFmpegError:
         return
 
