@@ -7,6 +7,8 @@ import gc
 import math
 import os
 import struct
+import subprocess
+import sys
 import threading
 import wave
 import zlib
@@ -783,3 +785,50 @@ def test_longer_video_than_allowed_is_refused(tmp_path):
     assert read_clips(path, 4, max_duration=3.0).frames.shape[1] == 4
     with pytest.raises(VideoError, match=r"a.mp4 lasts 3.0 s, more than the limit of 2.9 s: cut it first"):
         read_clips(path, 4, max_duration=2.9)
+
+
+def test_reading_leaves_no_threads_behind(tmp_path):
+    """A process that is forked with a decoder whose threads it lacks waits for them for ever when it is freed."""
+    write_video(tmp_path / "clip.mp4", torch.zeros(40, 3, 64, 64, dtype=torch.uint8), fps=10)
+    read_clips(tmp_path / "clip.mp4", 8)  # which also starts what stays
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/task"))
+        read_clips(tmp_path / "clip.mp4", 8)
+        for _ in iterate_frames(tmp_path / "clip.mp4"):
+            pass
+        next(iterate_frames(tmp_path / "clip.mp4"))
+        assert len(os.listdir("/proc/self/task")) == before
+    finally:
+        gc.enable()
+
+
+def test_reading_is_given_up_after_a_time(tmp_path):
+    write_video(tmp_path / "clip.mp4", torch.zeros(40, 3, 64, 64, dtype=torch.uint8), fps=10)
+    assert read_clips(tmp_path / "clip.mp4", 2, timeout=60).frames.shape == (1, 2, 3, 64, 64)
+    with pytest.raises(VideoError, match=r"clip.mp4 is not read after 1e-06 s: allow more time, or make a shorter"):
+        read_clips(tmp_path / "clip.mp4", 2, timeout=1e-6)
+    with pytest.raises(VideoError, match="timeout is 0; expected seconds above 0"):
+        read_clips(tmp_path / "clip.mp4", 2, timeout=0)
+
+
+def test_decoding_is_in_one_thread_while_logging_is_on(tmp_path):
+    """PyAV's callback for messages and the freeing of frame threads wait for each other."""
+    write_video(tmp_path / "clip.mp4", torch.zeros(40, 3, 64, 64, dtype=torch.uint8), fps=10)
+    code = f"""
+import os, av
+from inti_models.data import iterate_frames
+counts = []
+for level in (av.logging.ERROR, None):
+    av.logging.set_level(level)
+    before = len(os.listdir("/proc/self/task"))
+    frames = iterate_frames({str(tmp_path / "clip.mp4")!r})
+    next(frames)
+    counts.append(len(os.listdir("/proc/self/task")) - before)
+    frames.close()
+print(*counts)
+"""
+    logging, silent = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    assert int(logging) == 0
+    assert int(silent) > 0
