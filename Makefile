@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint space docs fuzz load
+.PHONY: demo test lint space docs fuzz faults load test-matrix audit
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -21,8 +21,17 @@ fuzz: $(INSTALLED)
 	$(BIN)/python tests/robustness/fuzz_checkpoints.py --keep fuzz-failures
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_properties.py tests/test_schedules.py
 
+faults: $(INSTALLED)
+	$(BIN)/python tests/robustness/faults.py
+
 load: $(INSTALLED)
 	$(BIN)/python tests/robustness/load.py
+
+test-matrix: $(INSTALLED)
+	$(BIN)/python tests/matrix.py
+
+audit: $(INSTALLED)
+	$(BIN)/pip-audit --skip-editable
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

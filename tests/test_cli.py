@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -173,3 +175,21 @@ def test_validate_wants_the_classes_of_the_digits(tmp_path, capsys):
     save_pretrained(model, tmp_path / "model", label_names=["a", "b"])
     assert main(["validate", "motiondigits", "--model", str(tmp_path / "model")]) == 1
     assert "has not the classes of motiondigits" in capsys.readouterr().err
+
+
+def test_a_killed_process_that_reads_videos_is_told_and_not_waited_for(tmp_path):
+    code = f"""
+import os, signal, sys
+from inti_models import cli
+from inti_models.data.datasets import MotionDigitsClips
+
+def killed(self, keys):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+MotionDigitsClips.__getitems__ = killed
+sys.exit(cli.main(["train", "motiondigits", "data.num_workers=1", "--output", {str(tmp_path / "run")!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("inti-models: A process that reads videos was killed")

@@ -7,12 +7,13 @@ the unbounded `linear` one, for instance, overflows half precision in a deep cas
 from typing import get_args
 
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from inti_models import InterFrameInterpolation, InTIVisionTransformer
 from inti_models.interpolation import CONTEXTS, Weighting, frame_counts
+from inti_models.streaming import StreamingClassifier, forward_chunked
 
 WEIGHTINGS = get_args(Weighting)
 AFFINE = ("softmax", "uniform")  # weightings whose two weights sum to one
@@ -189,12 +190,40 @@ def test_frame_counts_cover_the_clip(num_frames, compressions):
         assert num_frames % remaining == 0
 
 
-def test_compiled_equals_eager(randomize_):
-    model = randomize_(
-        InTIVisionTransformer(
-            img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=2, num_classes=3, compress_at=(1,), reduction=4
-        )
-    )
-    clip = torch.randn(2, 5, 3, 8, 8)
+@torch.no_grad()
+@given(models(), st.integers(1, 3), st.integers(1, 12))
+def test_chunked_equals_whole(randomize_, case, groups, chunk):
+    """Of clips that compress without a rest."""
+    model, clip = case
+    randomize_(model)
+    clip = torch.randn(len(clip), groups * 2 ** len(model.compress_at), *clip.shape[2:])
+    assert_close(forward_chunked(model, clip, chunk), model(clip), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@given(models(), st.integers(1, 3), st.integers(1, 5), st.data())
+def test_streaming_equals_offline(randomize_, case, groups, stride, data):
+    """Of windows that compress without a rest."""
+    model, clip = case
+    randomize_(model)
+    num_frames = groups * 2 ** len(model.compress_at)
+    video = torch.randn(len(clip), num_frames + data.draw(st.integers(0, 9)), *clip.shape[2:])
+    stream, pieces = StreamingClassifier(model, num_frames, stride), []
+    while sum(pieces) < video.shape[1]:
+        pieces.append(data.draw(st.integers(1, video.shape[1] - sum(pieces))))
+    logits = torch.cat([stream.push(frames) for frames in video.split(pieces, dim=1)], dim=1)
+    starts = range(0, video.shape[1] - num_frames + 1, stride)
+    assert logits.shape == (len(video), len(starts), model.num_classes)
+    for i, start in enumerate(starts):
+        assert_close(logits[:, i], model(video[:, start : start + num_frames]), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+@settings(max_examples=6)  # each compiles
+@given(models())
+def test_compiled_equals_eager(randomize_, case):
+    model, clip = case
+    randomize_(model)
     expected = model(clip)
+    torch.compiler.reset()
     assert_close(torch.compile(model)(clip), expected, rtol=1e-4, atol=1e-4)

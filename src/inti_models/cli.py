@@ -78,6 +78,11 @@ def _sentence(error: Exception) -> str:
         return "torchao is not installed, which int8 needs: pip install 'inti_models[int8]'."
     if isinstance(error, ModuleNotFoundError) and error.name in ("onnx", "onnxruntime", "onnxscript"):
         return f"{error.name} is not installed, which ONNX files need: pip install 'inti_models[export]'."
+    if text.startswith("DataLoader worker"):
+        return (
+            "A process that reads videos was killed, by the system for want of memory perhaps; use fewer of them "
+            "(data.num_workers, --workers), and run the same command again: it goes on from what was saved."
+        )
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
     return text or type(error).__name__

@@ -224,6 +224,8 @@ CACHE = Path()
 
 
 def _process(name: str, folder: Path, fault: tuple[str, int], pipe: Connection) -> None:
+    from inti_models.data.motion_digits import MotionDigits
+
     torch.set_num_threads(1)
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
@@ -232,6 +234,7 @@ def _process(name: str, folder: Path, fault: tuple[str, int], pipe: Connection) 
     if kind == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     if kind == "read-only" and os.geteuid() == 0:
+        MotionDigits("train", length=1)[0]  # reads its digits from packages, which may be another's to read
         os.setgid(NOBODY)
         os.setuid(NOBODY)
     pipe.send(("start", 0, ""))
@@ -329,7 +332,8 @@ def faults(name: str, times: int, rng: random.Random, folder: Path) -> Iterator[
         if outcome.done:
             if expected is not None and not same(job.result(here), expected):  # type: ignore[misc]
                 return "another result than undisturbed"
-            here, before = fresh(), job.examine(here)
+            here = fresh()
+            before = job.examine(here)  # what is on the Hub stays
         return ""
 
     kills = 0
