@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 import inti_models
 from inti_models.cli import main
@@ -271,11 +272,15 @@ class Interrupting(io.StringIO):
 
 
 def test_the_same_command_goes_on_after_ctrl_c(data, trained, tmp_path):
+    if tqdm.monitor is not None:
+        tqdm.monitor.exit()
+        tqdm.monitor = None
     terminal = Interrupting()
     with contextlib.redirect_stderr(terminal):
         assert train(data, tmp_path / "run") == 130
     sentence = "inti-models: stopped; the same command goes on from the last saved state."
     assert terminal.getvalue().splitlines()[-1] == sentence
+    assert tqdm.monitor is None  # nobody waits at exit for the lock that the interrupted write holds
     assert not (tmp_path / "run" / "last").exists()
     with contextlib.redirect_stderr(again := io.StringIO()):
         assert train(data, tmp_path / "run") == 0

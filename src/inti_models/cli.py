@@ -49,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides += rest  # argparse takes no more of them behind an option
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # Ctrl-C in the middle of a bar's write leaves tqdm's lock held; its monitor, a thread, would wait for it at exit.
+    tqdm.monitor_interval = 0
     try:
         return args.run(args)
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:

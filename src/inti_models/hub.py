@@ -359,8 +359,6 @@ def push_to_hub(
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, **{"name": repo_id, **card})
         api = HfApi(token=token, library_name="inti_models")
-        with hub_errors(repo_id, "card"):
-            ModelCard.load(Path(folder, CARD)).validate()
         with hub_errors(repo_id, "upload"):
             repo = api.create_repo(repo_id, private=private, exist_ok=True)
             if revision is not None:
