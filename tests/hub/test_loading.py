@@ -124,7 +124,7 @@ def test_pushed_models_come_back_bit_for_bit_and_offline_too(hub, run_client, sa
 
         @check
         def not_predicted():
-            return predict("hf-hub:org/none")
+            return predict("hf-hub:org/nowhere")
 
         @check
         def no_token():
@@ -155,7 +155,7 @@ def test_pushed_models_come_back_bit_for_bit_and_offline_too(hub, run_client, sa
     assert label[0] in {"left", "right", "still"}
     status, _, err = client.value("not_predicted")
     assert status == 1
-    assert err.startswith("inti-models: The Hub shows you no org/none")
+    assert err.startswith("inti-models: The Hub shows you no org/nowhere")
     assert err.count("\n") == 1
 
     asked = len(hub.requests)
