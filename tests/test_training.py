@@ -266,7 +266,7 @@ TRAINED = {
 }
 
 
-@pytest.mark.parametrize(("key", "expected"), list(TRAINED.items()), ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("key", "expected"), TRAINED.items(), ids=[key[0] for key in TRAINED])
 def test_freezing_leaves_what_the_paper_of_the_temporal_method_trains(key, expected):
     temporal, arg = key
     args = {"temporal": temporal, "temporal_args": dict([arg] if arg else []), "depth": 4}
