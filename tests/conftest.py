@@ -1,7 +1,7 @@
 """Fixtures shared by all tests."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -15,9 +15,17 @@ settings.register_profile("fuzz", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+def pytest_configure() -> None:
+    """One thread a process: there are as many processes as cores, and sums are the same in all that a test starts."""
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _reproducible() -> Iterator[None]:
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(1)  # whatever the test asked for
 
 
 def randomize_model_(model: nn.Module) -> nn.Module:

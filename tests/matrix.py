@@ -24,6 +24,7 @@ ROWS = {
     "newest-3.12": ("3.12", "highest"),
     "newest-3.13": ("3.13", "highest"),
 }
+PARALLEL = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 SHOWN = ("torch", "torchvision", "timm", "huggingface_hub", "open_clip_torch", "safetensors", "numpy", "av", "fvcore")
 
 
@@ -60,14 +61,15 @@ def run(name: str, pytest_args: list[str]) -> dict[str, Any]:
     packages = json.loads(uv("pip", "list", "--python", str(python), "--format", "json").stdout)
     versions = {p["name"].lower().replace("-", "_"): p["version"] for p in packages}
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    tests = subprocess.run(
-        [str(python), "-m", "pytest", "-p", "no:cacheprovider", *pytest_args],
-        cwd=ROOT, check=False, stdout=subprocess.PIPE, text=True, env={**os.environ, "PATH": path},
-    )  # fmt: skip
-    (folder / "pytest.log").write_text(tests.stdout)
-    summary = re.sub(r"^=+ | =+$", "", (tests.stdout.strip().splitlines() or ["no test ran"])[-1])
+    command = [str(python), "-m", "pytest", "-p", "no:cacheprovider", *PARALLEL, *pytest_args]
+    log = folder / "pytest.log"
+    with log.open("w") as file:
+        tests = subprocess.run(
+            command, cwd=ROOT, check=False, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, "PATH": path}
+        )
+    summary = re.sub(r"^=+ | =+$", "", (log.read_text().strip().splitlines() or ["no test ran"])[-1])
     return {
-        "outcome": "passed" if tests.returncode == 0 else f"failed: see {folder / 'pytest.log'}",
+        "outcome": "passed" if tests.returncode == 0 else f"failed: see {log}",
         "tests": summary,
         "python": subprocess.check_output([str(python), "-V"], text=True).split()[1],
         "packages": {package: versions[package] for package in SHOWN if package in versions},
@@ -89,8 +91,8 @@ def main() -> int:
         print(f"{name}: Python {ROWS[name][0]}, {ROWS[name][1]}", flush=True)
         results[name] = run(name, args.pytest.split())
         print(json.dumps(results[name], indent=2), flush=True)
-    if args.output:
-        args.output.write_text(json.dumps(results, indent=2) + "\n")
+        if args.output:
+            args.output.write_text(json.dumps(results, indent=2) + "\n")
     return int(any(result["outcome"].startswith("failed") for result in results.values()))
 
 

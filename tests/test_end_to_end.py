@@ -295,7 +295,7 @@ def test_two_processes_print_one_report(data, trained, tmp_path):
     command = ["-m", "inti_models.cli", "validate", data / "test", "--model", trained[0] / "best", *options]
     done = subprocess.run(
         [*launch, *map(str, command)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         timeout=300,

@@ -216,7 +216,7 @@ def test_broken_videos_are_tried_again(tmp_path):
 def torchrun(*args) -> subprocess.CompletedProcess:
     """This file as a script in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(
         [*command, *map(str, args)], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
@@ -338,7 +338,8 @@ def test_the_picture_shows_shares_of_each_class(tmp_path):
     labels, predictions = torch.tensor([0] * 8 + [1] * 2), torch.tensor([0] * 4 + [1] * 6)
     probabilities = nn.functional.one_hot(predictions).float()
     confusion_picture(Evaluation(labels, probabilities, ("a", "b"), {}), tmp_path / "confusion.png")
-    pixels = np.asarray(Image.open(tmp_path / "confusion.png").convert("RGB")).astype(int)
+    with Image.open(tmp_path / "confusion.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
     colors = [np.array(colormaps["Blues"](share, bytes=True)[:3]).astype(int) for share in (0.5, 1.0)]
     half, full = ((abs(pixels - color).max(axis=-1) <= 3).sum() for color in colors)
     assert half / full == pytest.approx(2, rel=0.1)

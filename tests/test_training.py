@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import os
 import re
 import signal
 import subprocess
@@ -74,7 +73,7 @@ def launch(recipe: Recipe, output: Path, *, before: str = "", processes: int = 1
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--standalone"]
         command = [sys.executable, *launcher, str(script)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 # Everything random at once: drop path, mixing, erasing, a moving average, accumulated gradients.
@@ -324,7 +323,7 @@ def test_a_sharded_temporal_model_takes_the_step_of_a_whole_one(tmp_path):
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 

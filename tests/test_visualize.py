@@ -84,10 +84,9 @@ def test_command_writes_what_the_ending_says(video, tmp_path, capsys, ending):
     assert main(["visualize", str(video), "--model", NAME, "--class", "3, up", "-o", str(output)]) == 0
     assert re.search(r"the frame at \d\.\d\d s counted most", capsys.readouterr().out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", output.name]
-    if ending == ".png":
-        assert min(Image.open(output).size) > 300
-    elif ending == ".gif":
-        assert Image.open(output).n_frames == 8
+    if ending in (".png", ".gif"):
+        with Image.open(output) as image:
+            assert min(image.size) > 300 and getattr(image, "n_frames", 1) == (8 if ending == ".gif" else 1)
     elif ending == ".mp4":
         assert len(list(iterate_frames(output))) == 8
     else:

@@ -18,6 +18,7 @@ from . import benchmark, visualize
 from .checkpoints import load_checkpoint
 from .collection import label_collection, read_paths
 from .data import (
+    Limits,
     MotionDigitsClips,
     VideoDataset,
     VideoList,
@@ -131,6 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--chunk", type=_positive, help="frames that run through the first blocks together: bounds the memory"
     )
+    command.add_argument(
+        "--max-pixels", type=int, default=Limits.max_pixels, metavar="N", help="pixels; larger frames are refused"
+    )
+    command.add_argument("--max-duration", type=float, metavar="S", help="seconds of a file; longer ones are refused")
     command.add_argument("--timeout", type=float, metavar="S", help="seconds after which reading a file is given up")
     command.add_argument("--int8", action="store_true", help="blocks in int8: faster on CPUs (needs torchao)")
     command.add_argument(
@@ -385,7 +390,7 @@ def _predict_stream(model: InTIVisionTransformer, args: argparse.Namespace) -> i
         raise ValueError("--stream takes one file, camera or pipe, and neither --views nor --chunk.")
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
-    frames = iterate_frames(source, fps=args.fps, every=every)
+    frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=args.max_pixels)
     for window in classify_stream(model, frames, args.stride, args.topk, args.device):
         if args.json:
             print(json.dumps(dataclasses.asdict(window)), flush=True)
@@ -405,7 +410,8 @@ def _predict(args: argparse.Namespace) -> int:
         model = quantize_int8(model)
     if args.stream:
         return _predict_stream(model, args)
-    classify = VideoClassifier(model, args.views, args.device, args.chunk, args.timeout)
+    limits = Limits(args.max_pixels, args.max_duration, args.timeout)
+    classify = VideoClassifier(model, args.views, args.device, args.chunk, limits)
     failed = 0
     warnings.simplefilter("ignore")  # a damaged file is reported below, once
     labelled = classify.label_files(args.files, args.topk)

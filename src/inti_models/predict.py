@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .data import ClipTransform, create_clip_transform, read_clips, resolve_clip_config
+from .data import ClipTransform, Limits, create_clip_transform, read_clips, resolve_clip_config
+from .data.video import DEFAULT_LIMITS
 from .streaming import StreamingClassifier, forward_chunked
 from .vision_transformer import InTIVisionTransformer
 
@@ -41,7 +42,7 @@ class VideoClassifier:
         device: where to run.
         chunk: frames of a long clip that go through the first blocks together, so that memory does not grow with the
             clip (`forward_chunked`); None for all frames.
-        timeout: seconds after which reading a file is given up; None for never.
+        limits: what a file may ask for.
 
     Raises:
         ValueError: for a model without a classifier, views that cannot be, or a model that does not run in chunks.
@@ -53,12 +54,12 @@ class VideoClassifier:
         views: tuple[int, int] = (1, 1),
         device: str | torch.device = "cpu",
         chunk: int | None = None,
-        timeout: float | None = None,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         _check_classifier(model)
         if chunk is not None:
             StreamingClassifier(model)  # which says why it does not run in chunks
-        self.chunk, self.timeout = chunk, timeout
+        self.chunk, self.limits = chunk, limits
         self.num_clips, num_crops = views
         if self.num_clips < 1:
             raise ValueError(f"views={views} asks for {self.num_clips} clips; ask for at least one.")
@@ -73,7 +74,7 @@ class VideoClassifier:
             sampling=self.model.sampling,
             stride=self.model.frame_stride,
             num_clips=self.num_clips,
-            timeout=self.timeout,
+            limits=self.limits,
         )
         frames = torch.stack([self.transform(clip) for clip in clips.frames])  # V T C H W, or V 3 T C H W
         return frames if frames.ndim == 5 else frames.flatten(0, 1)

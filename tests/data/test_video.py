@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from inti_models.data import video
-from inti_models.data.video import VideoError, iterate_frames, read_clips, sample_times, write_video
+from inti_models.data.video import Limits, VideoError, iterate_frames, read_clips, sample_times, write_video
 
 Encode = Callable[..., Path]
 
@@ -282,7 +282,7 @@ def test_frames_read_one_by_one_equal_those_of_a_full_decode(
     path = encode(name, images, codec=codec, pix_fmt=pix_fmt, options=options)
     whole = read_clips(path, 24).frames[0]
     assert len({frame.numpy().tobytes() for frame in whole}) == 24
-    source = video._Video(path)
+    source = video._Video(path, video._Guard(Limits()))
     for rank in range(24):
         [(got, image)] = source.read([rank])
         assert got == rank
@@ -293,7 +293,7 @@ def test_a_frame_before_its_keyframe_is_decoded_from_the_group_before(
     encode: Encode, counted_frames: list[int]
 ) -> None:
     path = encode("a.mkv", range(60), options=OPEN_GOP)
-    source = video._Video(path)
+    source = video._Video(path, video._Guard(Limits()))
     leading = [
         rank
         for rank, k in enumerate(source.shown)
@@ -614,11 +614,17 @@ def test_a_playlist_may_not_open_other_files(encode: Encode, tmp_path: Path) -> 
         read_clips(playlist, 4)
 
 
-def test_frames_above_the_limit_are_refused(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = encode("a.mp4", range(3))
-    monkeypatch.setattr(video, "MAX_PIXELS", 16 * 64 - 1)
-    with pytest.raises(VideoError, match="frames of 64x16 pixels, more than the limit of 1023"):
-        read_clips(path, 2)
+def test_frames_above_the_limit_are_refused(encode: Encode, tmp_path: Path) -> None:
+    encode("a.mp4", range(3))
+    Image.new("RGB", (64, 16)).save(tmp_path / "a.png")
+    for name in ("a.mp4", "a.png"):
+        assert read_clips(tmp_path / name, 2, limits=Limits(max_pixels=16 * 64)).frames.shape[1] == 2
+        for read in (
+            lambda path: read_clips(path, 2, limits=Limits(max_pixels=16 * 64 - 1)),
+            lambda path: next(iterate_frames(path, max_pixels=16 * 64 - 1)),
+        ):
+            with pytest.raises(VideoError, match="frames of 64x16 pixels, more than the limit of 1023"):
+                read(tmp_path / name)
 
 
 def test_a_result_above_the_limit_is_refused(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -782,9 +788,9 @@ def test_stream_without_frames_is_told_in_a_sentence(tmp_path):
 
 def test_longer_video_than_allowed_is_refused(tmp_path):
     path = ramp(tmp_path / "a.mp4")  # 30 frames, 10 a second
-    assert read_clips(path, 4, max_duration=3.0).frames.shape[1] == 4
+    assert read_clips(path, 4, limits=Limits(max_duration=3.0)).frames.shape[1] == 4
     with pytest.raises(VideoError, match=r"a.mp4 lasts 3.0 s, more than the limit of 2.9 s: cut it first"):
-        read_clips(path, 4, max_duration=2.9)
+        read_clips(path, 4, limits=Limits(max_duration=2.9))
 
 
 def test_reading_leaves_no_threads_behind(tmp_path):
@@ -806,11 +812,11 @@ def test_reading_leaves_no_threads_behind(tmp_path):
 
 def test_reading_is_given_up_after_a_time(tmp_path):
     write_video(tmp_path / "clip.mp4", torch.zeros(40, 3, 64, 64, dtype=torch.uint8), fps=10)
-    assert read_clips(tmp_path / "clip.mp4", 2, timeout=60).frames.shape == (1, 2, 3, 64, 64)
+    assert read_clips(tmp_path / "clip.mp4", 2, limits=Limits(timeout=60)).frames.shape == (1, 2, 3, 64, 64)
     with pytest.raises(VideoError, match=r"clip.mp4 is not read after 1e-06 s: allow more time, or make a shorter"):
-        read_clips(tmp_path / "clip.mp4", 2, timeout=1e-6)
-    with pytest.raises(VideoError, match="timeout is 0; expected seconds above 0"):
-        read_clips(tmp_path / "clip.mp4", 2, timeout=0)
+        read_clips(tmp_path / "clip.mp4", 2, limits=Limits(timeout=1e-6))
+    with pytest.raises(ValueError, match="timeout is 0; expected seconds above 0"):
+        Limits(timeout=0)
 
 
 def test_decoding_is_in_one_thread_while_logging_is_on(tmp_path):

@@ -4,12 +4,13 @@ from .augmentation import ClipMixup, TrainTransform, create_train_transform, see
 from .datasets import MotionDigitsClips, Sample, VideoDataset, VideoList, collate, find_videos, read_class_names
 from .samplers import TrainSampler, shard
 from .transforms import ClipTransform, create_clip_transform, resolve_clip_config
-from .video import Clips, VideoError, iterate_frames, read_clips, write_video
+from .video import Clips, Limits, VideoError, iterate_frames, read_clips, write_video
 
 __all__ = [
     "ClipMixup",
     "ClipTransform",
     "Clips",
+    "Limits",
     "MotionDigitsClips",
     "Sample",
     "TrainSampler",

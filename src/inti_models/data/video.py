@@ -27,11 +27,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-__all__ = ["Clips", "VideoError", "iterate_frames", "read_clips", "sample_times", "write_video"]
+__all__ = ["Clips", "Limits", "VideoError", "iterate_frames", "read_clips", "sample_times", "write_video"]
 
-# Guards against decompression bombs: the largest frame (8K is 2**25 pixels) and the largest result.
-MAX_PIXELS = 2**26
-MAX_BYTES = 2**32
+MAX_PIXELS = 2**25  # of a frame, unless told otherwise: 8K has 0.99 of it
+MAX_BYTES = 2**32  # of a result
 
 # A folder of frames does not say its rate. This one only scales `Clips.times`.
 FOLDER_FPS = 25
@@ -51,6 +50,34 @@ _CONTAINERS = (
 
 class VideoError(ValueError):
     """A file that cannot be read as a video, or an impossible request; says which and why."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file may ask for, as a guard against decompression bombs; one that asks for more is refused.
+
+    Attributes:
+        max_pixels: Of a frame; looked at before one is decoded.
+        max_duration: Of the whole video, in seconds; looked at before a frame is decoded. None for no limit.
+        timeout: Seconds to read clips in; None for no limit. The clock is looked at between packets, so that one
+            frame may still be decoded after it.
+
+    Raises:
+        ValueError: One of them is not above zero.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_duration: float | None = None
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, unit in (("max_pixels", "pixels"), ("max_duration", "seconds"), ("timeout", "seconds")):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; expected {unit} above 0.")
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -74,8 +101,7 @@ def read_clips(
     stride: int | None = None,
     num_clips: int = 1,
     generator: torch.Generator | None = None,
-    max_duration: float | None = None,
-    timeout: float | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Clips:
     """Reads clips from a video file, a still image or a folder of frames.
 
@@ -98,23 +124,22 @@ def read_clips(
         num_clips: Clips to take, V.
         generator: If given, positions are random: anywhere in each segment ("uniform"), or
             anywhere the clip fits ("dense").
-        max_duration: Refuse a video that lasts longer, in seconds, before any frame is decoded.
-        timeout: Give up after this many seconds. The clock is looked at between packets, so that
-            one frame of at most `MAX_PIXELS` may still be decoded after it.
+        limits: What the file may ask for.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
         VideoError: (a ValueError) The arguments make no sense, or the file is not a video that
-            decodes, or is larger than `MAX_PIXELS` a frame or `MAX_BYTES` in all, or too long, or
-            takes too long.
+            decodes, or is above the limits or `MAX_BYTES`.
     """
     _check_request(num_frames, sampling, stride, num_clips)
     path = Path(path)
-    source = _open_source(path, _Deadline(path, timeout))
+    source = _open_source(path, _Guard(limits))
     timeline = source.timeline
     duration = timeline.end * timeline.unit
-    if max_duration is not None and duration > max_duration:
-        raise VideoError(f"{path} lasts {duration:.1f} s, more than the limit of {max_duration:g} s: cut it first.")
+    if limits.max_duration is not None and duration > limits.max_duration:
+        raise VideoError(
+            f"{path} lasts {duration:.1f} s, more than the limit of {limits.max_duration:g} s: cut it first."
+        )
 
     sample = sample_times(
         num_frames,
@@ -145,7 +170,11 @@ def read_clips(
 
 
 def iterate_frames(
-    source: str | os.PathLike[str] | BinaryIO, *, fps: float | None = None, every: int = 1
+    source: str | os.PathLike[str] | BinaryIO,
+    *,
+    fps: float | None = None,
+    every: int = 1,
+    max_pixels: int = MAX_PIXELS,
 ) -> Iterator[tuple[float, Tensor]]:
     """Frames of a video as they come, for as long as they come.
 
@@ -154,6 +183,7 @@ def iterate_frames(
             from without seeking; or a camera that Linux knows as a device (/dev/video0).
         fps: Frames a second to yield, by time: the first at or after each 1 / fps seconds. None for all.
         every: Yield every n-th of these.
+        max_pixels: Of a frame; a source with larger ones is refused.
 
     Yields:
         Time in seconds after the first frame, and the frame: uint8, 3,H,W, RGB, of the size of the first.
@@ -167,7 +197,7 @@ def iterate_frames(
     if every < 1:
         raise VideoError(f"every is {every}; expected a whole number of at least 1.")
     due, count = 0, 0
-    for shown, decode in _played(source):
+    for shown, decode in _played(source, _Guard(Limits(max_pixels))):
         if fps is not None:
             if shown * fps < due - 1e-6:
                 continue
@@ -177,33 +207,33 @@ def iterate_frames(
         count += 1
 
 
-def _played(source: str | os.PathLike[str] | BinaryIO) -> Iterator[tuple[float, Callable[[], Tensor]]]:
+def _played(source: str | os.PathLike[str] | BinaryIO, guard: "_Guard") -> Iterator[tuple[float, Callable[[], Tensor]]]:
     """Time of each frame, and what makes an image of it."""
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         mode = path.stat().st_mode if path.exists() else 0
         if stat.S_ISFIFO(mode):
             with path.open("rb") as pipe:
-                yield from _played(pipe)
+                yield from _played(pipe, guard)
             return
         if stat.S_ISCHR(mode):
-            opened = _open_stream(path, camera=True)
+            opened = _open_stream(path, guard, camera=True)
         else:
-            found = _open_source(path)
+            found = _open_source(path, guard)
             if isinstance(found, _Stills):
                 for rank, still in enumerate(found.paths):
-                    yield rank / FOLDER_FPS, partial(_read_image, still)
+                    yield rank / FOLDER_FPS, partial(_read_image, still, guard)
                 return
-            opened = _open_stream(path)
+            opened = _open_stream(path, guard)
     else:
         path = Path(str(getattr(source, "name", "the stream")))
-        opened = _open_stream(path, file=source)
-    convert, first, count = _Converter(path), None, 0
+        opened = _open_stream(path, guard, file=source)
+    convert, first, count = _Converter(path, guard), None, 0
     with opened as (container, stream):
-        _use_threads(stream.codec_context)
+        _set_up(stream.codec_context, guard)
         rate = float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
         tick = float(stream.time_base or 0)
-        for packet in chain(_demux(container, stream), [None]):
+        for packet in chain(_demux(path, container, stream, guard), [None]):
             for frame in _decode(stream.codec_context, packet):
                 # A frame that comes out at the end has no time base of its own.
                 shown = count / rate if frame.pts is None or not tick else frame.pts * tick
@@ -348,11 +378,27 @@ def _check_size(path: Path, num_images: int, shape: Sequence[int]) -> None:
         )
 
 
-def _check_pixels(path: Path, width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise VideoError(
-            f"{path} has frames of {width}x{height} pixels, more than the limit of {MAX_PIXELS}: resize it first."
-        )
+class _Guard:
+    """Limits, and the moment at which reading began."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits, self.start = limits, time.monotonic()
+
+    def check_time(self, path: Path) -> None:
+        """Raise a VideoError if the time is over."""
+        timeout = self.limits.timeout
+        if timeout is not None and time.monotonic() - self.start > timeout:
+            raise VideoError(
+                f"{path} is not read after {timeout:g} s: allow more time, or make a shorter or smaller copy."
+            )
+
+    def check_pixels(self, path: Path, width: int, height: int) -> None:
+        """Raise a VideoError for frames that are too large."""
+        if width * height > self.limits.max_pixels:
+            raise VideoError(
+                f"{path} has frames of {width}x{height} pixels, more than the limit of {self.limits.max_pixels}: "
+                "resize it first."
+            )
 
 
 @dataclass(frozen=True)
@@ -396,13 +442,13 @@ class _Timeline:
         return cls(starts, float(starts[-1]) + last_duration, tick)
 
 
-def _open_source(path: Path, deadline: "_Deadline | None" = None) -> "_Video | _Stills":
+def _open_source(path: Path, guard: _Guard) -> "_Video | _Stills":
     if path.is_dir():
         names = [p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
         names = sorted((n for n in names if not n.startswith(".")), key=_natural_key)
         if not names:
             raise VideoError(f"folder {path} holds no images; expected one image a frame, named like img_00001.jpg.")
-        return _Stills([path / name for name in names])
+        return _Stills([path / name for name in names], guard)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}: check the path.")
     if not path.is_file():
@@ -410,8 +456,8 @@ def _open_source(path: Path, deadline: "_Deadline | None" = None) -> "_Video | _
     if path.stat().st_size == 0:
         raise VideoError(f"{path} is empty (0 bytes): copy or download it again.")
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _Stills([path])
-    return _Video(path, deadline)
+        return _Stills([path], guard)
+    return _Video(path, guard)
 
 
 def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
@@ -423,20 +469,21 @@ def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
 class _Stills:
     """Image files, one a frame."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self.paths = paths
+    def __init__(self, paths: list[Path], guard: _Guard) -> None:
+        self.paths, self.guard = paths, guard
         self.timeline = _Timeline.even(len(paths), 1 / FOLDER_FPS)
 
     def read(self, wanted: list[int]) -> Iterator[tuple[int, Tensor]]:
         """Yields the wanted frames, each with its rank in display order."""
         for rank in wanted:
-            yield rank, _read_image(self.paths[rank])
+            self.guard.check_time(self.paths[rank])
+            yield rank, _read_image(self.paths[rank], self.guard)
 
 
-def _read_image(path: Path) -> Tensor:
+def _read_image(path: Path, guard: _Guard) -> Tensor:
     try:
         with Image.open(path, formats=_IMAGE_FORMATS) as image:
-            _check_pixels(path, *image.size)
+            guard.check_pixels(path, *image.size)
             count = getattr(image, "n_frames", 1)
             # An MPO is a JPEG photograph with previews behind it.
             if count > 1 and image.format != "MPO":
@@ -479,22 +526,6 @@ def _channels_first(image: np.ndarray) -> Tensor:
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
-class _Deadline:
-    """The moment after which a file is given up; never, for a timeout of None."""
-
-    def __init__(self, path: Path, timeout: float | None) -> None:
-        if timeout is not None and not timeout > 0:
-            raise VideoError(f"timeout is {timeout}; expected seconds above 0.")
-        self.path, self.timeout, self.start = path, timeout, time.monotonic()
-
-    def check(self) -> None:
-        """Raise a VideoError if it has passed."""
-        if self.timeout is not None and time.monotonic() - self.start > self.timeout:
-            raise VideoError(
-                f"{self.path} is not read after {self.timeout:g} s: allow more time, or make a shorter or smaller copy."
-            )
-
-
 class _Packet(NamedTuple):
     pts: int | None
     duration: int
@@ -505,15 +536,15 @@ class _Packet(NamedTuple):
 class _Video:
     """A video stream: the index of its packets, and frames decoded by their display rank."""
 
-    def __init__(self, path: Path, deadline: _Deadline | None = None) -> None:
-        self.path, self.deadline = path, deadline
-        with _open_stream(path) as (container, stream):
+    def __init__(self, path: Path, guard: _Guard) -> None:
+        self.path, self.guard = path, guard
+        with _open_stream(path, guard) as (container, stream):
             rate = stream.average_rate or stream.guessed_rate
             tick = float(stream.time_base or 0)
             self.packets = [
                 # A corrupt packet still feeds the decoder, but is no frame to choose.
                 _Packet(p.pts, p.duration or 0, p.is_keyframe, not (p.is_discard or p.is_corrupt))
-                for p in _demux(container, stream, deadline)
+                for p in _demux(path, container, stream, guard)
             ]
         shown = [k for k, packet in enumerate(self.packets) if packet.is_shown]
         if not shown:
@@ -545,7 +576,7 @@ class _Video:
         Args:
             wanted: Ranks, increasing.
         """
-        convert = _Converter(self.path)
+        convert = _Converter(self.path, self.guard)
         missing = list(wanted)
         if self.is_timed:
             rank_of = {self.ticks[rank]: rank for rank in wanted}
@@ -604,13 +635,12 @@ class _Video:
         The packets between are read but not decoded: unlike seeking this lands on the right packet
         in every container, and the index has just brought the file into the page cache.
         """
-        with _open_stream(self.path) as (container, stream):
+        with _open_stream(self.path, self.guard) as (container, stream):
             context = stream.codec_context
-            _use_threads(context)
-            context.options = {"max_pixels": str(MAX_PIXELS)}
+            _set_up(context, self.guard)
             pending = iter(runs)
             first, last = next(pending)
-            for k, packet in enumerate(_demux(container, stream, self.deadline)):
+            for k, packet in enumerate(_demux(self.path, container, stream, self.guard)):
                 if k < first:
                     continue
                 yield from _decode(context, packet)
@@ -628,7 +658,7 @@ _TRY_ANOTHER = "the file is damaged or cut off; copy or download it again."
 
 @contextmanager
 def _open_stream(
-    path: Path, camera: bool = False, file: BinaryIO | None = None
+    path: Path, guard: _Guard, camera: bool = False, file: BinaryIO | None = None
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Opens a file, camera or file object and its main video stream; no exception of PyAV's gets out."""
     try:
@@ -661,31 +691,33 @@ def _open_stream(
         stream = best if best in streams else streams[0]
         if stream.codec_context is None:
             raise VideoError(f"{path} has a codec that this FFmpeg cannot decode: convert it to H.264 in MP4.")
-        _check_pixels(path, stream.width, stream.height)
+        guard.check_pixels(path, stream.width, stream.height)
         for other in container.streams:
             if other is not stream:
                 other.discard = av.stream.Discard.all
         yield container, stream
 
 
-def _use_threads(context: av.VideoCodecContext) -> None:
-    """Decode in threads, but where workers of a data loader are the parallelism already.
+def _set_up(context: av.VideoCodecContext, guard: _Guard) -> None:
+    """Bound frames that are larger than the container says, and choose the number of threads.
 
-    Nor with PyAV's logging on: its callback waits for the lock that the one who waits for the threads may hold.
+    FFmpeg pads rows before it counts pixels, which doubles them at most. Threads decode, but where workers of a data
+    loader are the parallelism already; nor with PyAV's logging on: its callback waits for the lock that the one who
+    waits for the threads may hold.
     """
     alone = get_worker_info() is not None or av.logging.get_level() is not None
     context.thread_type = "AUTO"
     context.thread_count = 1 if alone else min(os.cpu_count() or 1, 8)
+    context.options = {"max_pixels": str(2 * guard.limits.max_pixels)}
 
 
 def _demux(
-    container: av.container.InputContainer, stream: av.VideoStream, deadline: _Deadline | None = None
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, guard: _Guard
 ) -> "Iterator[av.Packet[av.VideoStream]]":
     """The stream's packets in file order, up to the end or to where damage stops the reading."""
     try:
         for packet in container.demux(stream):
-            if deadline is not None:
-                deadline.check()
+            guard.check_time(path)
             # Empty packets carry no frame (FFmpeg takes one for the end of the stream).
             if packet.size:
                 yield packet
@@ -704,14 +736,14 @@ def _decode(context: av.VideoCodecContext, packet: "av.Packet[av.VideoStream] | 
 class _Converter:
     """Decoded frames -> RGB, uint8, 3,H,W, upright, all of the size of the first."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, guard: _Guard) -> None:
+        self.path, self.guard = path, guard
         self.reformatter = av.video.reformatter.VideoReformatter()
         self.size: tuple[int, int] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> Tensor:
         width, height = self.size = self.size or (frame.width, frame.height)
-        _check_pixels(self.path, frame.width, frame.height)
+        self.guard.check_pixels(self.path, frame.width, frame.height)
         has_alpha = frame.format.has_palette or any(c.is_alpha for c in frame.format.components)
         try:
             image = self.reformatter.reformat(
