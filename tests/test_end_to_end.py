@@ -6,14 +6,12 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from tqdm import tqdm
 
 import inti_models
 from inti_models.cli import main
@@ -65,9 +63,13 @@ def trained(data):
     return data / "run", out.getvalue()
 
 
-def train(data: Path, output: Path, *overrides: str) -> int:
+def train_arguments(data: Path, output: Path, *overrides: str) -> list[str]:
     sets = [f"data.train={data / 'train'}", f"data.validation={data / 'train'}"]
-    return main(["train", str(data / "recipe.yaml"), *sets, "--output", str(output), *overrides])
+    return ["train", str(data / "recipe.yaml"), *sets, "--output", str(output), *overrides]
+
+
+def train(data: Path, output: Path, *overrides: str) -> int:
+    return main(train_arguments(data, output, *overrides))
 
 
 def validate(trained: tuple[Path, str], source: object, *options: object) -> int:
@@ -259,28 +261,36 @@ def test_errors_of_data_loading_processes_are_one_sentence(data, tmp_path, capsy
     assert error.startswith("10 videos in a row cannot be read")
 
 
-class Interrupting(io.StringIO):
-    """A terminal whose user presses Ctrl-C when the first measurement shows."""
+INTERRUPTED = """
+import io, signal, sys
+from tqdm import tqdm
+from inti_models.cli import main
 
+class Terminal(io.TextIOWrapper):
     pressed = False
 
-    def write(self, text: str) -> int:
+    def write(self, text):
         if "evaluate" in text and not self.pressed:
             self.pressed = True
             signal.raise_signal(signal.SIGINT)
         return super().write(text)
 
+if __name__ == "__main__":
+    sys.stderr = Terminal(sys.stderr.buffer, write_through=True)
+    status = main(sys.argv[1:])
+    assert tqdm.monitor is None  # a thread that would wait for the lock at exit
+    sys.exit(status)
+"""
+
 
 def test_the_same_command_goes_on_after_ctrl_c(data, trained, tmp_path):
-    if tqdm.monitor is not None:
-        tqdm.monitor.exit()
-        tqdm.monitor = None
-    terminal = Interrupting()
-    with contextlib.redirect_stderr(terminal):
-        assert train(data, tmp_path / "run") == 130
+    """Ctrl-C comes when the first measurement shows: the write that it interrupts holds the lock of the bar."""
+    (tmp_path / "interrupted.py").write_text(INTERRUPTED)
+    command = [sys.executable, str(tmp_path / "interrupted.py"), *train_arguments(data, tmp_path / "run")]
+    stopped = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert stopped.returncode == 130, stopped.stderr
     sentence = "inti-models: stopped; the same command goes on from the last saved state."
-    assert terminal.getvalue().splitlines()[-1] == sentence
-    assert tqdm.monitor is None  # nobody waits at exit for the lock that the interrupted write holds
+    assert stopped.stderr.splitlines()[-1] == sentence
     assert not (tmp_path / "run" / "last").exists()
     with contextlib.redirect_stderr(again := io.StringIO()):
         assert train(data, tmp_path / "run") == 0
