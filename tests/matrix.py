@@ -41,7 +41,7 @@ def run(name: str, pytest_args: list[str]) -> dict[str, Any]:
     if uv("python", "find", "--no-python-downloads", version).returncode:
         return {"outcome": f"not run: no Python {version} on this machine"}
     made = [
-        uv("venv", "--quiet", "--allow-existing", "--no-python-downloads", "--python", version, str(folder)),
+        uv("venv", "--quiet", "--seed", "--allow-existing", "--no-python-downloads", "--python", version, str(folder)),
         uv(
             "pip",
             "install",

@@ -120,6 +120,11 @@ def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
         yield path
 
 
+def prepare() -> None:
+    """Load the model."""
+    _classifier()
+
+
 @functools.cache
 def _classifier():
     from inti_models import load

@@ -36,7 +36,10 @@ def kind(error: Exception) -> str:
 def _work(file: str, pipe: Connection) -> None:
     # What decoders write goes nowhere. PyAV's logging, which can deadlock with its threads, stays off.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    examine = module_of(Path(file)).examine
+    module = module_of(Path(file))
+    examine = module.examine
+    if hasattr(module, "prepare"):
+        module.prepare()
     pipe.send("ready")
     while True:
         path = pipe.recv()
@@ -91,7 +94,7 @@ def run(file: Path, inputs: Iterable[Path], total: int, limit: float, memory: fl
     """Examine inputs one by one; each is removed, or moved to ``keep`` if it made a failure.
 
     Args:
-        file: a module with a function ``examine(path) -> str``.
+        file: a module with a function ``examine(path) -> str``, and perhaps ``prepare()``, whose time does not count.
         inputs: files or folders.
         total: how many.
         limit: seconds for each.
