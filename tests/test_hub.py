@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from timm.models.vision_transformer import VisionTransformer
 import inti_models
 from inti_models import InTIVisionTransformer, from_image_model, load, save_pretrained
 from inti_models.cli import main
-from inti_models.hub import published
+from inti_models.hub import CONFIG_DIGEST, published
 from inti_models.tensor_files import DIGEST, digest
 
 NAME = "inti_vit_t8_32_motiondigits"
@@ -300,29 +301,57 @@ def test_a_folder_with_pickles_only_is_refused_unopened(folder, tmp_path, file):
     assert not (tmp_path / "sprung").exists()
 
 
+@contextmanager
+def changing(folder):
+    """A config.json as somebody writes it who means it."""
+    config = json.loads((folder / "config.json").read_text())
+    del config[CONFIG_DIGEST]
+    yield config
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace('"compress_at": [\n      2,', '"compress_at": [\n      1,'),
+        lambda text: text.replace("0.5", "0.4"),
+        lambda text: text.replace('"0, left"', '"0, loft"'),
+    ],
+    ids=["schedule", "mean", "class name"],
+)
+def test_config_that_still_makes_a_model_but_was_changed_is_refused(tmp_path, change):
+    model = load(NAME)
+    save_pretrained(model, tmp_path, label_names=list(model.pretrained_cfg["label_names"]))
+    text = (tmp_path / "config.json").read_text()
+    (tmp_path / "config.json").write_text(json.dumps(json.loads(text), sort_keys=True))  # says the same
+    assert load(tmp_path).compress_at == model.compress_at
+    assert change(text) != text
+    (tmp_path / "config.json").write_text(change(text))
+    with pytest.raises(ValueError, match=r"config.json is not as it was saved; .* take config_sha256 out of it"):
+        load(tmp_path)
+
+
 @pytest.mark.parametrize("where", ["config", "argument"])
 def test_no_argument_makes_timm_open_another_file(folder, tmp_path, where):
     trap = tmp_path / "trap.pth"
     trap.write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     args = {"checkpoint_path": str(trap)}
     if where == "config":
-        config = json.loads((folder / "config.json").read_text())
-        config["model_args"] |= args
-        (folder / "config.json").write_text(json.dumps(config))
+        with changing(folder) as config:
+            config["model_args"] |= args
         args = {}
     assert "cannot be loaded with the argument checkpoint_path" in refusal(load, folder, **args)
     assert not (tmp_path / "sprung").exists()
 
 
 def test_a_config_cannot_name_another_source(folder, model, tmp_path):
-    config = json.loads((folder / "config.json").read_text())
-    config["pretrained_cfg"] |= {
-        "file": str(tmp_path / "trap.pth"),
-        "url": "http://127.0.0.1:9/trap.pth",
-        "custom_load": True,
-        "hf_hub_filename": "trap.pth",
-    }
-    (folder / "config.json").write_text(json.dumps(config))
+    with changing(folder) as config:
+        config["pretrained_cfg"] |= {
+            "file": str(tmp_path / "trap.pth"),
+            "url": "http://127.0.0.1:9/trap.pth",
+            "custom_load": True,
+            "hf_hub_filename": "trap.pth",
+        }
     assert torch.equal(logits(load(folder)), logits(model))
 
 
@@ -332,6 +361,7 @@ def test_a_config_cannot_name_another_source(folder, model, tmp_path):
         ("", "is not a model's config"),
         ('{"architecture": ', "is not a model's config"),
         ("[]", "is not a model's config"),
+        pytest.param("[" * 100_000, "is not a model's config", id="deep"),
         ("{}", "is not a model's config"),
         ('{"architecture": "inti_vit", "pretrained_cfg": {"nonsense": 1}}', "is not a model's config"),
         ('{"architecture": "inti_vit", "pretrained_cfg": {}, "model_args": 3}', "is not a model's config"),
@@ -443,14 +473,15 @@ def test_published_weights_name_safetensors_only():
         ({"num_classes": 3}, "says num_classes=3, but its model has 120"),
         ({"model_args": {"compress_at": [2, 5], "reduction": 10**9}}, "says reduction=1000000000, which no model has"),
         ({"model_args": {"more": 1}}, "does not make a model"),
+        ({"model_args": {"patch_size": 0}}, r"does not make a model \(integer division or modulo by zero\)"),
     ],
     ids=str,
 )
 def test_config_of_another_model_is_refused(tmp_path, change, message):
     model = load("inti_vit_t8_32_motiondigits")
     save_pretrained(model, tmp_path, label_names=list(model.pretrained_cfg["label_names"]))
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with changing(tmp_path) as config:
+        config |= change
     with pytest.raises(ValueError, match=message):
         load(tmp_path)
 
@@ -488,7 +519,6 @@ def test_config_of_other_weights_is_refused(tmp_path):
     shutil.copy(folders[1] / "model.safetensors", folders[0])
     with pytest.raises(ValueError, match="was not written with the weights that lie beside it .* save the model again"):
         load(folders[0])
-    config = json.loads((folders[0] / "config.json").read_text())
-    del config[DIGEST]
-    (folders[0] / "config.json").write_text(json.dumps(config))
+    with changing(folders[0]) as config:
+        del config[DIGEST]
     assert load(folders[0]).num_classes == 120

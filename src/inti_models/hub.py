@@ -8,6 +8,7 @@ on the errors of safetensors and huggingface_hub as they are. Only then our `che
 there as here.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -36,6 +37,7 @@ from .vision_transformer import InTIVisionTransformer
 from .zoo import PACKAGE, create_model
 
 WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
+CONFIG_DIGEST = "config_sha256"  # in our config.json, of the rest of it
 _NOT_TOGETHER = (
     "{config} was not written with the weights that lie beside it ({weights}); save the model again, or, if you "
     f"exchanged them, take {DIGEST} out of the config."
@@ -142,7 +144,9 @@ def _create(
             pretrained_model_args=saved_args,
             **{**saved_args, **model_args},
         )
-    except (TypeError, AttributeError, KeyError, AssertionError, RuntimeError) as error:
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # arguments that are none fail in as many ways as there are places for them
         if model_args:
             raise
         reason = " ".join(str(error).split())
@@ -176,11 +180,18 @@ def _load_folder(folder: Path, model_args: dict[str, Any]) -> InTIVisionTransfor
 def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
     """Pretrained config without a source, architecture, and model arguments of a config.json."""
     try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        unchanged = config.get(CONFIG_DIGEST) in (None, _digest_of(config))
         cfg, architecture, args = load_model_config_from_path(path.parent)
         cfg = PretrainedCfg(**{**cfg, "custom_load": False}).to_dict(remove_source=True)
         args = dict(args)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not a model's config ({error}); copy, save or download it again.") from error
+    if not unchanged:
+        raise ValueError(
+            f"{path} is not as it was saved; copy, save or download it again, or, if you changed it yourself, take "
+            f"{CONFIG_DIGEST} out of it."
+        )
     if architecture not in timm.list_models("inti*"):
         raise ValueError(f"{path} is of {architecture!r}, which is no InTI model; name a folder or repository of one.")
     for key, value in args.items():
@@ -188,6 +199,12 @@ def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
             if isinstance(number, int) and abs(number) > _LARGEST.get(key, _LARGEST[""]):
                 raise ValueError(f"{path} says {key}={value!r}, which no model has; copy, save or download it again.")
     return cfg, architecture, args
+
+
+def _digest_of(config: dict[str, Any]) -> str:
+    """SHA-256, in hex, of a config.json without its digest; white space and the order of keys do not matter."""
+    rest = {key: value for key, value in config.items() if key != CONFIG_DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _belong_together(config: Path, weights: Path) -> bool:
@@ -312,6 +329,8 @@ def _write_config(
         config["label_names"] = list(label_names)
     try:
         save_config_for_hf(model, str(folder / CONFIG), config, inti_args)
+        saved = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps(saved | {CONFIG_DIGEST: _digest_of(saved)}, indent=2))
         cfg, architecture, args = _read_config(folder / CONFIG)
         again = create_model(architecture, pretrained_cfg=cfg, **{**args, "device": "meta"})
         same = _shapes(again) == _shapes(model)

@@ -4,7 +4,7 @@
 
 A saved model's folder, with damage to `model.safetensors` (bytes, header, names, shapes, types) or to `config.json`
 (bytes, keys, values of any type), or with a pickle in place of the weights that would write a file when it is opened. A
-model that loads with other weights, or a pickle that ran, is a failure.
+model that loads with other weights or another config, or a pickle that ran, is a failure.
 """
 
 import argparse
@@ -36,9 +36,20 @@ class Planted:
         return Path.write_text, (self.path, "ran")
 
 
+def _what_it_is(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All that a model's files decide: its weights; its config, and what it says of a clip."""
+    import torch
+
+    config = {key: value for key, value in model.pretrained_cfg.items() if key not in ("file", "source")}
+    args = {name: getattr(model, name) for name in ("compress_at", "num_frames", "sampling", "frame_stride")}
+    clip = torch.linspace(-1, 1, 8 * 3 * 32 * 32).view(1, 8, 3, 32, 32)
+    with torch.no_grad():
+        return model.state_dict(), {**config, **args, "logits": model.eval()(clip).tolist()}
+
+
 @functools.cache
-def _saved() -> tuple[Path, dict[str, Any]]:
-    """A saved model and its weights."""
+def _saved() -> tuple[Path, tuple[dict[str, Any], dict[str, Any]]]:
+    """A saved model, and what it is when it is loaded."""
     import torch
 
     from inti_models import load, save_pretrained
@@ -47,7 +58,7 @@ def _saved() -> tuple[Path, dict[str, Any]]:
     model = load("inti_vit_t8_32_motiondigits")
     folder = Path(tempfile.mkdtemp()) / "model"
     save_pretrained(model, folder, label_names=list(model.pretrained_cfg["label_names"]))
-    return folder, model.state_dict()
+    return folder, _what_it_is(load(folder))
 
 
 def damage_bytes(data: bytes, rng: random.Random) -> bytes:
@@ -144,20 +155,22 @@ def prepare() -> None:
 
 
 def examine(path: Path) -> str:
-    """Load a folder, and compare its weights with those that were saved."""
+    """Load a folder, and compare the model with the one that was saved."""
     import torch
 
     from inti_models import load
 
-    _, expected = _saved()
+    _, (weights, config) = _saved()
     try:
-        state = load(path).state_dict()
+        state, other = _what_it_is(load(path))
     finally:
         if (path / PLANTED).exists():
             return "FAILURE: the pickle ran"  # noqa: B012
-    if state.keys() != expected.keys() or any(not torch.equal(state[key], expected[key]) for key in expected):
+    if state.keys() != weights.keys() or any(not torch.equal(state[key], weights[key]) for key in weights):
         return "FAILURE: loaded other weights"
-    return "loaded: the weights that were saved"
+    if other != config:
+        return f"FAILURE: loaded with another {', '.join(key for key in config if other.get(key) != config[key])}"
+    return "loaded: the model that was saved"
 
 
 def main() -> int:

@@ -15,7 +15,9 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -27,26 +29,33 @@ CODECS += ("libx265", "libsvtav1", "libaom-av1", "huffyuv", "png", "prores_ks", 
 LIMIT, MEMORY = 20.0, 3 * 1024.0
 
 
-def write(path: Path, codec: str) -> bool:
-    """A video of 12 frames; False where the container does not take the codec."""
+def write(path: Path, codec: str, side: int = 64, rate: Fraction | None = None) -> bool:
+    """A video of 12 frames; False where the container does not take the codec or the rate."""
     try:
         with av.open(str(path), "w") as container:
             options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
             stream = container.add_stream(codec, rate=12, options=options)
             assert isinstance(stream, av.VideoStream)
-            stream.width, stream.height = 64, 64  # libx265 corrupts its memory below that
+            stream.width, stream.height = side, side  # libx265 corrupts its memory below 64
             if stream.codec_context.codec.video_formats:
                 names = [f.name for f in stream.codec_context.codec.video_formats]
                 stream.pix_fmt = next((n for n in ("yuvj420p", "yuv420p") if n in names), names[0])
             for i in range(12):
-                picture = np.full((64, 64, 3), 20 * i, np.uint8)
+                picture = np.full((side, side, 3), 20 * i, np.uint8)
                 picture[8:24, 4 * i : 4 * i + 8] = 255
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-            container.mux(stream.encode())
+                _mux(container, stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")), rate)
+            _mux(container, stream.encode(), rate)
     except Exception:  # noqa: BLE001  # containers and codecs that do not go together say so in many ways
         path.unlink(missing_ok=True)
         return False
     return path.stat().st_size > 0
+
+
+def _mux(container: Any, packets: list[Any], rate: Fraction | None) -> None:
+    for packet in packets:
+        if rate is not None:
+            packet.time_base = 1 / rate
+        container.mux(packet)
 
 
 def seeds(folder: Path) -> list[Path]:
@@ -88,6 +97,18 @@ def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
             return data[:at] + bytes(min(2000, len(data) - at)) + data[at + 2000 :]
 
 
+def absurd(folder: Path) -> Iterator[Path]:
+    """Videos with a frame a day or a million a second, and of frames above the limit, in a small file."""
+    for container in ("mp4", "mkv", "avi", "gif", "nut"):
+        for rate in (Fraction(1, 86400), Fraction(10**6), Fraction(2**31 - 1), Fraction(1, 2**31 - 1)):
+            path = folder / f"rate-{rate.numerator}-{rate.denominator}.{container}"
+            if write(path, "gif" if container == "gif" else "mpeg4", rate=rate):
+                yield path
+    path = folder / "bomb.mp4"
+    if write(path, "mpeg4", side=5824):
+        yield path
+
+
 def odd(folder: Path) -> Iterator[Path]:
     """Files that are no videos, under names of videos."""
     contents = {"empty": b"", "text": b"hello\n" * 99, "zeros": bytes(9999), "ftyp": b"\0\0\0\x18ftypmp42"}
@@ -112,6 +133,7 @@ def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
     paths = seeds(valid)
     contents = [path.read_bytes() for path in paths]
     yield from odd(folder)
+    yield from absurd(folder)
     for i in range(count):
         k = rng.randrange(len(paths))
         ending = paths[k].suffix if rng.random() < 0.9 else rng.choice(paths).suffix
@@ -155,7 +177,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         inputs = mutants(Path(folder), args.mutants, args.seed)
-        return tell(run(Path(__file__), inputs, args.mutants + 22, LIMIT, MEMORY, args.keep), args.output)
+        return tell(run(Path(__file__), inputs, args.mutants, LIMIT, MEMORY, args.keep), args.output)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def run(file: Path, inputs: Iterable[Path], total: int, limit: float, memory: fl
     Args:
         file: a module with a function ``examine(path) -> str``, and perhaps ``prepare()``, whose time does not count.
         inputs: files or folders.
-        total: how many.
+        total: how many, at least.
         limit: seconds for each.
         memory: MiB that a process may have taken at its peak; above it the input counts as a failure.
         keep: folder for what failed.

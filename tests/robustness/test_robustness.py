@@ -23,13 +23,13 @@ def module_of(name):
 runner = module_of("runner")
 
 
-@pytest.mark.parametrize(("name", "count", "extra"), [("fuzz_videos", 200, 22), ("fuzz_checkpoints", 150, 0)])
+@pytest.mark.parametrize(("name", "count", "extra"), [("fuzz_videos", 200, 22 + 10), ("fuzz_checkpoints", 150, 0)])
 def test_damaged_input_ends_in_a_result_or_a_sentence(name, count, extra, tmp_path):
     fuzz = module_of(name)
     inputs = fuzz.mutants(tmp_path, count, seed=1)
-    result = runner.run(HERE / f"{name}.py", inputs, count + extra, fuzz.LIMIT, fuzz.MEMORY, keep=None)
+    result = runner.run(HERE / f"{name}.py", inputs, count, fuzz.LIMIT, fuzz.MEMORY, keep=None)
     assert not result["failures"]
-    assert result["inputs"] == count + extra
+    assert result["inputs"] >= count + extra
     errors = sum(n for outcome, n in result["outcomes"].items() if outcome.startswith("error: "))
     assert 0.2 * count < errors < count  # some damage is harmless, most is not
 
