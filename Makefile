@@ -19,13 +19,14 @@ docs: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/robustness/fuzz_videos.py --keep fuzz-failures
 	$(BIN)/python tests/robustness/fuzz_checkpoints.py --keep fuzz-failures
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_properties.py tests/test_schedules.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_properties.py tests/test_schedules.py tests/robustness/test_structure.py
 
 faults: $(INSTALLED)
 	$(BIN)/python tests/robustness/faults.py
 
 load: $(INSTALLED)
 	$(BIN)/python tests/robustness/load.py
+	$(BIN)/python -m pytest tests/hub/test_space.py -k twenty_users
 
 test-matrix: $(INSTALLED)
 	$(BIN)/python tests/matrix.py

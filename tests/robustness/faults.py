@@ -9,7 +9,6 @@ The Hub is one on loopback.
 """
 
 import argparse
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -386,7 +385,7 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.jobs) - set(JOBS):
         parser.error(f"there is no job {', '.join(sorted(unknown))}; expected of {', '.join(JOBS)}")
-    from runner import tell
+    from runner import client_environment, hub, tell
 
     global HUB, CACHE
     results: dict[str, Any] = {"failures": []}
@@ -394,15 +393,7 @@ def main() -> int:
         root = Path(temporary)
         root.chmod(0o755)
         CACHE = root / "home" / "hub"
-        os.environ |= {
-            "HF_ENDPOINT": HUB.endpoint,
-            "HF_HOME": str(CACHE.parent),
-            "HF_TOKEN": "hf_tester",
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "NO_PROXY": "127.0.0.1",
-            "OMP_NUM_THREADS": "1",
-        }
+        os.environ |= client_environment(HUB, CACHE.parent)
         from inti_models import save_pretrained
 
         save_pretrained(network(1, embed_dim=384, depth=12, num_heads=6), root / "large", label_names=names(1))
@@ -422,18 +413,6 @@ def main() -> int:
                     results["failures"].append({"job": name, "fault": kind, "wrong": wrong})
             results[name] = {**counts, "seconds": round(time.monotonic() - start, 1)}
     return tell(results, args.output)
-
-
-def hub() -> Any:
-    """The Hub of the tests, with a user who may write to org/."""
-    spec = importlib.util.spec_from_file_location("faults_hub_server", HERE.parent / "hub" / "server.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    server = module.Hub()
-    server.add_user("hf_tester", "tester", orgs=["org"])
-    return server
 
 
 # Processes are forked from one that has imported everything, before there are threads.

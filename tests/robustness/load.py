@@ -3,7 +3,8 @@
     python tests/robustness/load.py [--files 10000] [--frames 100000] [--output FILE]
 
 Files are links to 20 short clips. Memory is the resident set, sampled after each tenth; it may grow by 5% or 32 MiB
-from the second tenth to the last. Also eight processes that load the same checkpoint at once.
+from the second tenth to the last. Also eight processes that load the same checkpoint at once, from the package and
+through the same empty cache from a Hub on loopback. `make load` has twenty users of the demo page besides.
 """
 
 import argparse
@@ -12,13 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from inti_models import StreamingClassifier, load
+from inti_models import StreamingClassifier, load, save_pretrained
 from inti_models.data import write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.predict import VideoClassifier
@@ -87,14 +88,30 @@ def stream(count: int) -> dict[str, Any]:
     return watched((stream.push(frame) for _ in range(count)), count)
 
 
-def loading(processes: int) -> dict[str, Any]:
+def loading(processes: int, name: str = NAME, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Processes that load the same checkpoint at once, and what they say of a clip."""
-    code = f"import torch, inti_models as i; print(i.load('{NAME}').eval()(torch.ones(1, 8, 3, 32, 32)).sum().item())"
+    code = f"import torch, inti_models as i; print(i.load('{name}').eval()(torch.ones(1, 8, 3, 32, 32)).sum().item())"
     started = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(processes)
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
+        for _ in range(processes)
     ]
     said = [process.communicate()[0].strip() for process in started]
     return {"processes": processes, "answers": sorted(set(said)), "flat": len(set(said)) == 1 and bool(said[0])}
+
+
+def downloading(processes: int) -> dict[str, Any]:
+    """Processes that load the same model of a Hub at once, through the same empty cache."""
+    from runner import client_environment, hub
+
+    with tempfile.TemporaryDirectory() as folder, hub() as server:
+        save_pretrained(load(NAME), Path(folder, "model"))
+        server.add_repo("org/model", {path.name: path for path in Path(folder, "model").iterdir()})
+        home = Path(folder, "home")
+        result = loading(processes, "hf-hub:org/model", {**os.environ, **client_environment(server, home)})
+        files = [path for path in home.rglob("*") if path.is_file()]
+        left = [path.name for path in files if path.suffix == ".incomplete"]
+        whole = sum(path.parent.parent.name == "snapshots" for path in home.rglob("*"))
+        return {**result, "files": whole, "incomplete": left, "flat": result["flat"] and whole == 2 and not left}
 
 
 def main() -> int:
@@ -108,6 +125,7 @@ def main() -> int:
         "files": lambda: label(args.files),
         "frames": lambda: stream(args.frames),
         "loading": lambda: loading(args.processes),
+        "downloading": lambda: downloading(args.processes),
     }
     result: dict[str, Any] = {name: part() for name, part in parts.items()}
     result["failures"] = [name for name, part in result.items() if not part["flat"]]

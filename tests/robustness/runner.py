@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import re
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -23,8 +24,29 @@ def module_of(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def hub() -> Any:
+    """The Hub of the tests on loopback, with a user who may write to org/."""
+    server = module_of(Path(__file__).parents[1] / "hub" / "server.py").Hub()
+    server.add_user("hf_tester", "tester", orgs=["org"])
+    return server
+
+
+def client_environment(server: Any, home: Path) -> dict[str, str]:
+    """Environment of processes whose Hub it is, with their cache in ``home``; they have one thread each."""
+    return {
+        "HF_ENDPOINT": server.endpoint,
+        "HF_HOME": str(home),
+        "HF_TOKEN": "hf_tester",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 def kind(error: Exception) -> str:

@@ -69,7 +69,7 @@ def test_runner_tells_crash_hang_memory_and_traceback_apart(tmp_path):
 
 def test_long_work_keeps_memory_and_files_flat():
     load = module_of("load")
-    for part in (load.label(300), load.stream(2000), load.loading(3)):
+    for part in (load.label(300), load.stream(2000), load.loading(3), load.downloading(3)):
         assert part["flat"], part
         if "open_files" in part:
             before, after = part["open_files"]
