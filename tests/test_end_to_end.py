@@ -276,6 +276,7 @@ class Terminal(io.TextIOWrapper):
         return super().write(text)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
     sys.stderr = Terminal(sys.stderr.buffer, write_through=True)
     status = main(sys.argv[1:])
     assert tqdm.monitor is None  # a thread that would wait for the lock at exit
