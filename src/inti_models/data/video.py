@@ -48,6 +48,10 @@ _CONTAINERS = (
 )
 
 
+# Before version 19, PyAV has to be told to take metadata that is not UTF-8.
+_LENIENT: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
 class VideoError(ValueError):
     """A file that cannot be read as a video, or an impossible request; says which and why."""
 
@@ -670,7 +674,7 @@ def _open_stream(
                 # The prefix keeps FFmpeg from reading a protocol into the name ("http:", "concat:").
                 f"file:{path}" if file is None else file,
                 "r",
-                metadata_errors="replace",
+                **_LENIENT,
                 container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
             )
     except Exception as error:
