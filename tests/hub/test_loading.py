@@ -1,6 +1,5 @@
 """Models on the Hub: published, loaded bit for bit, and every fault in one sentence with the cache left usable."""
 
-import huggingface_hub
 import pytest
 import timm
 import torch
@@ -401,8 +400,7 @@ def test_full_disk_no_network_and_a_cache_without_links(hub, run_client, saved):
     refused(client["full"], "OSError", "The cache cannot take model.safetensors of org/mine", "HF_HOME")
     refused(client["flipped"], "OSError", "model.safetensors of org/flipped was damaged on its way from the Hub")
     assert client.value("space_again") == client.value("flipped_again") == expected
-    if hasattr(huggingface_hub.constants, "HF_HUB_DISABLE_SYMLINKS"):  # newer clients
-        assert not [path for path in client.home.rglob("*") if path.is_symlink()]
+    assert not [path for path in client.home.rglob("*") if path.is_symlink()]
     assert client.leftovers == []
 
     alone = run_client(

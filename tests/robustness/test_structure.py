@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from inti_models import InTIVisionTransformer, load, save_pretrained
 from inti_models.hub import CONFIG_DIGEST
 from inti_models.tensor_files import DIGEST, read_checkpoint
+from inti_models.zoo import create_model
 
 NAME = "inti_vit_t8_32_motiondigits"
 SMALL = {"embed_dim": 16, "depth": 2, "num_heads": 1, "compress_at": (1,)}
@@ -35,8 +36,6 @@ def saved(tmp_path_factory):
     """A folder to write to, and the config of the model in it."""
     folder = tmp_path_factory.mktemp("structure") / "model"
     torch.manual_seed(0)
-    from inti_models.zoo import create_model
-
     save_pretrained(create_model(NAME, **SMALL), folder)
     config = json.loads((folder / "config.json").read_text())
     del config[CONFIG_DIGEST]
