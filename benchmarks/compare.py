@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import flops
@@ -62,8 +63,8 @@ def motion_digits() -> list[dict[str, Any]]:
                 "model": name,
                 "gflops": seeds[0]["gflops"],
                 "clips_per_second": next((r["clips_per_second"] for r in seeds if r["clips_per_second"]), None),
-                "motion": sum(r["accuracy"]["motion"] for r in seeds) / len(seeds),
-                "digit": sum(r["accuracy"]["digit"] for r in seeds) / len(seeds),
+                "motion": fmean(r["accuracy"]["motion"] for r in seeds),
+                "digit": fmean(r["accuracy"]["digit"] for r in seeds),
                 "seeds": len(seeds),
             }
         )
