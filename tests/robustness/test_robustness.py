@@ -1,8 +1,6 @@
-"""Short forms of what `make fuzz`, `make faults` and `make load` do at length."""
+"""Short forms of what `make fuzz` and `make load` do at length."""
 
 import importlib.util
-import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -74,53 +72,3 @@ def test_long_work_keeps_memory_and_files_flat():
         if "open_files" in part:
             before, after = part["open_files"]
             assert after <= before + 2
-
-
-@pytest.mark.parametrize("jobs", [["train"], ["save", "push", "download"]], ids=" ".join)
-def test_killed_and_hindered_processes_lose_nothing(tmp_path, jobs):
-    command = [
-        sys.executable,
-        str(HERE / "faults.py"),
-        "--times",
-        "4",
-        "--output",
-        str(tmp_path / "result.json"),
-        *jobs,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads((tmp_path / "result.json").read_text())
-    assert not result["failures"]
-    for job in jobs:
-        assert result[job]["killed"] == 4
-        assert result[job]["finished after all"] == result[job]["read-only"] == 1
-
-
-DAMAGES = """
-import sys
-sys.path.insert(0, HERE)
-import faults
-save = faults.save
-
-def torn(folder, say):
-    save(folder, say)
-    (folder / "model" / "model.safetensors").write_bytes(b"torn")
-
-def early(folder, say):
-    say(99)
-    save(folder, say)
-
-work = WHAT
-faults.JOBS["save"] = faults.Job(work, faults.saved)
-if __name__ == "__main__":
-    sys.argv[1:] = ["--times", "1", "save"]
-    sys.exit(faults.main())
-"""
-
-
-@pytest.mark.parametrize(("what", "wrong"), [("torn", "damaged: ValueError"), ("early", "lost: version")])
-def test_what_is_damaged_or_lost_is_found(tmp_path, what, wrong):
-    (tmp_path / "damages.py").write_text(DAMAGES.replace("HERE", repr(str(HERE))).replace("WHAT", what))
-    done = subprocess.run([sys.executable, str(tmp_path / "damages.py")], capture_output=True, text=True)
-    assert wrong in done.stdout + done.stderr
-    assert done.returncode == 1
