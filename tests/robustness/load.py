@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from inti_models import StreamingClassifier, load, save_pretrained
 from inti_models.data import write_video
@@ -38,7 +39,7 @@ def watched(work: Iterable[Any], total: int) -> dict[str, Any]:
     """Consume work; memory after each tenth of it, open files before and after, and how long each half took."""
     memory, files, start, half = [], len(os.listdir("/proc/self/fd")), time.perf_counter(), 0.0
     step, count = max(1, total // 10), 0
-    for count, _ in enumerate(work, start=1):
+    for count, _ in enumerate(tqdm(work, total=total), start=1):
         if count % step == 0:
             memory.append(round(resident_mib(), 1))
         if count == total // 2:
@@ -121,6 +122,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
+    torch.set_num_threads(1)  # those of a small model only wait for each other, above all on a busy machine
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "files": lambda: label(args.files),
         "frames": lambda: stream(args.frames),
