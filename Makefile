@@ -19,7 +19,8 @@ docs: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/robustness/fuzz_videos.py --keep fuzz-failures
 	$(BIN)/python tests/robustness/fuzz_checkpoints.py --keep fuzz-failures
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/test_properties.py tests/test_schedules.py tests/robustness/test_structure.py
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 \
+		tests/test_properties.py tests/test_schedules.py tests/robustness/test_structure.py
 
 faults: $(INSTALLED)
 	$(BIN)/python tests/robustness/faults.py
