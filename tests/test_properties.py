@@ -219,7 +219,7 @@ def test_streaming_equals_offline(randomize_, case, groups, stride, data):
 
 
 @torch.no_grad()
-@settings(max_examples=3)  # each compiles
+@settings(max_examples=6)  # each compiles
 @given(models())
 def test_compiled_equals_eager(randomize_, case):
     model, clip = case

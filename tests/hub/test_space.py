@@ -117,10 +117,6 @@ def waits(browser, found):
     return WebDriverWait(browser, 60, ignored_exceptions=[Exception]).until(found)
 
 
-def text_of(browser, selector):
-    return waits(browser, lambda b: b.find_element("css selector", selector)).text
-
-
 def upload(browser, path):
     waits(browser, lambda b: b.find_element("css selector", "input[type=file]")).send_keys(str(path))
 
