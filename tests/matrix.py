@@ -24,7 +24,7 @@ ROWS = {
     "newest-3.12": ("3.12", "highest"),
     "newest-3.13": ("3.13", "highest"),
 }
-PARALLEL = ("--numprocesses", "4", "--dist", "loadfile")
+PARALLEL = ("--numprocesses", "logical", "--maxprocesses", "4", "--dist", "loadfile")
 SHOWN = ("torch", "torchvision", "timm", "huggingface_hub", "open_clip_torch", "safetensors", "numpy", "av", "fvcore")
 
 

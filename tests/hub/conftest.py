@@ -168,7 +168,7 @@ def run_client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Client
         home: Path | None = None,
         hurry: bool = False,
         hub_runs: bool = True,
-        timeout: float = 120,
+        timeout: float = 300,
         must_finish: bool = True,
         **env: str | None,
     ) -> Client:
