@@ -19,7 +19,7 @@ def pytest_configure() -> None:
     """One thread a process: there are as many processes as cores, and sums are the same in all that a test starts."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-    os.environ["RAY_worker_niceness"] = "0"  # Ray's own 15 starves its workers beside the other tests
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # Ray's own 15 starves its workers beside the other tests
 
 
 @pytest.fixture(autouse=True)
