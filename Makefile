@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test lint space docs fuzz faults load test-matrix audit
+.PHONY: demo test lint space docs fuzz faults load mutants test-matrix audit
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
@@ -28,6 +28,9 @@ faults: $(INSTALLED)
 load: $(INSTALLED)
 	$(BIN)/python tests/robustness/load.py
 	$(BIN)/python -m pytest tests/hub/test_space.py -k twenty_users
+
+mutants: $(INSTALLED)
+	$(BIN)/python tools/mutants.py --again
 
 test-matrix: $(INSTALLED)
 	$(BIN)/python tests/matrix.py
