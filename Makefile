@@ -1,14 +1,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test lint space docs fuzz faults load mutants test-matrix audit
+# Packages are installed without bytecode: what is imported is compiled once, and kept.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test test-all lint space docs fuzz faults load mutants test-matrix audit
 
 demo: $(INSTALLED)
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-all: $(INSTALLED)
+	$(PYTEST)
 
 space: $(INSTALLED)
 	$(BIN)/python hub/space/app.py
@@ -19,8 +26,7 @@ docs: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(BIN)/python tests/robustness/fuzz_videos.py --keep fuzz-failures
 	$(BIN)/python tests/robustness/fuzz_checkpoints.py --keep fuzz-failures
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 \
-		tests/test_properties.py tests/test_schedules.py tests/robustness/test_structure.py
+	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/test_properties.py tests/test_schedules.py tests/robustness/test_structure.py
 
 faults: $(INSTALLED)
 	$(BIN)/python tests/robustness/faults.py

@@ -9,6 +9,7 @@ from hypothesis import settings
 from torch import nn
 
 from inti_models import InTIVisionTransformer
+from support.models import TINY, randomize_model_
 
 settings.register_profile("default", deadline=None, max_examples=40, derandomize=True)
 settings.register_profile("fuzz", deadline=None, max_examples=2000)
@@ -29,31 +30,9 @@ def _reproducible() -> Iterator[None]:
     torch.set_num_threads(1)  # whatever the test asked for
 
 
-def randomize_model_(model: nn.Module) -> nn.Module:
-    """Draw every parameter anew, those that start at zero or one included, and return the model for evaluation.
-
-    Matrices and kernels keep the scale of their input; vectors and embeddings have a deviation of 0.5.
-    """
-    with torch.no_grad():
-        for parameter in model.parameters():
-            embedding = parameter.ndim in (1, 3)
-            parameter.normal_(std=0.5 if embedding else 2 * parameter[0].numel() ** -0.5)
-    return model.eval()
-
-
 @pytest.fixture(scope="session")
 def randomize_() -> Callable[[nn.Module], nn.Module]:
     return randomize_model_
-
-
-TINY = {
-    "img_size": (32, 48),
-    "patch_size": 8,
-    "embed_dim": 32,
-    "depth": 4,
-    "num_heads": 2,
-    "num_classes": 5,
-}
 
 
 @pytest.fixture(scope="session")

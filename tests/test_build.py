@@ -1,10 +1,8 @@
 """hub/build.py: what is published, and MODEL_CARD.md."""
 
-import importlib.util
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +12,7 @@ from huggingface_hub import ModelCard
 
 import inti_models
 from inti_models.tensor_files import save_checkpoint
+from support.modules import load_module
 
 HUB = Path(__file__).parent.parent / "hub"
 NAME = "inti_vit_t8_32_motiondigits"
@@ -37,11 +36,7 @@ RESULTS = {  # as benchmarks/accuracy.py --ship writes it
 
 @pytest.fixture(scope="module")
 def build():
-    spec = importlib.util.spec_from_file_location("inti_hub_build", HUB / "build.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+    return load_module("hub/build.py")
 
 
 @pytest.fixture

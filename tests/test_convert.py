@@ -1,8 +1,6 @@
 """hub/convert.py: foreign checkpoints against the forward pass of the library they come from."""
 
-import importlib.util
 import json
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,19 +12,12 @@ from open_clip.model import build_model_from_openai_state_dict
 from safetensors.torch import load_file, save_file
 
 import inti_models
+from support.modules import load_module
 
 HUB = Path(__file__).parent.parent / "hub"
 
 
-def load_module(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-convert = load_module("inti_hub_convert", HUB / "convert.py")
+convert = load_module("hub/convert.py")
 
 # Every foreign model below, and the InTI model that has its trunk.
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2}
@@ -407,7 +398,7 @@ def test_the_command_says_what_is_wrong_in_one_line_and_writes_nothing(options, 
     assert [path.name for path in tmp_path.iterdir()] == ["clip.pt"]
 
 
-golden = load_module("inti_convert_golden", Path(__file__).parent / "temporal" / "golden" / "make.py")
+golden = load_module("tests/temporal/golden/make.py")
 
 # Case of the golden files -> a model of the zoo, its arguments, a tensor of the trunk, the method and the head.
 VIDEO = {

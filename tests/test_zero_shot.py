@@ -1,6 +1,5 @@
 """Zero-shot heads against open_clip's own zero-shot pipeline, on miniature CLIPs that open_clip made."""
 
-import importlib.util
 import json
 import shutil
 import sys
@@ -20,6 +19,8 @@ from inti_models import zero_shot, zoo
 from inti_models.data import write_video
 from inti_models.tensor_files import read_checkpoint, save_checkpoint
 from inti_models.zero_shot import CLASS_WORDS, TEMPLATES, build_head, class_words, noise_images, text_features
+from support import miniature_clips
+from support.modules import load_module
 
 OPENAI, LAION = "timm/vit_base_patch16_clip_224.openai", "timm/vit_base_patch16_clip_224.laion2b"
 NAMES = {OPENAI: "inti_vit_b16_hmdb51", LAION: "inti_vit_b16_hmdb51.laion2b"}
@@ -27,20 +28,12 @@ WORDS = ["riding a bike", "feeding goats", "tying a knot"]
 HEADS = 2  # of the miniatures' text tower, 32 wide
 
 
-def _miniature_clips():
-    path = Path(__file__).parent / "hub" / "miniature_clips.py"
-    spec = importlib.util.spec_from_file_location("inti_tests_zero_shot_clips", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
     """Miniature CLIPs by repo id: with QuickGELU (OpenAI's) and with GELU (LAION's)."""
-    module = _miniature_clips()
-    return {repo: module.build(repo, tmp_path_factory.mktemp("clip"), seed=3 + i) for i, repo in enumerate(NAMES)}
+    return {
+        repo: miniature_clips.build(repo, tmp_path_factory.mktemp("clip"), seed=3 + i) for i, repo in enumerate(NAMES)
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -490,10 +483,7 @@ def test_noise_has_the_statistics_of_photographs():
 
 def test_example_labels_a_video_with_words(clips, tmp_path):
     """examples/zero_shot_labels.py, on a miniature CLIP."""
-    path = Path(__file__).parent.parent / "examples" / "zero_shot_labels.py"
-    spec = importlib.util.spec_from_file_location("zero_shot_example", path)
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    example = load_module("examples/zero_shot_labels.py")
     write_video(tmp_path / "clip.mp4", torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8), fps=8)
     found = example.label(create(clips[OPENAI]), str(tmp_path / "clip.mp4"), WORDS)
     assert sorted(label.name for label in found) == sorted(WORDS)

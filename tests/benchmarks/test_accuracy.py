@@ -1,9 +1,7 @@
 """benchmarks/accuracy.py: its plan can be carried out, and its figures are what they are called."""
 
 import dataclasses
-import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,21 +10,14 @@ from safetensors.torch import load_file
 
 from inti_models.data.motion_digits import MOTIONS, class_index
 from inti_models.interpolation import CONTEXTS
+from support.modules import load_module
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
 def benchmark():
-    sys.path.insert(0, str(BENCHMARKS))  # as for a script: it imports its neighbours
-    try:
-        spec = importlib.util.spec_from_file_location("inti_benchmarks_accuracy", BENCHMARKS / "accuracy.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    return module
+    return load_module("benchmarks/accuracy.py")
 
 
 def test_rows_have_files_of_their_own_and_start_from_rows_of_earlier_stages(benchmark):

@@ -1,23 +1,16 @@
 """benchmarks/baselines.py: what InTI is compared with does what it is said to do."""
 
 import copy
-import importlib.util
-import sys
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
 import timm
 import torch
 
 from inti_models.flops import count_flops
+from support.modules import load_module
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "baselines.py"
-spec = importlib.util.spec_from_file_location("inti_benchmarks_baselines", SCRIPT)
-assert spec and spec.loader
-baselines = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = baselines
-spec.loader.exec_module(baselines)
+baselines = load_module("benchmarks/baselines.py")
 
 NAME = "inti_vit_t8_32_motiondigits"
 CLIP = (2, 4, 3, 32, 32)

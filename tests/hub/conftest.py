@@ -1,31 +1,28 @@
 """Fixtures for tests against the loopback Hub: the server, clients in subprocesses, miniature CLIPs.
 
-    def test_something(hub, run_client):
-        hub.add_repo("org/model", {"config.json": "{}"})
-        client = run_client(
-            '''
-            from huggingface_hub import hf_hub_download
+def test_something(hub, run_client):
+    hub.add_repo("org/model", {"config.json": "{}"})
+    client = run_client(
+        '''
+        from huggingface_hub import hf_hub_download
 
-            @check
-            def fresh():
-                return open(hf_hub_download("org/model", "config.json")).read()
+        @check
+        def fresh():
+            return open(hf_hub_download("org/model", "config.json")).read()
 
-            @check
-            def missing():
-                hf_hub_download("org/model", "absent.json")
-            ''',
-            hub,
-        )
-        assert client["fresh"].value == "{}"
-        assert client["missing"].error == "RemoteEntryNotFoundError"
-        assert len(hub.asked("org/model/config.json", "GET", during="fresh")) == 1
-
-The modules of this folder are loaded from their paths: with `--import-mode=importlib` they have no package.
+        @check
+        def missing():
+            hf_hub_download("org/model", "absent.json")
+        ''',
+        hub,
+    )
+    assert client["fresh"].value == "{}"
+    assert client["missing"].error == "RemoteEntryNotFoundError"
+    assert len(hub.asked("org/model/config.json", "GET", during="fresh")) == 1
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -34,12 +31,12 @@ import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
+from support.hub_server import Hub
+from support.miniature_clips import build_all
 
 # Runs before the client's code, in its process. `@check` runs the function at once and keeps its value or its error,
 # so that one subprocess (and one import of torch) serves many assertions; the Hub is told which check is running, so
@@ -80,17 +77,6 @@ exec(compile(sys.argv[1], "<client>", "exec"), {"__name__": "__main__", "check":
 """
 
 
-def load_sibling(name: str) -> ModuleType:
-    """Imports a module of this folder under a name of its own."""
-    qualified = f"inti_tests_hub_{name}"
-    if qualified not in sys.modules:
-        spec = importlib.util.spec_from_file_location(qualified, HERE / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules[qualified] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[qualified]
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What one `@check` of a client gave: a value (JSON), or the class, bases and message of its error."""
@@ -129,12 +115,12 @@ class Client:
 
 
 @pytest.fixture(scope="session")
-def new_hub() -> Iterator[Callable[[], Any]]:
+def new_hub() -> Iterator[Callable[[], Hub]]:
     """Starts Hubs that run to the end of the session: for fixtures of a wider scope than `hub`."""
-    hubs: list[Any] = []
+    hubs: list[Hub] = []
 
-    def start() -> Any:
-        hubs.append(load_sibling("server").Hub().start())
+    def start() -> Hub:
+        hubs.append(Hub().start())
         hubs[-1].add_user("hf_tester", "tester", orgs=["org"])
         return hubs[-1]
 
@@ -213,4 +199,4 @@ def run_client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Client
 @pytest.fixture(scope="session")
 def miniature_clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Miniature CLIPs by repo id, as folders in the layout of the Hub's repos (see miniature_clips.py)."""
-    return load_sibling("miniature_clips").build_all(tmp_path_factory.mktemp("miniature_clips"))
+    return build_all(tmp_path_factory.mktemp("miniature_clips"))

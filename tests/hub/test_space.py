@@ -1,6 +1,5 @@
 """The demo page, by its API and in a real browser."""
 
-import importlib.util
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
+from support.modules import load_module
 
 gradio_client = pytest.importorskip("gradio_client")
 gr = pytest.importorskip("gradio")
@@ -19,10 +19,7 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 @pytest.fixture(scope="module")
 def app():
-    spec = importlib.util.spec_from_file_location("space_app", SPACE / "app.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_module("hub/space/app.py")
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ def module_of(path: Path) -> Any:
 
 def hub() -> Any:
     """The Hub of the tests on loopback, with a user who may write to org/."""
-    server = module_of(Path(__file__).parents[1] / "hub" / "server.py").Hub()
+    server = module_of(Path(__file__).parents[1] / "support" / "hub_server.py").Hub()
     server.add_user("hf_tester", "tester", orgs=["org"])
     return server
 

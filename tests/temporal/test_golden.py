@@ -1,26 +1,18 @@
 """Temporal models without compression against logits of the official code, through hub/convert.py; see golden/."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from support.modules import load_module
+
 HERE = Path(__file__).parent
 
 
-def load_script(name, path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
-golden = load_script("inti_golden_make", HERE / "golden" / "make.py")
-convert = load_script("inti_golden_convert", HERE.parent.parent / "hub" / "convert.py")
+golden = load_module("tests/temporal/golden/make.py")
+convert = load_module("hub/convert.py")
 
 # Case -> what is not the zoo's in `temporal_args`.
 ARGUMENTS = {
