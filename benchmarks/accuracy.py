@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
 import statistics
 import time
 from collections.abc import Sequence
@@ -33,12 +34,13 @@ from inti_models.checkpoints import load_checkpoint
 from inti_models.data import MotionDigitsClips, create_clip_transform, resolve_clip_config
 from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, MotionDigits, split_labels
 from inti_models.evaluation import evaluate
+from inti_models.files import replacing, write_text
 from inti_models.flops import count_flops
 from inti_models.heads import factorize, fold
 from inti_models.interpolation import CONTEXTS
 from inti_models.recipe import Optimization, Recipe
 from inti_models.tensor_files import save_checkpoint
-from inti_models.trainer import Trainer, create_accelerator, write_whole
+from inti_models.trainer import Trainer, create_accelerator
 from inti_models.training import lean_later
 from inti_models.zoo import PACKAGE, create_model
 
@@ -265,7 +267,7 @@ def run(row: Row, work_dir: Path, threads: int) -> None:
         "device": f"{platform.processor() or platform.machine()}, {threads} thread(s)",
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
     }
-    write_whole(folder / "result.json", (json.dumps(result, indent=2) + "\n").encode())
+    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
 
 
 def occluded(data: MotionDigits) -> Tensor:
@@ -319,7 +321,7 @@ def collect(work_dir: Path) -> list[dict[str, Any]]:
     speeds = json.loads(speeds_file.read_text()) if speeds_file.exists() else {}
     for result in results:
         result["clips_per_second"] = speeds.get(speed_key(result))
-    write_whole(RESULTS / "accuracy.json", (json.dumps(results, indent=2) + "\n").encode())
+    write_text(RESULTS / "accuracy.json", json.dumps(results, indent=2) + "\n")
     return results
 
 
@@ -349,7 +351,7 @@ def measure_throughput(work_dir: Path, rounds: int = 7) -> None:
             model(clips)
             times[key].append(time.perf_counter() - start)
     speeds = {key: round(THROUGHPUT_BATCH / statistics.median(seconds[1:]), 1) for key, seconds in times.items()}
-    write_whole(work_dir / "throughput.json", (json.dumps(speeds, indent=2) + "\n").encode())
+    write_text(work_dir / "throughput.json", json.dumps(speeds, indent=2) + "\n")
 
 
 # Model of the zoo -> the row that it is, and what to say of its training.
@@ -384,9 +386,9 @@ def ship(work_dir: Path) -> None:
             "machine": result["device"],
             "versions": result["versions"],
         }
-        weights = (work_dir / row.id / "model.safetensors").read_bytes()
-        write_whole(PACKAGE / "weights" / f"{name}.safetensors", weights)
-        write_whole(HUB / name / "results.json", (json.dumps(card, indent=2) + "\n").encode())
+        with replacing(PACKAGE / "weights" / f"{name}.safetensors") as weights:
+            shutil.copyfile(work_dir / row.id / "model.safetensors", weights)
+        write_text(HUB / name / "results.json", json.dumps(card, indent=2) + "\n")
 
 
 COLUMNS = ("motion", "motion_ordered", "motion_order_free", "digit", "digit_occluded", "digit_clear")
@@ -500,7 +502,7 @@ def main() -> None:
     results = collect(args.work_dir)
     summary = summarize(results)
     text = to_markdown(summary, results[0]["device"].split(",")[0])
-    write_whole(RESULTS / "accuracy.md", text.encode())
+    write_text(RESULTS / "accuracy.md", text)
     draw(summary, RESULTS)
     print(text)
 

@@ -10,7 +10,6 @@ measured anew. With ``--only`` or ``--quick`` nothing is written without ``--out
 
 import argparse
 import json
-import os
 import shlex
 import sys
 from dataclasses import replace
@@ -34,6 +33,7 @@ from inti_models.benchmark import (
     table,
     zoo_subject,
 )
+from inti_models.files import write_text
 
 INTI = (
     "inti_vit_b16_k400",
@@ -65,9 +65,7 @@ def command(name: str, settings: Settings) -> str:
 
 def write(measured: dict[str, Any], path: Path) -> None:
     """Write the file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(measured, indent=2) + "\n")
-    os.replace(part, path)
+    write_text(path, json.dumps(measured, indent=2) + "\n")
 
 
 def main() -> None:

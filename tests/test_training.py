@@ -112,15 +112,15 @@ def killing(function):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(*args, **kwargs)
     return call
-trainer.{function} = killing(trainer.{function})
+{function} = killing({function})
 """
 
 
 # Where a run is killed: (function of the trainer, number of the call that kills).
 KILLED_AT = {
-    "after the first saved state": ("seed_process", 5),
+    "after the first saved state": ("trainer.seed_process", 5),
     "while a state is written": ("os.replace", 3),
-    "in the measurement of the last epoch": ("evaluate", 2),
+    "in the measurement of the last epoch": ("trainer.evaluate", 2),
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from tqdm import tqdm
 
+from .files import replacing
 from .hub import load
 from .predict import VideoClassifier
 
@@ -139,9 +140,8 @@ def label_collection(
             with tqdm(total=len(left), unit="file") as bar:
                 batches = rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=0)
                 for table in cast(Iterable[pa.Table], batches):
-                    unfinished = folder / f".{uuid.uuid4().hex}"
-                    pq.write_table(table, unfinished)
-                    os.replace(unfinished, folder / f"part-{uuid.uuid4().hex}.parquet")
+                    with replacing(folder / f"part-{uuid.uuid4().hex}.parquet") as part:
+                        pq.write_table(table, part)
                     errors = len(table) - table["error"].null_count
                     labelled, failed = labelled + len(table) - errors, failed + errors
                     bar.update(len(table))

@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .data.datasets import collate
+from .files import replacing, write_text
 from .tensor_files import digest
 
 _logger = logging.getLogger(__name__)
@@ -289,10 +289,7 @@ def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarr
     file = folder / "settings.json"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".settings.") as temporary:
-            partial = Path(temporary, file.name)
-            partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, file)
+        write_text(file, json.dumps(settings, indent=2) + "\n")
     theirs = json.loads(file.read_text(encoding="utf-8"))
     other = [name for name in settings if theirs.get(name) != settings[name]]
     if other:
@@ -365,13 +362,10 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".report.") as temporary:
-        files = [Path(temporary, name) for name in ("evaluation.json", "per_class.csv", "confusion.png")]
-        files[0].write_text(json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        with files[1].open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(ClassAccuracy._fields)
-            writer.writerows(row._replace(accuracy=_rounded(row.accuracy)) for row in evaluation.per_class())
-        confusion_picture(evaluation, files[2])
-        for path in files:
-            os.replace(path, folder / path.name)
+    write_text(folder / "evaluation.json", json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
+    with replacing(folder / "per_class.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(ClassAccuracy._fields)
+        writer.writerows(row._replace(accuracy=_rounded(row.accuracy)) for row in evaluation.per_class())
+    with replacing(folder / "confusion.png") as path:
+        confusion_picture(evaluation, path)

@@ -7,7 +7,6 @@ the model halves it without a rest: multiples of ``2**len(compress_at)``, at lea
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from .data import resolve_clip_config
+from .files import replacing
 from .vision_transformer import InTIVisionTransformer
 
 FORMATS = {"torch-export": ".pt2", "onnx": ".onnx", "aoti": ".pt2"}
@@ -68,8 +68,7 @@ def export(model: InTIVisionTransformer, path: str | os.PathLike[str], format: s
     frames = frame_multiple(model)
     description = json.dumps(describe(model))
     program = _trace(model.eval(), frames)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-        unfinished = Path(folder) / path.name
+    with replacing(path) as unfinished:
         _WRITERS[format](program, unfinished, description)
         difference = _compare(model, _RUNNERS[format](unfinished), frames)
         if not difference <= TOLERANCE:
@@ -77,7 +76,6 @@ def export(model: InTIVisionTransformer, path: str | os.PathLike[str], format: s
                 f"What {format} made differs from the model by {difference:.2g}, more than {TOLERANCE}; nothing was "
                 "written."
             )
-        os.replace(unfinished, path)
     return difference
 
 

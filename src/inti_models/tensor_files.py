@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +9,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn, uint8
+
+from .files import replacing
 
 DIGEST = "tensors_sha256"  # in the metadata of our files
 # timm takes a tensor of such a name for a nested checkpoint.
@@ -35,15 +36,12 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        partial = Path(folder, path.name)
+    with replacing(path) as partial:
         try:
             save_file(tensors, partial, {DIGEST: digest(tensors)})  # one entry: the order of more would be random
         except SafetensorError as error:  # its way of saying that the disk is full
             raise OSError(f"{path} cannot be written ({error}); free some space or choose another disk.") from None
-        os.replace(partial, path)
 
 
 def stated_digest(path: str | os.PathLike[str]) -> str | None:

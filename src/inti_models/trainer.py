@@ -8,7 +8,6 @@ import copy
 import csv
 import io
 import json
-import os
 import random
 import sys
 import time
@@ -44,6 +43,7 @@ from tqdm import tqdm
 
 from .data import ClipMixup, TrainSampler, collate, seeded
 from .evaluation import Evaluation, Videos, evaluate
+from .files import replacing, write_text
 from .recipe import Recipe
 
 LOG_EVERY = 20  # updates
@@ -273,7 +273,7 @@ class Trainer:
                     self.bar.write(f"inti-models: {fault} Another video takes its place.", file=sys.stderr)
         self.loss_sum, self.faults = torch.zeros_like(self.loss_sum), []
         if main and progress.unreadable:
-            write_whole(self.output / "unreadable.json", (json.dumps(progress.unreadable, indent=2) + "\n").encode())
+            write_text(self.output / "unreadable.json", json.dumps(progress.unreadable, indent=2) + "\n")
         if len(progress.unreadable) > self.recipe.data.max_broken * videos:
             raise ValueError(
                 f"{len(progress.unreadable)} of {videos} videos cannot be read, more than data.max_broken="
@@ -326,7 +326,8 @@ class Trainer:
             for folder in ("best", "last") if is_best else ("last",):
                 self.export(copy.deepcopy(replica).cpu(), self.output / folder, evaluation)
         if self.board is not None:
-            write_whole(self.output / "metrics.csv", _as_csv(progress.history))
+            with replacing(self.output / "metrics.csv") as path:
+                path.write_bytes(_as_csv(progress.history))
             for name, value in row.items():
                 if value is not None:
                     self.board.add_scalar(f"epoch/{name}", value, progress.updates)
@@ -354,9 +355,8 @@ class Trainer:
             "scaler": None if scaler is None else scaler.state_dict(),
         }
         if self.accelerator.is_main_process:
-            content = io.BytesIO()
-            torch.save(state, content)
-            write_whole(self.output / STATE, content.getbuffer())
+            with replacing(self.output / STATE) as path:
+                torch.save(state, path)
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> Progress:
@@ -381,16 +381,6 @@ def seed_process(seed: int, update: int, process: int) -> None:
     random.seed(value)
     np.random.seed(value)
     torch.manual_seed(value)
-
-
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def _loss(recipe: Recipe, num_classes: int) -> tuple[ClipMixup | None, nn.Module]:

@@ -31,10 +31,11 @@ from .data import (
 from .data.datasets import VideoList, read_class_names
 from .data.motion_digits import CLASS_NAMES, MotionDigits
 from .evaluation import Evaluation, evaluate, write_report
+from .files import write_text
 from .heads import factorize, fold
 from .hub import load, save_pretrained
 from .recipe import Recipe, as_yaml
-from .trainer import Trainer, create_accelerator, write_whole
+from .trainer import Trainer, create_accelerator
 from .vision_transformer import InTIVisionTransformer
 from .zero_shot import zero_shot_head
 from .zoo import create_model
@@ -117,7 +118,7 @@ def claim(output: Path, recipe: Recipe) -> None:
             )
         return
     output.mkdir(parents=True, exist_ok=True)
-    write_whole(file, text.encode())
+    write_text(file, text)
 
 
 # From the recipe to model and data

@@ -4,7 +4,6 @@ import base64
 import html
 import io
 import os
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from .data import create_clip_transform, read_clips, resolve_clip_config, write_video
 from .explain import TokenWeights, aggregate, frame_shares, relevance, to_pixels, token_weights
+from .files import replacing
 from .predict import Label, top_labels
 from .vision_transformer import InTIVisionTransformer
 
@@ -277,12 +277,8 @@ def write(explanation: Explanation, path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     check_ending(path)
-    unfinished = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
+    with replacing(path) as unfinished:
         WRITERS[path.suffix](explanation, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _rows(num_frames: int, span: int) -> list[tuple[int, list[int]]]:

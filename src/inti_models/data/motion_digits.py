@@ -32,6 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..files import write_text
+
 MOTIONS = (
     "left",
     "right",
@@ -281,8 +283,8 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
                 f"{settings_file} says that the clips in this directory were exported with other "
                 "settings: pass another directory, or delete this one first."
             )
-        _write_text(settings_file, settings)
-        _write_text(root / "class_names.txt", "\n".join(CLASS_NAMES) + "\n")
+        write_text(settings_file, settings)
+        write_text(root / "class_names.txt", "\n".join(CLASS_NAMES) + "\n")
 
         names = [f"{self.split}/{index:06d}.mp4" for index in range(self.length)]
         missing = [index for index, name in enumerate(names) if not (root / name).exists()]
@@ -301,7 +303,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         labels = digits * len(MOTIONS) + motions
         lines = [f"{name} {label}\n" for name, label in zip(names, labels, strict=True)]
         list_file = root / f"{self.split}.txt"
-        _write_text(list_file, "".join(lines))
+        write_text(list_file, "".join(lines))
         return list_file
 
     def _classes(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -546,10 +548,3 @@ def _motion_index(name: str) -> int:
     if name not in MOTIONS:
         raise ValueError(f"motion is {name!r}, but it must be one of: {', '.join(MOTIONS)}.")
     return MOTIONS.index(name)
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Write a text file so that it is never seen half-written."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)

@@ -9,7 +9,6 @@ import os
 import re
 import stat
 import time
-import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import get_worker_info
+
+from ..files import replacing
 
 __all__ = ["Clips", "Limits", "VideoError", "iterate_frames", "read_clips", "sample_times", "write_video"]
 
@@ -327,10 +328,8 @@ def write_video(path: str | os.PathLike[str], frames: Tensor, fps: float | Fract
         codec, options = "mpeg4", {"qscale": "2"}
     elif height % 2 or width % 2:
         pix_fmt = "yuv444p"
-    # The random name keeps the suffix, from which the container follows.
-    unfinished = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
     try:
-        with av.open(f"file:{unfinished}", "w") as container:
+        with replacing(path) as unfinished, av.open(f"file:{unfinished}", "w") as container:
             stream = container.add_stream(codec, rate=rate, options=options)
             assert isinstance(stream, av.VideoStream)
             stream.width, stream.height = width, height
@@ -344,11 +343,8 @@ def write_video(path: str | os.PathLike[str], frames: Tensor, fps: float | Fract
                 frame.pts, frame.time_base = i, 1 / rate
                 container.mux(stream.encode(frame))
             container.mux(stream.encode())
-        os.replace(unfinished, path)
     except av.FFmpegError as error:
         raise OSError(f"cannot write {path}: {error.strerror}.") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _check_request(num_frames: int, sampling: str, stride: int | None, num_clips: int) -> None:
