@@ -24,22 +24,22 @@ docs: $(INSTALLED)
 	$(BIN)/mkdocs build --strict
 
 fuzz: $(INSTALLED)
-	$(BIN)/python tests/robustness/fuzz_videos.py --keep fuzz-failures
-	$(BIN)/python tests/robustness/fuzz_checkpoints.py --keep fuzz-failures
-	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/test_properties.py tests/test_schedules.py tests/robustness/test_structure.py
+	$(BIN)/python tools/fuzz_videos.py --keep fuzz-failures
+	$(BIN)/python tools/fuzz_checkpoints.py --keep fuzz-failures
+	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/test_properties.py tests/test_schedules.py tests/test_structure.py
 
 faults: $(INSTALLED)
-	$(BIN)/python tests/robustness/faults.py
+	$(BIN)/python tools/faults.py
 
 load: $(INSTALLED)
-	$(BIN)/python tests/robustness/load.py
+	$(BIN)/python tools/load.py
 	$(BIN)/python -m pytest tests/hub/test_space.py -k twenty_users
 
 mutants: $(INSTALLED)
 	$(BIN)/python tools/mutants.py --again
 
 test-matrix: $(INSTALLED)
-	$(BIN)/python tests/matrix.py
+	$(BIN)/python tools/matrix.py
 
 audit: $(INSTALLED)
 	$(BIN)/pip-audit --skip-editable

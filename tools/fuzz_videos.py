@@ -1,6 +1,6 @@
 """Damaged videos through decoding and labelling: each ends in frames or in one sentence.
 
-    python tests/robustness/fuzz_videos.py [--mutants 2000] [--seed 0] [--keep DIR] [--output FILE]
+    python tools/fuzz_videos.py [--mutants 2000] [--seed 0] [--keep DIR] [--output FILE]
 
 Seeds are small valid videos in every container and codec that PyAV writes here; mutants are made of them by a seeded
 generator. Every mutant is read and labelled in a process of its own kind: a crash, a hang (20 s), memory above 3 GiB or
@@ -21,11 +21,15 @@ from typing import Any
 
 import av
 import numpy as np
+from runner import run, tell
 
-HERE = Path(__file__).parent
 CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi", "ts", "flv", "ogg", "gif", "3gp", "mpg", "nut", "wtv", "asf", "m4v")
-CODECS = ("libx264", "mpeg4", "mpeg2video", "mjpeg", "libvpx-vp9", "libvpx", "libtheora", "ffv1", "gif", "flv", "h263p")
-CODECS += ("libx265", "libsvtav1", "libaom-av1", "huffyuv", "png", "prores_ks", "wmv2", "msmpeg4v3", "rawvideo")
+# fmt: off
+CODECS: tuple[str, ...] = (
+    "libx264", "mpeg4", "mpeg2video", "mjpeg", "libvpx-vp9", "libvpx", "libtheora", "ffv1", "gif", "flv", "h263p",
+    "libx265", "libsvtav1", "libaom-av1", "huffyuv", "png", "prores_ks", "wmv2", "msmpeg4v3", "rawvideo",
+)
+# fmt: on
 LIMIT, MEMORY = 20.0, 3 * 1024.0
 
 
@@ -173,13 +177,10 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for files that made a failure")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    from runner import run, tell
-
     with tempfile.TemporaryDirectory() as folder:
         inputs = mutants(Path(folder), args.mutants, args.seed)
         return tell(run(Path(__file__), inputs, args.mutants, LIMIT, MEMORY, args.keep), args.output)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     sys.exit(main())

@@ -1,6 +1,6 @@
 """Damaged checkpoints through loading: each is refused by a sentence, or loads the very weights that were saved.
 
-    python tests/robustness/fuzz_checkpoints.py [--mutants 1000] [--seed 0] [--keep DIR] [--output FILE]
+    python tools/fuzz_checkpoints.py [--mutants 1000] [--seed 0] [--keep DIR] [--output FILE]
 
 A saved model's folder, with damage to `model.safetensors` (bytes, header, names, shapes, types) or to `config.json`
 (bytes, keys, values of any type), or with a pickle in place of the weights that would write a file when it is opened. A
@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from runner import run, tell
+
 LIMIT, MEMORY = 30.0, 4 * 1024.0
 VALUES: tuple[Any, ...] = (None, True, False, 0, -1, 3, 10**9, 0.5, float("nan"), "", "x", "../x", [], [1, 2], {}, [[]])
 PLANTED = "planted"
@@ -180,13 +181,10 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder for what made a failure")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
-    from runner import run, tell
-
     with tempfile.TemporaryDirectory() as folder:
         inputs = mutants(Path(folder), args.mutants, args.seed)
         return tell(run(Path(__file__), inputs, args.mutants, LIMIT, MEMORY, args.keep), args.output)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     sys.exit(main())

@@ -1,6 +1,6 @@
 """Long work in one process: many files, a long stream. Memory and open files stay where they were.
 
-    python tests/robustness/load.py [--files 10000] [--frames 100000] [--output FILE]
+    python tools/load.py [--files 10000] [--frames 100000] [--output FILE]
 
 Files are links to 20 short clips. Memory is the resident set, sampled after each tenth; it may grow by 5% or 32 MiB
 from the second tenth to the last. Also eight processes that load the same checkpoint at once, from the package and
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from runner import client_environment, hub, tell
 from tqdm import tqdm
 
 from inti_models import StreamingClassifier, load, save_pretrained
@@ -25,7 +26,6 @@ from inti_models.data import write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.predict import VideoClassifier
 
-HERE = Path(__file__).parent
 NAME = "inti_vit_t8_32_motiondigits"
 
 
@@ -102,8 +102,6 @@ def loading(processes: int, name: str = NAME, environment: Mapping[str, str] = o
 
 def downloading(processes: int) -> dict[str, Any]:
     """Processes that load the same model of a Hub at once, through the same empty cache."""
-    from runner import client_environment, hub
-
     with tempfile.TemporaryDirectory() as folder, hub() as server:
         save_pretrained(load(NAME), Path(folder, "model"))
         server.add_repo("org/model", {path.name: path for path in Path(folder, "model").iterdir()})
@@ -131,11 +129,8 @@ def main() -> int:
     }
     result: dict[str, Any] = {name: part() for name, part in parts.items()}
     result["failures"] = [name for name, part in result.items() if not part["flat"]]
-    from runner import tell
-
     return tell(result, args.output)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     sys.exit(main())

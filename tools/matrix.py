@@ -1,6 +1,6 @@
 """The tests with the oldest packages that `pyproject.toml` allows, and with the newest on each Python there is.
 
-    python tests/matrix.py [--output FILE] [--pytest ARGS] [ROW ...]
+    python tools/matrix.py [--output FILE] [--pytest ARGS] [ROW ...]
 
 Each row is an environment of its own under `.matrix/`, made by uv. It holds the extra `test`: tests of what needs other
 extras are skipped. A Python that is not on this machine is said to be missing, and does not fail the run.

@@ -1,6 +1,6 @@
 """Processes killed at random moments, full disks, folders that cannot be written: nothing reported saved is lost.
 
-    python tests/robustness/faults.py [--times 100] [--seed 0] [--output FILE] [JOB ...]
+    python tools/faults.py [--times 100] [--seed 0] [--output FILE] [JOB ...]
 
 A job works in a process of its own and says what it has saved. It is killed (SIGKILL) at a random moment of its
 usual time, and another time meets a limit on the size of files that no disk would have to be filled for. What it
@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from runner import client_environment, hub, tell
 from tqdm import tqdm
 
-HERE = Path(__file__).parent
 NAME = "inti_vit_t8_32_motiondigits"
 LIMIT = 300.0  # seconds, then it hangs
 NOBODY = 65534
@@ -40,7 +40,7 @@ def network(version: int, **model_args: Any) -> Any:
     from inti_models.zoo import create_model
 
     torch.manual_seed(0)
-    model = create_model(NAME, **model_args)
+    model: Any = create_model(NAME, **model_args)
     with torch.no_grad():
         model.head.bias[0] = version
     return model
@@ -50,7 +50,7 @@ def version_of(folder: Path) -> int:
     """The version of a saved model, which weights and config have to agree on."""
     from inti_models import load
 
-    model = load(folder)
+    model: Any = load(folder)
     version = int(model.head.bias[0].item())
     names = model.pretrained_cfg["label_names"]
     assert names[0] == str(version), f"weights of version {version}, class names of version {names[0]}"
@@ -178,7 +178,7 @@ def pushed(folder: Path) -> int:
 def download(folder: Path, say: Say) -> None:
     from inti_models import load
 
-    model = load("hf-hub:org/large")
+    model: Any = load("hf-hub:org/large")
     assert model.head.bias[0].item() == 1
     say(1)
 
@@ -385,8 +385,6 @@ def main() -> int:
     args = parser.parse_args()
     if unknown := set(args.jobs) - set(JOBS):
         parser.error(f"there is no job {', '.join(sorted(unknown))}; expected of {', '.join(JOBS)}")
-    from runner import client_environment, hub, tell
-
     global HUB, CACHE
     results: dict[str, Any] = {"failures": []}
     with tempfile.TemporaryDirectory() as temporary, hub() as HUB:
@@ -420,5 +418,4 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["__main__", "inti_models.training", "inti_models.export", "onnxscript", "onnxruntime"])
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
     sys.exit(main())

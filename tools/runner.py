@@ -1,6 +1,5 @@
 """Run a function on many inputs in a process that may crash, hang or eat memory, and count what came of each."""
 
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -9,29 +8,24 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+sys.path.append(str(Path(__file__).parents[1] / "tests"))  # the Hub of the tests, their loader
+from support.modules import load_module  # noqa: E402
+
 SENTENCES = (OSError, ValueError, TypeError)  # what bad input may raise; the command prints their sentence
 
 
-def module_of(path: Path) -> Any:
-    """A Python file as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def hub() -> Any:
-    """The Hub of the tests on loopback, with a user who may write to org/."""
-    server = module_of(Path(__file__).parents[1] / "support" / "hub_server.py").Hub()
+    """Return the Hub of the tests on loopback, with a user who may write to org/."""
+    from support.hub_server import Hub
+
+    server = Hub()
     server.add_user("hf_tester", "tester", orgs=["org"])
     return server
 
@@ -55,26 +49,30 @@ def kind(error: Exception) -> str:
     return f"{type(error).__name__}: {re.sub(r'[-+]?[0-9][0-9.e+x]*', '#', text)[:100]}"
 
 
+def outcome_of(examine: Callable[[Path], str], path: Path) -> str:
+    """Return what came of examining an input: what ``examine`` says, "error: KIND", or "FAILURE: WHAT"."""
+    try:
+        return examine(path)
+    except SENTENCES as error:
+        text = str(error)
+        return f"error: {kind(error)}" if text and "\n" not in text else f"FAILURE: not a sentence: {text!r}"
+    except MemoryError:
+        return "FAILURE: out of memory"
+    except Exception as error:  # noqa: BLE001  # anything else would have been a traceback
+        return f"FAILURE: {type(error).__name__}: {error}"
+
+
 def _work(file: str, pipe: Connection) -> None:
     # What decoders write goes nowhere. PyAV's logging, which can deadlock with its threads, stays off.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    module = module_of(Path(file))
+    module = load_module(Path(file))
     examine = module.examine
     if hasattr(module, "prepare"):
         module.prepare()
     pipe.send("ready")
     while True:
         path = pipe.recv()
-        try:
-            outcome = examine(Path(path))
-        except SENTENCES as error:
-            text = str(error)
-            outcome = f"error: {kind(error)}" if text and "\n" not in text else f"FAILURE: not a sentence: {text!r}"
-        except MemoryError:
-            outcome = "FAILURE: out of memory"
-        except Exception as error:  # noqa: BLE001  # anything else would have been a traceback
-            outcome = f"FAILURE: {type(error).__name__}: {error}"
-        pipe.send((outcome, _peak_mib()))
+        pipe.send((outcome_of(examine, Path(path)), _peak_mib()))
 
 
 def _peak_mib() -> float:

@@ -1,0 +1,47 @@
+"""Processes that are killed, without the seconds that a new one takes to import torch."""
+
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def forked(function: Callable[[], Any]) -> int:
+    """Run a function in a fork of this process; return its status: 0, 1 after an error, -9 if it was killed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's: other threads are not in the fork
+        child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            function()
+            status = 0
+        except BaseException:  # noqa: BLE001  # nothing of the tests that the parent runs may run here
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@contextmanager
+def killing(module: Any, name: str, call: int) -> Iterator[None]:
+    """Make a module's function kill this process (SIGKILL) when it is called for the n-th time, counted from 1."""
+    function, calls = getattr(module, name), 0
+
+    def kill(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **kwargs)
+
+    setattr(module, name, kill)
+    try:
+        yield
+    finally:
+        setattr(module, name, function)
