@@ -29,14 +29,13 @@ import torch
 import torch.nn.functional as F
 from report import report
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from inti_models.data import (
     Sample,
     VideoDataset,
     VideoList,
-    collate,
     create_train_transform,
     write_video,
 )
@@ -159,7 +158,7 @@ def clips_per_second(dataset: VideoDataset, clips: int) -> dict[str, float]:
 
 def times_after_collating(samples: Sequence[Sample]) -> tuple[float, float]:
     """Clock and CPU time of the worker at which a batch is ready."""
-    _, _, faults = collate(samples)
+    _, _, faults = default_collate(samples)
     if any(faults):
         raise RuntimeError(next(filter(None, faults)))
     return time.perf_counter(), time.process_time()
@@ -179,11 +178,7 @@ def step_times(
     repeats = -(-(steps + WARM_UP) * batch_size // len(dataset))
     keys = [(index, draw) for draw in range(repeats) for index in range(len(dataset))]
     batches = [keys[i * batch_size : (i + 1) * batch_size] for i in range(steps + WARM_UP)]
-    loader = iter(
-        DataLoader(
-            dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=device.type == "cuda"
-        )
-    )
+    loader = iter(DataLoader(dataset, batch_sampler=batches, num_workers=workers, pin_memory=device.type == "cuda"))
     waits, totals = [], []
     for _ in tqdm(range(steps + WARM_UP), desc=f"train, {workers} workers", leave=False):
         start = time.perf_counter()

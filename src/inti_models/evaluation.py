@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .data.datasets import collate
 from .files import replacing, write_text
 from .tensor_files import digest
 
@@ -215,7 +214,6 @@ def evaluate(
         step,
         sampler=mine,
         num_workers=num_workers,
-        collate_fn=collate,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),
     )

@@ -41,7 +41,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from .data import ClipMixup, TrainSampler, collate, seeded
+from .data import ClipMixup, TrainSampler, seeded
 from .evaluation import Evaluation, Videos, evaluate
 from .files import replacing, write_text
 from .recipe import Recipe
@@ -157,7 +157,6 @@ class Trainer:
             cast(Dataset, train_set),
             batch_sampler=self.sampler,
             num_workers=recipe.data.num_workers,
-            collate_fn=collate,
             pin_memory=accelerator.device.type == "cuda",
             persistent_workers=recipe.data.num_workers > 0,
         )

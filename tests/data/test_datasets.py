@@ -17,7 +17,6 @@ from inti_models.data import (
     VideoDataset,
     VideoError,
     VideoList,
-    collate,
     create_clip_transform,
     create_train_transform,
     find_videos,
@@ -372,7 +371,7 @@ def test_unreadable_video_gives_zeros_and_a_fault_in_evaluation(broken: VideoLis
         assert broken.paths[index] in fault
         assert "\n" not in fault
     assert dataset[1][2] == ""
-    clips, labels, faults = next(iter(DataLoader(dataset, batch_size=6, collate_fn=collate)))
+    clips, labels, faults = next(iter(DataLoader(dataset, batch_size=6)))
     assert clips.shape == (6, 6, 4, 3, 32, 32)
     assert labels.tolist() == list(range(6))
     assert labels.dtype == torch.int64
@@ -422,7 +421,7 @@ def test_workers_give_the_same_samples(kind: str, request: pytest.FixtureRequest
     batches = []
     for workers in (0, 1, 2):
         torch.manual_seed(workers)
-        batches.append(list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate)))
+        batches.append(list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers)))
     for first, *others in zip(*batches, strict=True):
         for other in others:
             assert torch.equal(first[0], other[0])
@@ -432,7 +431,7 @@ def test_workers_give_the_same_samples(kind: str, request: pytest.FixtureRequest
 
 def test_resumed_epoch_has_the_same_batches(textured: VideoList) -> None:
     dataset, sampler = train_set(textured), TrainSampler(6, 2, seed=0)
-    loader = DataLoader(dataset, batch_sampler=sampler, collate_fn=collate)
+    loader = DataLoader(dataset, batch_sampler=sampler)
     sampler.set_epoch(1)
     whole = list(loader)
     sampler.set_epoch(1, start_batch=2)
@@ -465,7 +464,6 @@ def test_videos_that_cannot_be_read_in_a_row_stop_training(broken: VideoList) ->
             DataLoader(
                 train_set(nothing, attempts=3),
                 batch_sampler=TrainSampler(2, 1, 0),
-                collate_fn=collate,
                 num_workers=1,
             )
         )
@@ -548,6 +546,6 @@ def test_motion_digits_for_training(augment: bool) -> None:
     if not augment:
         assert torch.equal(samples[0][0], create_clip_transform(**CONFIG)(digits[3][0]))
     sampler = TrainSampler(20, 4, seed=0)
-    for clips, labels, _ in DataLoader(dataset, batch_sampler=sampler, collate_fn=collate, num_workers=2):
+    for clips, labels, _ in DataLoader(dataset, batch_sampler=sampler, num_workers=2):
         assert clips.shape == (4, 3, 3, 32, 32)
         assert labels.shape == (4,)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from inti_models.data import TrainSampler, shard
+from inti_models.data import TrainSampler
 
 
 def epoch(sampler: TrainSampler, number: int, start_batch: int = 0) -> list[list[tuple[int, int]]]:
@@ -120,17 +120,3 @@ def test_impossible_values_are_refused(arguments: dict, message: str) -> None:
 def test_negative_epoch_is_refused() -> None:
     with pytest.raises(ValueError, match="epoch -1 from batch 0 cannot be"):
         TrainSampler(10, 4, seed=0).set_epoch(-1)
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
-@pytest.mark.parametrize("length", [0, 1, 7, 8])
-def test_shards_have_each_index_once(length: int, world_size: int) -> None:
-    shards = [shard(length, rank, world_size) for rank in range(world_size)]
-    assert sorted(index for part in shards for index in part) == list(range(length))
-    sizes = [len(part) for part in shards]
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_shard_of_no_process_is_refused() -> None:
-    with pytest.raises(ValueError, match="rank is 2 of 2 processes"):
-        shard(10, 2, 2)

@@ -1,8 +1,8 @@
 """From files to model input: decoding, clip transforms, augmentation, datasets and samplers."""
 
 from .augmentation import ClipMixup, TrainTransform, create_train_transform, seeded
-from .datasets import MotionDigitsClips, Sample, VideoDataset, VideoList, collate, find_videos, read_class_names
-from .samplers import TrainSampler, shard
+from .datasets import MotionDigitsClips, Sample, VideoDataset, VideoList, find_videos, read_class_names
+from .samplers import TrainSampler
 from .transforms import ClipTransform, create_clip_transform, resolve_clip_config
 from .video import Clips, Limits, VideoError, iterate_frames, read_clips, write_video
 
@@ -18,7 +18,6 @@ __all__ = [
     "VideoDataset",
     "VideoError",
     "VideoList",
-    "collate",
     "create_clip_transform",
     "create_train_transform",
     "find_videos",
@@ -27,6 +26,5 @@ __all__ = [
     "read_clips",
     "resolve_clip_config",
     "seeded",
-    "shard",
     "write_video",
 ]

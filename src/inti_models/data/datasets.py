@@ -21,7 +21,7 @@ from .motion_digits import CLASS_NAMES, MotionDigits
 from .transforms import ClipTransform
 from .video import IMAGE_SUFFIXES, VideoError, _check_request, read_clips
 
-__all__ = ["MotionDigitsClips", "Sample", "VideoDataset", "VideoList", "collate", "find_videos"]
+__all__ = ["MotionDigitsClips", "Sample", "VideoDataset", "VideoList", "find_videos"]
 
 # What counts as a video in folders, and where a path with blanks ends in a list.
 VIDEO_SUFFIXES = frozenset(
@@ -491,12 +491,6 @@ class MotionDigitsClips(Dataset[Sample]):
             return _as_views(clip[None], self.transform)
         with seeded(self.seed, *pair):
             return self.transform(clip)
-
-
-def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, list[str]]:
-    """Samples -> clips (B, ...), labels (B,) int64, and B faults; for PyTorch's DataLoader."""
-    clips, labels, faults = zip(*samples, strict=True)
-    return torch.stack(clips), torch.tensor(labels, dtype=torch.int64), list(faults)
 
 
 def _index_and_draw(key: Key, train: bool) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-__all__ = ["TrainSampler", "shard"]
+__all__ = ["TrainSampler"]
 
 
 class TrainSampler(Sampler[list[tuple[int, int]]]):
@@ -46,7 +46,8 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
         repeats: int = 1,
         start_batch: int = 0,
     ) -> None:
-        _check_processes(rank, world_size)
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank} of {world_size} processes: pass 0 to {world_size - 1}.")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}: pass a number of at least 1.")
         self.global_batch = batch_size * world_size
@@ -90,24 +91,9 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
             yield [keys[place] for place in self.places]
 
 
-def shard(length: int, rank: int, world_size: int) -> range:
-    """The indices of process ``rank``: each index belongs to exactly one process, none is padded.
-
-    Raises:
-        ValueError: there is no such process.
-    """
-    _check_processes(rank, world_size)
-    return range(rank, length, world_size)
-
-
 def _places(size: int, rank: int, world_size: int) -> list[int]:
     """Places of a global batch that a process takes: with each place the mirrored one, if batches are even."""
     if (size // world_size) % 2:
         return list(range(rank, size, world_size))
     first = range(rank, size // 2, world_size)
     return [*first, *(size - 1 - place for place in reversed(first))]
-
-
-def _check_processes(rank: int, world_size: int) -> None:
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank is {rank} of {world_size} processes: pass 0 to {world_size - 1}.")
