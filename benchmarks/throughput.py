@@ -20,19 +20,8 @@ import torch
 from peers import PEERS, build
 from tqdm import tqdm
 
-from inti_models.benchmark import (
-    Settings,
-    Subject,
-    add_options,
-    describe,
-    matmul_tflops,
-    measure,
-    options_of,
-    result,
-    settings_of,
-    table,
-    zoo_subject,
-)
+from inti_models.benchmark import Settings, Subject, describe, matmul_tflops, measure, result, table, zoo_subject
+from inti_models.cli.benchmark import add_settings, options_of, settings_of
 from inti_models.files import write_text
 
 INTI = (
@@ -73,7 +62,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=(*INTI, *PEERS), help="these rows")
     parser.add_argument("--quick", action="store_true", help="a few rows, two seconds each: within two minutes")
     parser.add_argument("--output", type=Path, help="JSON file to write")
-    add_options(parser)
+    add_settings(parser)
     args = parser.parse_args()
     if args.quick:
         args.seconds = min(args.seconds, 2.0)

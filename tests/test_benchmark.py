@@ -9,6 +9,7 @@ from torch.distributed._tools.mem_tracker import MemTracker
 from inti_models import benchmark
 from inti_models.benchmark import PeakMemory, Runner, Settings, Subject, in_turns, measure, zoo_subject
 from inti_models.cli import main
+from inti_models.cli.benchmark import add_settings, options_of, settings_of
 
 NAME = "inti_vit_t8_32_motiondigits"
 
@@ -130,8 +131,8 @@ def test_best_batch_size_stops_where_the_next_gives_no_more(monkeypatch):
 )
 def test_options_give_their_settings_back(settings):
     parser = argparse.ArgumentParser()
-    benchmark.add_options(parser)
-    assert benchmark.settings_of(parser.parse_args(benchmark.options_of(settings).split())) == settings
+    add_settings(parser)
+    assert settings_of(parser.parse_args(options_of(settings).split())) == settings
 
 
 @pytest.mark.parametrize("options", [{"amp": "bf16"}, {"channels_last": True}])

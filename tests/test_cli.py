@@ -8,9 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from inti_models import save_pretrained
-from inti_models.cli import main
+from inti_models.cli import export, main, options
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
+from inti_models.evaluation import DTYPES
+from inti_models.export import FORMATS
 
 NAME = "inti_vit_t8_32_motiondigits"
 
@@ -24,6 +26,27 @@ def clips(tmp_path_factory):
     for i in indices:
         write_video(folder / f"{i}.mp4", data[i][0], fps=8)
     return [str(folder / f"{i}.mp4") for i in indices], [CLASS_NAMES[data[i][1]] for i in indices]
+
+
+def test_help_imports_neither_torch_nor_timm_and_timm_imported_later_knows_the_models():
+    code = f"""
+import sys
+from inti_models.cli import COMMANDS, main
+for argv in [["--help"], *([command.__name__.rpartition(".")[2], "--help"] for command in COMMANDS)]:
+    try:
+        main(argv)
+    except SystemExit as stopped:
+        assert stopped.code == 0
+    assert not {{"torch", "timm"}} & sys.modules.keys(), argv
+import timm
+assert timm.is_model({NAME!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_options_offer_what_the_package_takes():
+    assert tuple(FORMATS) == export.FORMATS
+    assert tuple(DTYPES) == options.PRECISIONS
 
 
 def test_list_names_the_zoo(capsys):

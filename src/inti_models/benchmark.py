@@ -5,7 +5,6 @@ whatever slows the machine slows both. The ratio of their times is then compared
 is the best that can be reached at equal efficiency: *share of ideal* = GFLOPs ratio / time ratio.
 """
 
-import argparse
 import platform
 import statistics
 import time
@@ -27,7 +26,6 @@ from .zoo import create_model
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WARM_UP, INPUTS = 2, 4
-Step = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -391,59 +389,3 @@ def describe(measured: Mapping[str, Any]) -> str:
         f"torch {where['torch']}, timm {where['timm']}, Python {where['python']}; matrix products reach "
         f"{measured['matmul_tflops']:.3g} TFLOP/s."
     )
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of `Settings`."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--train", action="store_true", help="measure training steps instead of inference")
-    parser.add_argument(
-        "--batch-size", default="best" if device == "cuda" else "1", metavar="N|best", help="default: %(default)s"
-    )
-    parser.add_argument("--amp", choices=DTYPES, default="no", help="autocast (default: %(default)s)")
-    parser.add_argument("--compile", action="store_true", help="use torch.compile")
-    parser.add_argument("--cuda-graphs", action="store_true", help="compile with CUDA graphs")
-    parser.add_argument("--channels-last", action="store_true")
-    parser.add_argument(
-        "--checkpoint-stages", type=_stages, default=(), metavar="K,L", help="recompute blocks of these stages"
-    )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each row (default: %(default)s)")
-
-
-def _stages(text: str) -> tuple[int, ...]:
-    if not all(stage.isdecimal() for stage in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of stages, such as 0,1")
-    return tuple(int(stage) for stage in text.split(","))
-
-
-def settings_of(args: argparse.Namespace) -> Settings:
-    """Settings of the options of `add_options`."""
-    if args.batch_size != "best" and not args.batch_size.isdecimal():
-        raise ValueError(f"--batch-size {args.batch_size} is neither a number of clips nor 'best'.")
-    return Settings(
-        device=args.device,
-        train=args.train,
-        batch_size=None if args.batch_size == "best" else int(args.batch_size),
-        amp=args.amp,
-        compile=args.compile,
-        cuda_graphs=args.cuda_graphs,
-        channels_last=args.channels_last,
-        checkpoint_stages=args.checkpoint_stages,
-        threads=args.threads,
-        seconds=args.seconds,
-    )
-
-
-def options_of(settings: Settings) -> str:
-    """The options that give these settings, as text for a command line."""
-    words = [f"--device {settings.device}", f"--batch-size {settings.batch_size or 'best'}"]
-    for name in ("train", "compile", "cuda_graphs", "channels_last"):
-        words += [f"--{name.replace('_', '-')}"] if getattr(settings, name) else []
-    words += [f"--amp {settings.amp}"] if settings.amp != "no" else []
-    words += [f"--checkpoint-stages {','.join(map(str, settings.checkpoint_stages))}"] * bool(
-        settings.checkpoint_stages
-    )
-    words += [f"--threads {settings.threads}"] if settings.threads is not None else []
-    return " ".join([*words, f"--seconds {settings.seconds:g}"])

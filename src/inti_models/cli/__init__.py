@@ -1,0 +1,69 @@
+"""The command ``inti-models``: a thin layer over the package, one module a command.
+
+Nothing here imports PyTorch or timm before a command runs, so that ``--help`` and wrong usage answer at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from tqdm import tqdm
+
+from . import benchmark, export, info, label, list, predict, train, validate, visualize
+
+COMMANDS = (list, info, benchmark, predict, visualize, label, export, train, validate)
+# Extra of the package -> modules that it brings, and what needs them.
+_EXTRAS = {
+    "train": (("accelerate", "omegaconf", "tensorboard"), "training and validation need"),
+    "pictures": (("matplotlib",), "pictures need"),
+    "ray": (("pyarrow", "ray"), "labelling collections needs"),
+    "int8": (("torchao",), "int8 needs"),
+    "export": (("onnx", "onnxruntime", "onnxscript"), "ONNX files need"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit status: 0, 1 for failed work, 2 for wrong usage, 130 for Ctrl-C."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if "overrides" in args and not any(word.startswith("-") for word in rest):
+        args.overrides += rest  # argparse takes no more of them behind an option
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    # Ctrl-C in the middle of a bar's write leaves tqdm's lock held; its monitor, a thread, would wait for it at exit.
+    tqdm.monitor_interval = 0
+    try:
+        return args.run(args)
+    except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
+        status, sentence = 1, _sentence(error)
+    except KeyboardInterrupt:
+        status, sentence = 130, getattr(args, "stopped", "stopped.") if os.environ.get("RANK", "0") == "0" else ""
+    if sentence:  # printed when the error is gone, and with it the progress bar that it left
+        print(f"inti-models: {sentence}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="inti-models", description="InTI video transformers.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_to(commands)
+    return parser
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, without the traceback that PyTorch adds to those of data loading processes."""
+    text = str(error)
+    if isinstance(error, ModuleNotFoundError):
+        for extra, (modules, needed) in _EXTRAS.items():
+            if error.name in modules:
+                return f"{error.name} is not installed, which {needed}: pip install 'inti_models[{extra}]'."
+    if text.startswith("DataLoader worker"):
+        return (
+            "A process that reads videos was killed, by the system for want of memory perhaps; use fewer of them "
+            "(data.num_workers, --workers), and run the same command again: it resumes from what was saved."
+        )
+    if "Original Traceback" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return text or type(error).__name__

@@ -1,0 +1,41 @@
+"""``inti-models label``"""
+
+import argparse
+from pathlib import Path
+
+from .options import add_device, add_views, device_of, positive
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("label", help="label a collection of videos with Ray, on many processes or machines")
+    command.add_argument("files", nargs="+", metavar="FILE", help="videos, or lists of them (.txt, .parquet)")
+    command.add_argument("--model", required=True, help="as for predict")
+    command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the Parquet files")
+    command.add_argument("--workers", type=positive, default=1, help="processes with a model each")
+    add_views(command)
+    command.add_argument("--topk", type=positive, default=5, help="labels for each file")
+    command.add_argument("--features", action="store_true", help="write pooled features too")
+    command.add_argument("--batch-size", type=positive, default=16, help="files of a part")
+    add_device(command)
+    command.set_defaults(run=run, stopped="stopped; the same command resumes with the files that are left.")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..collection import label_collection, read_paths
+
+    summary = label_collection(
+        read_paths(args.files),
+        args.model,
+        args.output,
+        workers=args.workers,
+        views=args.views,
+        topk=args.topk,
+        features=args.features,
+        device=device_of(args),
+        batch_size=args.batch_size,
+    )
+    print(
+        f"{args.output}: {summary.labelled} labelled, {summary.failed} could not be read (column error), "
+        f"{summary.skipped} done before"
+    )
+    return 1 if summary.failed else 0

@@ -1,0 +1,99 @@
+"""What the options of several commands mean."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..vision_transformer import InTIVisionTransformer
+
+PRECISIONS = ("no", "bf16", "fp16")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a fraction from 0 to 1")
+    return number
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    numbers = [number.strip() for number in text.split(",") if number.strip()]
+    if not all(number.isdecimal() for number in numbers):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers, such as 4,10")
+    return tuple(int(number) for number in numbers)
+
+
+def views(text: str) -> tuple[int, int]:
+    clips, _, crops = text.partition("x")
+    if not clips.isdecimal() or int(clips) < 1 or crops not in ("1", "3"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not CLIPSxCROPS with 1 or 3 crops, such as 4x3")
+    return int(clips), int(crops)
+
+
+def add_model(command: argparse.ArgumentParser) -> None:
+    """Which model, with which weights."""
+    command.add_argument(
+        "--model", required=True, help="a model's name, with a tag or without, hf-hub:ORG/NAME[@REVISION], or a folder"
+    )
+    command.add_argument("--checkpoint", type=Path, help="safetensors file to load instead of the published weights")
+
+
+def add_frames(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--frames", type=positive, metavar="N", help="frames of a clip (default: the model's own number)"
+    )
+
+
+def add_views(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--views", type=views, default=(1, 1), metavar="TxS", help="clips x crops, such as 4x3")
+
+
+def add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
+
+
+def device_of(args: argparse.Namespace) -> str:
+    """The device asked for, or the GPU where there is one."""
+    import torch
+
+    return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_model(
+    name: str, checkpoint: Path | None = None, classes: Sequence[str] | None = None, **model_args: Any
+) -> "InTIVisionTransformer":
+    """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes."""
+    from ..checkpoints import load_checkpoint
+    from ..hub import load
+    from ..zero_shot import zero_shot_head
+    from ..zoo import create_model
+
+    if classes:
+        if checkpoint is not None:
+            raise ValueError("A zero-shot head takes the text tower of the model's CLIP, so leave --checkpoint out.")
+        model = load(name, num_classes=len(classes), **model_args)
+        model.head = zero_shot_head(model, classes)
+        model.pretrained_cfg = {**model.pretrained_cfg, "label_names": [*classes]}
+        return model
+    if checkpoint is None:
+        return load(name, **model_args)
+    model = create_model(name, **model_args)
+    load_checkpoint(model, checkpoint)
+    return model

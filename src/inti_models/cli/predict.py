@@ -1,0 +1,116 @@
+"""``inti-models predict``"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from .options import add_device, add_frames, add_model, add_views, device_of, load_model, positive
+
+if TYPE_CHECKING:
+    from ..data import Limits
+    from ..vision_transformer import InTIVisionTransformer
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("predict", help="label video files, images or folders of frames")
+    command.add_argument("files", nargs="+", metavar="FILE")
+    add_model(command)
+    add_views(command)
+    add_device(command)
+    command.add_argument("--classes", type=_classes, help="your own words, such as 'riding a bike,feeding goats'")
+    add_frames(command)
+    command.add_argument(
+        "--budget", type=float, help="frames that a block sees on average; chooses where to compress --frames"
+    )
+    command.add_argument(
+        "--chunk", type=positive, help="frames that run through the first blocks together: bounds the memory"
+    )
+    command.add_argument("--max-pixels", type=int, metavar="N", help="pixels; larger frames are refused")
+    command.add_argument("--max-duration", type=float, metavar="S", help="seconds of a file; longer ones are refused")
+    command.add_argument("--timeout", type=float, metavar="S", help="seconds after which reading a file is given up")
+    command.add_argument("--int8", action="store_true", help="blocks in int8: faster on CPUs (needs torchao)")
+    command.add_argument(
+        "--stream",
+        action="store_true",
+        help="label each window of the last frames of one file, camera (/dev/video0) or pipe (-)",
+    )
+    command.add_argument("--stride", type=positive, default=1, help="of windows, in frames (with --stream)")
+    command.add_argument("--fps", type=float, help="frames a second to look at (with --stream; default: all)")
+    command.add_argument("--topk", type=positive, default=5, help="labels for each file")
+    command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..quantize import quantize_int8
+    from ..schedules import schedule_for
+
+    model_args: dict[str, Any] = {} if args.frames is None else {"num_frames": args.frames}
+    model = load_model(args.model, args.checkpoint, args.classes, **model_args)
+    if args.budget is not None:
+        model_args["compress_at"] = schedule_for(len(model.blocks), model.num_frames, args.budget)
+        model = load_model(args.model, args.checkpoint, args.classes, **model_args)
+    if args.int8:
+        model = quantize_int8(model)
+    return (_label_stream if args.stream else _label_files)(model, args)
+
+
+def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> int:
+    from ..data import iterate_frames
+    from ..predict import classify_stream
+
+    if len(args.files) > 1 or args.views != (1, 1) or args.chunk is not None:
+        raise ValueError("--stream takes one file, camera or pipe, and neither --views nor --chunk.")
+    source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
+    every = model.frame_stride or 1 if args.fps is None else 1
+    frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=_limits(args).max_pixels)
+    for window in classify_stream(model, frames, args.stride, args.topk, device_of(args)):
+        if args.json:
+            print(json.dumps(dataclasses.asdict(window)), flush=True)
+        else:
+            names = ", ".join(f"{label.name} {label.probability:.1%}" for label in window.labels)
+            print(f"{window.start:.2f}-{window.end:.2f} s  {names}", flush=True)
+    return 0
+
+
+def _label_files(model: "InTIVisionTransformer", args: argparse.Namespace) -> int:
+    from ..predict import VideoClassifier
+
+    classify = VideoClassifier(model, args.views, device_of(args), args.chunk, _limits(args))
+    failed = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a damaged file is reported below, once
+        labelled = classify.label_files(args.files, args.topk)
+        for path, labels in tqdm(labelled, total=len(args.files), unit="file", disable=len(args.files) == 1):
+            if isinstance(labels, Exception):
+                failed += 1
+                if args.json:
+                    tqdm.write(json.dumps({"file": path, "error": str(labels)}), file=sys.stdout)
+                else:
+                    tqdm.write(f"inti-models: {labels}", file=sys.stderr)
+            elif args.json:
+                result = {"file": path, "labels": [dataclasses.asdict(label) for label in labels]}
+                tqdm.write(json.dumps(result), file=sys.stdout)
+            else:
+                tqdm.write(str(path), file=sys.stdout)
+                for label in labels:
+                    tqdm.write(f"  {label.probability:6.1%}  {label.name}", file=sys.stdout)
+    if failed:
+        print(f"inti-models: {failed} of {len(args.files)} files could not be read.", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _limits(args: argparse.Namespace) -> "Limits":
+    from ..data import Limits
+
+    given = {name: getattr(args, name) for name in ("max_pixels", "max_duration", "timeout")}
+    return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
+def _classes(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]

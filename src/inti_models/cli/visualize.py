@@ -1,0 +1,39 @@
+"""``inti-models visualize``"""
+
+import argparse
+from pathlib import Path
+
+from .options import add_device, add_model, device_of, load_model
+
+
+def add_to(commands: argparse._SubParsersAction) -> None:
+    command = commands.add_parser("visualize", help="show what a model kept of a video, and what it went by")
+    command.add_argument("file", metavar="VIDEO")
+    add_model(command)
+    command.add_argument("--class", dest="label", metavar="NAME|INDEX", help="class whose relevance a page shows")
+    add_device(command)
+    command.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .png, .gif, .mp4 or .html"
+    )
+    command.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import visualize
+
+    visualize.check_ending(args.output)
+    model = load_model(args.model, args.checkpoint).to(device_of(args))
+    names = [*(model.pretrained_cfg.get("label_names") or ())]
+    index = None
+    if args.label is not None:
+        if args.label not in names and not args.label.isdecimal():
+            raise ValueError(f"{args.label!r} is no class of {args.model}; pass one of its names, or an index.")
+        index = names.index(args.label) if args.label in names else int(args.label)
+    explanation = visualize.explain_file(model, args.file, index)
+    visualize.write(explanation, args.output)
+    best = int(explanation.shares.argmax())
+    print(
+        f"{args.output}: {explanation.labels[0].name} {explanation.labels[0].probability:.1%}; the frame at "
+        f"{explanation.times[best]:.2f} s counted most ({explanation.shares[best]:.0%})"
+    )
+    return 0

@@ -1,0 +1,47 @@
+"""timm learns of the zoo's models as soon as timm is imported, without this package importing it."""
+
+import importlib
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Any
+
+PACKAGE = __name__.rpartition(".")[0]
+
+
+class Registration(MetaPathFinder):
+    """Imports the zoo, which registers its models, after timm; or after the module of ours that imports timm.
+
+    Importing it in the middle of such a module would be a cycle.
+    """
+
+    def __init__(self) -> None:
+        self.depth = 0  # imports of ours and timm's that are under way
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname != "timm" and not fullname.startswith(f"{PACKAGE}."):
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def execute_and_register(module: Any) -> None:
+            self.depth += 1
+            try:
+                execute(module)
+            finally:
+                self.depth -= 1
+            if self.depth == 0 and "timm" in sys.modules:
+                importlib.import_module(f"{PACKAGE}.zoo")
+
+        spec.loader.exec_module = execute_and_register  # type: ignore[method-assign]
+        return spec
+
+
+def register() -> None:
+    """Import the zoo now if timm is there, or when it will be."""
+    if "timm" in sys.modules:
+        importlib.import_module(f"{PACKAGE}.zoo")
+    elif not any(isinstance(finder, Registration) for finder in sys.meta_path):
+        sys.meta_path.insert(0, Registration())
