@@ -1,17 +1,42 @@
-"""Processes that are killed, without the seconds that a new one takes to import torch."""
+"""Processes that are killed or launched together, without the seconds that a new one takes to import torch."""
 
 import os
 import signal
+import socket
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 
 def forked(function: Callable[[], Any]) -> int:
     """Run a function in a fork of this process; return its status: 0, 1 after an error, -9 if it was killed."""
+    return _wait(_fork(function))
+
+
+def launched(function: Callable[[], Any], processes: int) -> list[int]:
+    """Run a function in forks that find each other by torchrun's environment; return their statuses."""
+    from accelerate.state import AcceleratorState
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def join(rank: int) -> None:
+        ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        os.environ |= {key: str(value) for key, value in ranks.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        warnings.simplefilter("default")  # as in a process of its own
+        AcceleratorState._reset_state(reset_partial_state=True)  # what the parent made of its own environment
+        function()
+
+    return [_wait(child) for child in [_fork(partial(join, rank)) for rank in range(processes)]]
+
+
+def _fork(function: Callable[[], Any]) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12's: other threads are not in the fork
         child = os.fork()
@@ -25,6 +50,10 @@ def forked(function: Callable[[], Any]) -> int:
         finally:
             sys.stderr.flush()
             os._exit(status)
+    return child
+
+
+def _wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
