@@ -27,7 +27,7 @@ SETTINGS = """[run]
 branch = True
 source_pkgs = inti_models
 parallel = True
-patch = subprocess
+patch = subprocess, fork, _exit
 sigterm = True
 data_file = {folder}/.coverage
 {context}

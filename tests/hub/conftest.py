@@ -1,4 +1,4 @@
-"""Fixtures for tests against the loopback Hub: the server, clients in subprocesses, miniature CLIPs.
+"""Fixtures for tests against the loopback Hub: the server, clients in processes of their own, miniature CLIPs.
 
 def test_something(hub, run_client):
     hub.add_repo("org/model", {"config.json": "{}"})
@@ -23,83 +23,88 @@ def test_something(hub, run_client):
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
-import subprocess
-import sys
 import textwrap
+import time
+import traceback
+import urllib.request
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
+from huggingface_hub import close_session
 
 from support.hub_server import Hub
 from support.miniature_clips import build_all
-
-# Runs before the client's code, in its process. `@check` runs the function at once and keeps its value or its error,
-# so that one subprocess (and one import of torch) serves many assertions; the Hub is told which check is running, so
-# that requests and faults can be told apart by it.
-PRELUDE = """
-import json, os, sys, time, traceback, urllib.request
-
-_results = {}
+from support.processes import forked
 
 
-def _running(name):
-    if os.environ["CLIENT_HUB_RUNS"] == "1":
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        opener.open(os.environ["HF_ENDPOINT"] + "/_check/" + name).close()
+def run_checks(code: str, hub: Hub, results: Path, hub_runs: bool) -> None:
+    """Run a client's code. Its `@check` runs the function at once and keeps its value or its error.
+
+    The Hub is told which check is running, so that requests and faults can be told apart by it.
+    """
+    outcomes: dict[str, Any] = {}
+
+    def running(name: str) -> None:
+        if hub_runs:
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            opener.open(f"{hub.endpoint}/_check/{name}").close()
+
+    def check(function: Callable[[], Any]) -> Callable[[], Any]:
+        running(function.__name__)
+        try:
+            outcomes[function.__name__] = {"value": function()}
+        except (Exception, SystemExit) as error:
+            outcomes[function.__name__] = {
+                "error": type(error).__name__,
+                "message": str(error),
+                "traceback": traceback.format_exc(),
+            }
+        finally:
+            running("")
+        results.write_text(json.dumps(outcomes))
+        return function
+
+    exec(compile(code, "<client>", "exec"), {"__name__": "__main__", "check": check})
 
 
-def check(function):
-    _running(function.__name__)
-    try:
-        _results[function.__name__] = {"value": function()}
-    except (Exception, SystemExit) as error:
-        _results[function.__name__] = {
-            "error": type(error).__name__,
-            "bases": [base.__name__ for base in type(error).__mro__],
-            "message": str(error),
-            "traceback": traceback.format_exc(),
-        }
-    finally:
-        _running("")
-    with open(os.environ["CLIENT_RESULTS"], "w") as file:
-        json.dump(_results, file)
-    return function
-
-
-if os.environ["CLIENT_HURRIES"] == "1":
-    time.sleep = lambda seconds: None
-exec(compile(sys.argv[1], "<client>", "exec"), {"__name__": "__main__", "check": check})
-"""
+def become_client(environment: dict[str, str], folder: Path) -> None:
+    """Make of a fork what a new process with this environment would be, as far as huggingface_hub goes."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    warnings.simplefilter("default")
+    importlib.reload(huggingface_hub.constants)  # it reads the environment when it is imported
+    huggingface_hub.hf_api.api.endpoint = huggingface_hub.constants.ENDPOINT
+    close_session()
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one `@check` of a client gave: a value (JSON), or the class, bases and message of its error."""
+    """What one `@check` of a client gave: a value (JSON), or the class and message of its error."""
 
     value: Any = None
     error: str | None = None
-    bases: list[str] = field(default_factory=list)
     message: str = ""
     traceback: str = ""
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client that has ended: its output, its HF_HOME, and its checks by name."""
+    """A client that has ended: its HF_HOME, and its checks by name."""
 
-    returncode: int
-    stdout: str
-    stderr: str
     home: Path
     checks: dict[str, Outcome]
 
     def __getitem__(self, name: str) -> Outcome:
-        assert name in self.checks, f"the client never got to {name!r}:\n{self.stderr}"
+        assert name in self.checks, f"the client never got to {name!r}"
         return self.checks[name]
 
     def value(self, name: str) -> Any:
@@ -139,12 +144,12 @@ def hub(new_hub: Callable[[], Any]) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def run_client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Client]:
-    """Runs Python code in a subprocess whose Hub is `hub`, and returns a `Client`.
+    """Run Python code in a process whose Hub is `hub`, and return a `Client`.
 
-    `home` is the HF_HOME (a fresh one if not given: pass `client.home` to keep a cache). `hurry=True` cuts the waits
-    between the client's own retries, which are otherwise 1 + 2 + 4 + 8 + 8 s; the retries themselves stay. With
-    `hub_runs=False` the client's checks are not announced to a Hub that is closed. `must_finish=False` allows an exit
-    code other than 0. Further keywords are environment variables; None removes one.
+    It is a fork of this process, so that it need not import torch again. `home` is the HF_HOME (a fresh one if not
+    given: pass `client.home` to keep a cache). `hurry=True` cuts the waits between the client's own retries, which are
+    otherwise 1 + 2 + 4 + 8 + 8 s; the retries themselves stay. With `hub_runs=False` the client's checks are not
+    announced to a Hub that is closed. Further keywords are environment variables; None removes one.
     """
 
     def run(
@@ -154,8 +159,6 @@ def run_client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Client
         home: Path | None = None,
         hurry: bool = False,
         hub_runs: bool = True,
-        timeout: float = 300,
-        must_finish: bool = True,
         **env: str | None,
     ) -> Client:
         folder = tmp_path_factory.mktemp("client")
@@ -173,25 +176,20 @@ def run_client(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Client
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_UPDATE_CHECK": "1",
             "TORCH_HOME": str(home / "torch"),
-            "OMP_NUM_THREADS": "1",
             "NO_PROXY": "127.0.0.1",
-            "CLIENT_RESULTS": str(results),
-            "CLIENT_HUB_RUNS": str(int(hub_runs)),
-            "CLIENT_HURRIES": str(int(hurry)),
             **env,
         }
-        done = subprocess.run(
-            [sys.executable, "-c", PRELUDE, textwrap.dedent(code)],
-            env=inherited | {key: value for key, value in settings.items() if value is not None},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=folder,
-        )
-        assert not must_finish or done.returncode == 0, f"the client ended with {done.returncode}:\n{done.stderr}"
+        environment = inherited | {key: value for key, value in settings.items() if value is not None}
+
+        def client() -> None:
+            become_client(environment, folder)
+            if hurry:
+                time.sleep = lambda seconds: None
+            run_checks(textwrap.dedent(code), hub, results, hub_runs)
+
+        assert forked(client) == 0
         checks = json.loads(results.read_text()) if results.exists() else {}
-        outcomes = {name: Outcome(**outcome) for name, outcome in checks.items()}
-        return Client(done.returncode, done.stdout, done.stderr, home, outcomes)
+        return Client(home, {name: Outcome(**outcome) for name, outcome in checks.items()})
 
     return run
 

@@ -66,7 +66,6 @@ def test_every_tag_loads_the_trunk_that_timm_loads(full_hub, run_client, miniatu
             check(compare)
         """,
         full_hub,
-        timeout=300,
     )
     for name in TAGGED:
         difference, act, spread, num_classes = client.value(name)
