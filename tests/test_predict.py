@@ -1,5 +1,5 @@
+import io
 import json
-import subprocess
 import sys
 
 import pytest
@@ -96,17 +96,14 @@ def test_stream_labels_each_window_as_the_model_does(model, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["file", "pipe"])
-def test_command_streams_a_file_or_a_pipe(tmp_path, source):
+def test_command_streams_a_file_or_a_pipe(tmp_path, source, monkeypatch, capsys):
     frames = torch.cat([MotionDigits("validation", size=32, length=2)[i][0] for i in range(2)])
     write_video(tmp_path / "clip.mkv", frames, fps=8)
-    command = [sys.executable, "-m", "inti_models.cli", "predict", "--model", NAME, "--stream", "--stride", "2"]
-    with (tmp_path / "clip.mkv").open("rb") as file:
+    with (tmp_path / "clip.mkv").open("rb") as file, io.TextIOWrapper(file) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
         name = str(tmp_path / "clip.mkv") if source == "file" else "-"
-        ran = subprocess.run(
-            [*command, "--json", name], stdin=file if source == "pipe" else None, capture_output=True, text=True
-        )
-    assert ran.returncode == 0, ran.stderr
-    windows = [json.loads(line) for line in ran.stdout.splitlines()]
+        assert main(["predict", "--model", NAME, "--stream", "--stride", "2", "--json", name]) == 0
+    windows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [window["start"] for window in windows] == [0.0, 0.25, 0.5, 0.75, 1.0]
     assert all(len(window["labels"]) == 5 for window in windows)
 

@@ -177,7 +177,7 @@ def test_activation_is_the_one_that_open_clip_says_the_weights_have(architecture
         assert reference["hf_hub"].rstrip("/") == image.hf_hub_id
     expected, act_layer = ("QuickGELU", "quick_gelu") if reference.get("quick_gelu") else ("GELU", "gelu")
     for dataset in NUM_CLASSES:
-        model = meta_model(f"inti_vit_{architecture}_{dataset}.{tag}")
+        model = meta_model(f"inti_vit_{architecture}_{dataset}.{tag}", depth=1, compress_at=())
         assert activations(model) == {expected}
         assert model._model_args["act_layer"] == act_layer
 
@@ -188,13 +188,13 @@ def test_both_activations_are_in_use():
 
 @pytest.mark.parametrize("architecture", ["b16", "l14", "l14_336"])
 def test_model_without_tag_is_openais_with_quick_gelu(architecture):
-    model = meta_model(f"inti_vit_{architecture}_ucf101")
+    model = meta_model(f"inti_vit_{architecture}_ucf101", depth=1, compress_at=())
     assert model.pretrained_cfg["tag"].startswith("openai")
     assert activations(model) == {"QuickGELU"}
 
 
 def test_activation_can_be_overruled():
-    assert activations(meta_model("inti_vit_b16_k400", act_layer="relu")) == {"ReLU"}
+    assert activations(meta_model("inti_vit_b16_k400", act_layer="relu", depth=1, compress_at=())) == {"ReLU"}
 
 
 # Models with a temporal method
