@@ -33,7 +33,7 @@ faults: $(INSTALLED)
 
 load: $(INSTALLED)
 	$(BIN)/python tools/load.py
-	$(BIN)/python -m pytest tests/hub/test_space.py -k twenty_users
+	$(BIN)/python -m pytest tests/hub/test_space.py -k users_at_once
 
 mutants: $(INSTALLED)
 	$(BIN)/python tools/mutants.py --again

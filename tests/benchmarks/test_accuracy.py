@@ -58,25 +58,32 @@ def test_accuracies_are_those_of_the_clips_that_they_are_named_for(benchmark):
     assert benchmark.accuracy(predictions, labels, hidden) == expected
 
 
+@pytest.fixture(scope="module")
+def runs(benchmark, tmp_path_factory):
+    """A folder with the image model that rows start from."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "FEWER_VALIDATION_CLIPS", 24)
+        benchmark.run(dataclasses.replace(benchmark.plan()[0][0], clips=64), folder, threads=1)
+        yield folder
+
+
 @pytest.mark.parametrize("method", ["interpolate", "fixed", "drop", "tome", "temporal", "naive"])
-def test_a_row_is_trained_measured_and_written_once(benchmark, monkeypatch, tmp_path, method):
-    monkeypatch.setattr(benchmark, "FEWER_VALIDATION_CLIPS", 24)
-    image = dataclasses.replace(benchmark.plan()[0][0], clips=64)
-    benchmark.run(image, tmp_path, threads=1)
+def test_a_row_is_trained_measured_and_written_once(benchmark, runs, method):
     args = {} if method in ("interpolate", "fixed", "drop") else {"compress_at": ()}
-    row = benchmark.Row("test", "row", method=method, model_args={**args, "num_frames": 4}, clips=48)
-    benchmark.run(row, tmp_path, threads=1)
-    result = json.loads((tmp_path / row.id / "result.json").read_text())
+    row = benchmark.Row("test", method, method=method, model_args={**args, "num_frames": 4}, clips=48)
+    benchmark.run(row, runs, threads=1)
+    result = json.loads((runs / row.id / "result.json").read_text())
     assert set(benchmark.COLUMNS) <= set(result["accuracy"])
-    trained = load_file(tmp_path / row.id / "model.safetensors")
+    trained = load_file(runs / row.id / "model.safetensors")
     assert trained["head.weight"].shape == (10 * len(MOTIONS), 96)
     biases = [tensor for name, tensor in trained.items() if name.endswith("predict.logit.bias")]
     assert len(biases) == {"interpolate": 2, "fixed": 2}.get(method, 0)
     assert all(torch.equal(bias, torch.tensor([-1.0, 1.0])) == (method == "fixed") for bias in biases)
 
-    written = (tmp_path / row.id / "model.safetensors").stat().st_mtime_ns
-    benchmark.run(row, tmp_path, threads=1)
-    assert (tmp_path / row.id / "model.safetensors").stat().st_mtime_ns == written
+    written = (runs / row.id / "model.safetensors").stat().st_mtime_ns
+    benchmark.run(row, runs, threads=1)
+    assert (runs / row.id / "model.safetensors").stat().st_mtime_ns == written
 
 
 def test_tables_show_mean_and_spread_over_seeds(benchmark):
