@@ -2,22 +2,20 @@
 
     python examples/zero_shot_labels.py clip.mp4 "riding a bike" "feeding goats" [--model inti_vit_b16_k400]
 
-The head is made of the words by the text tower of the model's CLIP (from the Hub; pip install 'inti_models[openclip]').
+The head is made of the words by the text tower of the model's CLIP (from the Hub).
 Accuracy on videos is not measured.
 """
 
 import argparse
 from collections.abc import Sequence
 
-from inti_models import InTIVisionTransformer, load, zero_shot_head
+from inti_models import InTIVisionTransformer, load, set_zero_shot_head
 from inti_models.predict import Label, VideoClassifier
 
 
 def label(model: InTIVisionTransformer, video: str, words: Sequence[str]) -> list[Label]:
     """The words, most probable first. The model gets a new head."""
-    model.reset_classifier(len(words))
-    model.head = zero_shot_head(model, words)
-    model.pretrained_cfg = {**model.pretrained_cfg, "label_names": list(words)}
+    set_zero_shot_head(model, words)
     return VideoClassifier(model)(video, topk=len(words))
 
 

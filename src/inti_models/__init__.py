@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .schedules import schedule_for
     from .streaming import StreamingClassifier, forward_chunked
     from .vision_transformer import InTIVisionTransformer, from_image_model
-    from .zero_shot import zero_shot_head
+    from .zero_shot import set_zero_shot_head
 
 __version__ = "0.1.0"
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
     "push_to_hub",
     "save_pretrained",
     "schedule_for",
-    "zero_shot_head",
+    "set_zero_shot_head",
     "zoo",
 ]
 _MODULES = {
@@ -42,7 +42,7 @@ _MODULES = {
     "push_to_hub": "hub",
     "save_pretrained": "hub",
     "schedule_for": "schedules",
-    "zero_shot_head": "zero_shot",
+    "set_zero_shot_head": "zero_shot",
 }
 
 

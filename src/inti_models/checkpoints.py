@@ -4,7 +4,9 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from typing import Any
 
+from timm.models import load_pretrained
 from timm.models.vision_transformer import checkpoint_filter_fn as image_checkpoint_filter_fn
 from torch import Tensor
 
@@ -36,11 +38,25 @@ def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) 
         ValueError: it is not a whole safetensors file, or its tensors are not the model's.
     """
     tensors = read_checkpoint(path)
-    fitted = _fit(tensors, model, str(path), new_head=False, other_head=True, in_chans={model.in_chans})
-    model.load_state_dict(fitted)
+    model.load_state_dict(checkpoint_filter_fn(tensors, model, {"file": os.fspath(path)}))
+    zero_shot.fill_head(model, tensors)
 
 
-def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransformer) -> dict[str, Tensor]:
+def load_tensors(model: InTIVisionTransformer, tensors: Mapping[str, Tensor]) -> None:
+    """Load the tensors of the file that the model's pretrained config names, as ``pretrained=True`` does.
+
+    Raises:
+        ValueError: see `checkpoint_filter_fn`.
+    """
+    fitted = checkpoint_filter_fn(tensors, model)
+    cfg = {**model.pretrained_cfg, "source": None, "state_dict": fitted}
+    load_pretrained(model, cfg, num_classes=model.num_classes, in_chans=model.in_chans)
+    zero_shot.fill_head(model, tensors)
+
+
+def checkpoint_filter_fn(
+    state_dict: Mapping[str, Tensor], model: InTIVisionTransformer, cfg: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
     """Map an image ViT's or an InTI checkpoint to ``model``, strictly: each tensor is used or known to be of no use.
 
     The trunk is timm's to map: it knows OpenAI's, open_clip's and other layouts, and resamples position embeddings
@@ -56,13 +72,15 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransfo
       temporal method) has an image's keys, and is loaded as one. Beside a config of its own (``hf-hub:``,
       ``local-dir:``), which states its classes, a head has to fit.
 
-    If `zero_shot` wants a head from the file's text tower, that head it is. With another number of classes than the
-    config's (timm's criterion, who then drops the head) the model keeps its own head. The patch embedding may have
-    the config's number of input channels: timm adapts it after this filter.
+    With another number of classes than the config's (timm's criterion, who then drops the head) the model keeps its own
+    head, and so it does where `zero_shot.fill_head` will fill it. The patch embedding may have the config's number of
+    input channels: timm adapts it after this filter.
 
     Args:
         state_dict: tensors by name, as the file has them.
-        model: the model to be loaded, with its ``pretrained_cfg``.
+        model: the model to be loaded.
+        cfg: the pretrained config that states the checkpoint's file, source, input size and classes, as far as they
+            are known; None for the model's ``pretrained_cfg``.
 
     Returns:
         Tensors by the model's names, all of them.
@@ -71,30 +89,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransfo
         ValueError: a tensor is missing, is of no known use, or has another shape, is not of floating point, or not
             finite in the model's precision.
     """
-    cfg = getattr(model, "pretrained_cfg", None) or {}
-    return _fit(
-        state_dict,
-        model,
-        str(cfg.get("file") or cfg.get("hf_hub_id") or "The checkpoint"),
-        new_head=model.num_classes != cfg.get("num_classes", model.num_classes),
-        other_head=cfg.get("source") not in ("hf-hub", "local-dir"),
-        in_chans={model.in_chans, (cfg.get("input_size") or (model.in_chans,))[0]},
-    )
-
-
-def _fit(
-    state_dict: dict[str, Tensor],
-    model: InTIVisionTransformer,
-    source: str,
-    new_head: bool,
-    other_head: bool,
-    in_chans: set[int],
-) -> dict[str, Tensor]:
-    """`checkpoint_filter_fn` for a file named ``source``.
-
-    ``new_head``: other classes were asked for; ``other_head``: an image checkpoint's head may be another task's;
-    ``in_chans``: input channels that the patch embedding may have.
-    """
+    if cfg is None:
+        cfg = getattr(model, "pretrained_cfg", None) or {}
+    source = str(cfg.get("file") or cfg.get("hf_hub_id") or "The checkpoint")
     if any(key.startswith("visual.") for key in state_dict):  # timm leaves out all the rest, unseen
         unknown = [k for k in state_dict if not k.startswith("visual.") and not _BESIDE_VISUAL.fullmatch(k)]
         refuse(source, "has, beside a visual tower,", unknown)
@@ -109,18 +106,13 @@ def _fit(
     ours = any(ADDED.match(key) for key in mapped)
     added = {key: value for key, value in own.items() if ADDED.match(key)}
     mapped = _at_schedule(mapped, own, source) if ours else mapped | added
-    if zero_shot.wanted(state_dict, model):
-        head = zero_shot.build_head(state_dict, model)
-    elif (
-        new_head
-        or model.num_classes == 0
-        or (other_head and not ours and not _head_fits(state_dict, mapped, own, source))
-    ):
-        head = _starting_with(own, HEAD)
-    else:
-        head = _starting_with(mapped, HEAD)
-    mapped = {key: value for key, value in mapped.items() if not key.startswith(HEAD)} | head
-    _check(mapped, own, source, in_chans)
+    other_classes = model.num_classes != cfg.get("num_classes", model.num_classes)
+    keeps_head = other_classes or model.num_classes == 0 or zero_shot.wanted(state_dict, model)
+    if not keeps_head and not ours and cfg.get("source") not in ("hf-hub", "local-dir"):
+        keeps_head = not _head_fits(state_dict, mapped, own, source)
+    if keeps_head:
+        mapped = {key: value for key, value in mapped.items() if not key.startswith(HEAD)} | _starting_with(own, HEAD)
+    _check(mapped, own, source, in_chans={model.in_chans, (cfg.get("input_size") or (model.in_chans,))[0]})
     return mapped
 
 

@@ -13,8 +13,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,11 @@ from timm.models import PretrainedCfg
 from timm.models._hub import load_model_config_from_path, save_config_for_hf
 from timm.models._input import get_model_input_config
 
+from .checkpoints import load_tensors
 from .download import CONFIG, commit_of, download, hub_errors
 from .tensor_files import DIGEST, is_finite, read_checkpoint, save_checkpoint, stated_digest
 from .vision_transformer import InTIVisionTransformer
-from .zoo import PACKAGE, create_model
+from .zoo import PACKAGE, check_name, create_model
 
 WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
 CONFIG_DIGEST = "config_sha256"  # in our config.json, of the rest of it
@@ -42,8 +43,8 @@ _NOT_TOGETHER = (
     "{config} was not written with the weights that lie beside it ({weights}); save the model again, or, if you "
     f"exchanged them, take {DIGEST} out of the config."
 )
-# Arguments by which timm would take weights from elsewhere than from the file that was verified.
-_RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+# Arguments by which timm would take weights from elsewhere than from the file that was verified, or cut the model.
+_RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only"}
 _SAFE_NAMES = {
     None: WEIGHTS,
     "pytorch_model.bin": WEIGHTS,
@@ -56,7 +57,7 @@ _LARGEST = {"num_classes": 2**20, "": 2**14}
 
 
 def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
-    """A model with its weights, all of them verified; nothing but safetensors is ever opened.
+    """A model with its weights, all of them verified; nothing but safetensors is ever opened, and each file read once.
 
     Args:
         name: a model of the zoo, with a tag or without ("inti_vit_b16_k400"); a repository of the Hub, with a
@@ -69,40 +70,113 @@ def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransform
         OSError: a file or repository is missing, forbidden, or cannot be fetched or stored. The subclass tells which:
             `FileNotFoundError`, `PermissionError`, `ConnectionError`.
     """
+    source = _find(name, model_args)
+    args = {**source.args, **model_args}
+    for argument in sorted(_RESERVED & args.keys()):
+        raise ValueError(
+            f"{name} cannot be loaded with the argument {argument}; leave it out, or use timm.create_model."
+        )
+    weights = source.weights()
+    tensors = read_checkpoint(weights)
+    if source.config is not None and not _belong_together(source.config, weights):
+        if (weights.parent / PREVIOUS).is_dir():  # saving was interrupted
+            return load(weights.parent / PREVIOUS, **model_args)
+        raise ValueError(_NOT_TOGETHER.format(config=source.config, weights=weights))
+    model = source.create(model_args)
+    load_tensors(model, tensors)
+    return model
+
+
+def create(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
+    """The model that `load` makes, before its weights are loaded; no file of weights is opened or fetched.
+
+    Args, Raises: see `load`.
+    """
+    return _find(name, model_args).create(model_args)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a name stands for.
+
+    Attributes:
+        architecture: name for `create_model`, with a tag or without.
+        weights: fetches the file of weights where it has to be, and gives its path.
+        config: the config.json that the model was saved with; None for the zoo's own.
+        cfg: the pretrained config in it.
+        args: the model's arguments in it.
+    """
+
+    architecture: str
+    weights: Callable[[], Path]
+    config: Path | None = None
+    cfg: dict[str, Any] | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def create(self, model_args: dict[str, Any]) -> InTIVisionTransformer:
+        """The model, with the arguments that shall differ."""
+        if self.cfg is None:
+            return create_model(self.architecture, **model_args)
+        try:
+            model = create_model(
+                self.architecture,
+                pretrained_cfg=self.cfg,
+                pretrained_model_args=self.args,
+                **{**self.args, **model_args},
+            )
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # arguments that are none fail in as many ways as there are places for them
+            if model_args:
+                raise
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{self.config} does not make a model ({reason}); copy, save or download it again."
+            ) from error
+        if "num_classes" not in model_args and model.num_classes != self.cfg.get("num_classes"):
+            raise ValueError(
+                f"{self.config} says num_classes={self.cfg.get('num_classes')!r}, but its model has "
+                f"{model.num_classes}; copy, save or download it again."
+            )
+        return model
+
+
+def _find(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _Source:
+    """What a name stands for; a config.json is read, and fetched from the Hub where it is there."""
     text = os.fspath(name)
     prefix, _, rest = text.partition(":")
     if prefix in ("hf-hub", "hf_hub"):
-        return _load_repo(rest, model_args)
+        return _find_repo(rest)
     if prefix == "local-dir":
-        return _load_folder(Path(rest), model_args)
+        return _find_folder(Path(rest))
     if isinstance(name, str) and name.split(".")[0] in timm.list_models("inti*"):
-        return _load_zoo(name, model_args)
+        return _find_in_zoo(name, model_args)
     if Path(text).is_dir():
-        return _load_folder(Path(text), model_args)
+        return _find_folder(Path(text))
     if Path(text).is_file():
         raise ValueError(
             f"{text} is a file; name the folder that it is in with its config.json, or convert it with hub/convert.py."
         )
     if isinstance(name, str) and os.sep not in text:
-        return create_model(text)  # which says that there is none
+        check_name(text)  # which says that there is none
     raise FileNotFoundError(f"There is no folder {text}; check the path, or write hf-hub:{text} for the Hub.")
 
 
-def _load_zoo(name: str, model_args: dict[str, Any]) -> InTIVisionTransformer:
-    if "." in name and name not in timm.list_models("inti*", include_tags=True):
-        return create_model(name)  # which says that there is none
+def _find_in_zoo(name: str, model_args: dict[str, Any]) -> _Source:
+    check_name(name)
     cfg = timm.get_pretrained_cfg(str(model_args.get("base")) if name == "inti_vit" else name)
-    if cfg is None or not (cfg.file or cfg.hf_hub_id):
-        raise ValueError(f"{name} with {model_args} has no weights; 'inti-models list --pretrained' shows those with.")
-    overlay = {}
-    if cfg.file:
-        _verify(Path(cfg.file), model_args)
-    else:
-        overlay = _fetch(str(cfg.hf_hub_id), weights_name(cfg), model_args)
-    model = create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **model_args)
-    if overlay:
-        model.pretrained_cfg["hf_hub_id"] = cfg.hf_hub_id
-    return model
+
+    def weights() -> Path:
+        if cfg is None or not (cfg.file or cfg.hf_hub_id):
+            raise ValueError(
+                f"{name} with {model_args} has no weights; 'inti-models list --pretrained' shows those with."
+            )
+        if cfg.file:
+            return Path(cfg.file)
+        repo_id, _, revision = str(cfg.hf_hub_id).partition("@")
+        return download(repo_id, weights_name(cfg), revision or None)
+
+    return _Source(name, weights)
 
 
 def weights_name(cfg: PretrainedCfg) -> str:
@@ -110,71 +184,24 @@ def weights_name(cfg: PretrainedCfg) -> str:
     return _SAFE_NAMES.get(cfg.hf_hub_filename, str(cfg.hf_hub_filename))
 
 
-def _fetch(hub_id: str, filename: str, model_args: Collection[str]) -> dict[str, str]:
-    """Download and verify a file of "org/name@revision". Returns what makes timm load that file of that commit."""
-    repo_id, _, revision = hub_id.partition("@")
-    path = download(repo_id, filename, revision or None)
-    _verify(path, model_args)
-    return {"hf_hub_id": f"{repo_id}@{commit_of(path, filename)}", "hf_hub_filename": filename}
-
-
-def _load_repo(hub_id: str, model_args: dict[str, Any]) -> InTIVisionTransformer:
+def _find_repo(hub_id: str) -> _Source:
     repo_id, _, revision = hub_id.partition("@")
     config = download(repo_id, CONFIG, revision or None)
-    cfg, architecture, saved_args = _read_config(config)
-    args = {**saved_args, **model_args}
-    commit = commit_of(config, CONFIG)
-    cfg |= {"source": "hf-hub", **_fetch(f"{repo_id}@{commit}", WEIGHTS, args)}
-    if not _belong_together(config, Path(str(try_to_load_from_cache(repo_id, WEIGHTS, revision=commit)))):
-        raise ValueError(_NOT_TOGETHER.format(config=f"{CONFIG} of {repo_id}", weights=WEIGHTS))
-    model = _create(config, cfg, architecture, saved_args, model_args)
-    model.pretrained_cfg["hf_hub_id"] = hub_id
-    return model
+    cfg, architecture, args = _read_config(config)
+    cfg |= {"source": "hf-hub", "hf_hub_id": hub_id, "hf_hub_filename": WEIGHTS}
+    return _Source(architecture, lambda: download(repo_id, WEIGHTS, commit_of(config, CONFIG)), config, cfg, args)
 
 
-def _create(
-    config: Path, cfg: dict[str, Any], architecture: str, saved_args: dict[str, Any], model_args: dict[str, Any]
-) -> InTIVisionTransformer:
-    """The model of a config.json, with its weights and with the arguments that shall differ."""
-    try:
-        model = create_model(
-            architecture,
-            pretrained=True,
-            pretrained_cfg=cfg,
-            pretrained_model_args=saved_args,
-            **{**saved_args, **model_args},
-        )
-    except (OSError, ValueError):
-        raise
-    except Exception as error:  # arguments that are none fail in as many ways as there are places for them
-        if model_args:
-            raise
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{config} does not make a model ({reason}); copy, save or download it again.") from error
-    if "num_classes" not in model_args and model.num_classes != cfg.get("num_classes"):
-        raise ValueError(
-            f"{config} says num_classes={cfg.get('num_classes')!r}, but its model has {model.num_classes}; copy, save "
-            "or download it again."
-        )
-    return model
-
-
-def _load_folder(folder: Path, model_args: dict[str, Any]) -> InTIVisionTransformer:
+def _find_folder(folder: Path) -> _Source:
     for file, advice in (
         (CONFIG, "name a folder that inti_models.save_pretrained wrote"),
         (WEIGHTS, "no other file is opened: convert its checkpoint with hub/convert.py"),
     ):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"There is no {file} in {folder}; {advice}.")
-    cfg, architecture, saved_args = _read_config(folder / CONFIG)
-    args = {**saved_args, **model_args}
-    _verify(folder / WEIGHTS, args)
-    if not _belong_together(folder / CONFIG, folder / WEIGHTS):
-        if (folder / PREVIOUS).is_dir():  # saving was interrupted
-            return _load_folder(folder / PREVIOUS, model_args)
-        raise ValueError(_NOT_TOGETHER.format(config=folder / CONFIG, weights=folder / WEIGHTS))
+    cfg, architecture, args = _read_config(folder / CONFIG)
     cfg |= {"source": "local-dir", "file": str(folder)}
-    return _create(folder / CONFIG, cfg, architecture, saved_args, model_args)
+    return _Source(architecture, lambda: folder / WEIGHTS, folder / CONFIG, cfg, args)
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
@@ -211,15 +238,6 @@ def _belong_together(config: Path, weights: Path) -> bool:
     """Whether a config.json was written with these weights, as far as both say so."""
     ours, theirs = json.loads(config.read_text(encoding="utf-8")).get(DIGEST), stated_digest(weights)
     return ours is None or theirs is None or ours == theirs
-
-
-def _verify(weights: Path, model_args: Collection[str]) -> None:
-    """Raise unless the file is whole and no argument would make timm load another."""
-    for name in sorted(_RESERVED & set(model_args)):
-        raise ValueError(
-            f"{weights} cannot be loaded with the argument {name}; leave it out, or use timm.create_model."
-        )
-    read_checkpoint(weights)
 
 
 def save_pretrained(

@@ -37,7 +37,7 @@ from .hub import load, save_pretrained
 from .recipe import Recipe, as_yaml
 from .trainer import Trainer, create_accelerator
 from .vision_transformer import InTIVisionTransformer
-from .zero_shot import zero_shot_head
+from .zero_shot import set_zero_shot_head
 from .zoo import create_model
 
 RECIPE = "recipe.yaml"
@@ -136,8 +136,7 @@ def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTrans
     torch.manual_seed(recipe.seed)
     model = (load if recipe.pretrained else create_model)(recipe.model, **recipe.model_args)
     if recipe.head == "zero_shot":
-        model.head = zero_shot_head(model, class_names)
-        model.num_classes = len(class_names)
+        set_zero_shot_head(model, class_names)
     elif recipe.head == "new" or tuple(model.pretrained_cfg.get("label_names") or ()) != tuple(class_names):
         model.reset_classifier(len(class_names))
     if recipe.factors:

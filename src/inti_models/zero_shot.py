@@ -1,4 +1,4 @@
-"""Zero-shot heads: class names, said by CLIP's text tower, as one linear layer behind CLIP's image tower.
+"""Zero-shot heads: class names, said by CLIP's text tower, as one linear layer after CLIP's image tower.
 
 CLIP (arXiv 2103.00020) classifies an image by the cosine between its projected feature ``v`` and the text feature
 ``t_k`` of each class: ``logit_k = exp(logit_scale) * <v, t_k> / |v|``, where ``v = x @ P`` with the pooled feature
@@ -14,10 +14,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import torch
@@ -25,11 +23,8 @@ import torch.nn.functional as F
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import RemoteEntryNotFoundError
 from huggingface_hub.utils import tqdm
-from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
-from timm.layers import QuickGELU
-from timm.models import adapt_input_conv
+from timm import layers
 from timm.models.vision_transformer import Block
-from timm.models.vision_transformer import checkpoint_filter_fn as image_checkpoint_filter_fn
 from torch import Tensor, nn
 
 from .download import download
@@ -40,6 +35,9 @@ _logger = logging.getLogger(__name__)
 
 TAG = "openai_zeroshot"  # of the pretrained configs whose head is built here
 WEIGHTS_FILE, CONFIG_FILE = "open_clip_model.safetensors", "open_clip_config.json"  # open_clip's names on the Hub
+
+_OF_IMAGE_TOWER = ("visual.ln_post.weight", "visual.ln_post.bias", "visual.proj")  # what a head is made of
+_VERSION = 2  # of what is in the cache
 
 # Data set (suffix of the model's name) -> prompts with {} for the class. "any" is for a user's own words.
 TEMPLATES: dict[str, tuple[str, ...]] = {
@@ -118,15 +116,33 @@ def wanted(state_dict: Mapping[str, Tensor], model: InTIVisionTransformer) -> bo
     )
 
 
+def fill_head(model: InTIVisionTransformer, state_dict: Mapping[str, Tensor]) -> None:
+    """Fill the head of ``model`` for the label names of its data set, if it is `wanted` from this file.
+
+    Raises:
+        ValueError: see `set_zero_shot_head`.
+    """
+    if wanted(state_dict, model):
+        dataset = str(_cfg(model).get("architecture")).rpartition("_")[2]
+        names = [class_words(name, dataset) for name in _cfg(model)["label_names"]]
+        head = build_head(state_dict, model, names, dataset if dataset in TEMPLATES else None)
+        cast(nn.Linear, model.head).load_state_dict(head)
+
+
 def has_towers(state_dict: Mapping[str, Tensor]) -> bool:
     """Whether a file has an image tower and a text tower, both with a projection, in open_clip's layout."""
-    return {"visual.proj", "token_embedding.weight", "text_projection", "logit_scale"} <= state_dict.keys()
+    return {*_OF_IMAGE_TOWER, "token_embedding.weight", "text_projection", "logit_scale"} <= state_dict.keys()
+
+
+def towers_part(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those tensors of a file with two towers that a zero-shot head is made of."""
+    return {k: v for k, v in state_dict.items() if k in _OF_IMAGE_TOWER or not k.startswith("visual.")}
 
 
 def build_head(
     state_dict: Mapping[str, Tensor],
     model: InTIVisionTransformer,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str],
     templates: Sequence[str] | str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> dict[str, Tensor]:
@@ -135,31 +151,24 @@ def build_head(
     Args:
         state_dict: tensors of open_clip's ``open_clip_model.safetensors``.
         model: the model that the head is for; its weights do not matter.
-        class_names: in words; None for the label names of the model's pretrained config.
-        templates: prompts with ``{}`` for the class, or a key of `TEMPLATES`; None for those of the model's data
-            set with its own label names, and for ``"any"`` otherwise.
+        class_names: in words.
+        templates: prompts with ``{}`` for the class, or a key of `TEMPLATES`; None for ``TEMPLATES["any"]``.
         cache_dir: folder of heads built before; None for ``inti_models/zero_shot`` in ``HF_HOME``. The files are
             named by a digest of everything that the head depends on.
 
     Returns:
-        ``head.weight`` (K, C) and ``head.bias`` (K,), zero, in float32.
+        ``weight`` (K, C) and ``bias`` (K,), zero, in float32.
 
     Raises:
         ValueError: no, empty or equal class names; a template without one ``{}``; a prompt too long; a file
             without CLIP's towers, of another width or with weights that are not finite.
-        ImportError: the text tower has to run and open_clip is not installed.
     """
-    if class_names is None:
-        dataset = str(_cfg(model).get("architecture")).rpartition("_")[2]
-        class_names = [class_words(name, dataset) for name in _cfg(model).get("label_names") or ()]
-        if templates is None and dataset in TEMPLATES:
-            templates = dataset
     names, templates = _check_classes(class_names), _check_templates(templates)
     _check_towers(state_dict, model)
     heads, quick_gelu = _text_conventions(state_dict, model)
 
-    settings = json.dumps([names, templates, heads, quick_gelu, _image_settings(model)])
-    key = hashlib.sha256(f"{settings}\n{digest(state_dict)}".encode()).hexdigest()
+    settings = json.dumps([_VERSION, names, templates, heads, quick_gelu])
+    key = hashlib.sha256(f"{settings}\n{digest(towers_part(state_dict))}".encode()).hexdigest()
     folder = Path(constants.HF_HOME, "inti_models", "zero_shot") if cache_dir is None else Path(cache_dir)
     path = folder / f"{key}.safetensors"
     head = nn.Linear(model.num_features, len(names), device="meta")
@@ -168,7 +177,7 @@ def build_head(
     except (OSError, ValueError, RuntimeError):  # not there, or damaged
         prompts = [[template.replace("{}", name) for template in templates] for name in names]
         text = text_features(state_dict, prompts, heads, quick_gelu).double()  # K D
-        scale = state_dict["logit_scale"].double().squeeze().exp() / typical_norm(state_dict, model)
+        scale = state_dict["logit_scale"].double().squeeze().exp() / typical_norm(state_dict)
         weight = (scale * text @ state_dict["visual.proj"].double().T).float()  # K C
         if not weight.isfinite().all():
             raise ValueError(
@@ -180,39 +189,37 @@ def build_head(
             save_checkpoint(head, path)
         except OSError as error:  # costs time, nothing else
             _logger.warning(f"The zero-shot head is not kept in {folder} ({error}); it will be built again.")
-    return {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
+    return head.state_dict()
 
 
-def zero_shot_head(
+def set_zero_shot_head(
     model: InTIVisionTransformer, classes: Sequence[str], templates: Sequence[str] | str | None = None
-) -> nn.Linear:
-    """A classifier for your own words, for a model that starts from CLIP: no training needed.
+) -> None:
+    """Give a model a classifier for your own words, head, number of classes and label names: no training needed.
 
-        model = timm.create_model("inti_vit_b16_k400", pretrained=True, num_classes=2)
-        model.head = inti_models.zero_shot_head(model, ["riding a bike", "feeding goats"])
+        model = inti_models.load("inti_vit_b16_k400", num_classes=0)
+        inti_models.set_zero_shot_head(model, ["riding a bike", "feeding goats"])
 
     The text tower is read from the repository that the model's pretrained config names (any CLIP tag), or from the
     file where it names one; it has to be the checkpoint that the model's trunk was loaded from.
 
     Args:
-        model: a model of the zoo.
+        model: a model of the zoo; its new head has its precision and is on its device.
         classes: a few words each, which differ.
         templates: prompts with ``{}`` for the class, or a key of `TEMPLATES`; None for ``TEMPLATES["any"]``.
 
-    Returns:
-        A layer (C) -> (K) in the model's precision and on its device.
-
     Raises:
-        ValueError: see `build_head`; or a model that does not start from a CLIP.
+        ValueError: no, empty or equal classes; a template without one ``{}``; a prompt too long; a file without
+            CLIP's towers, of another width or with weights that are not finite; or a model that does not start from
+            a CLIP.
         OSError: the file with the towers is missing, forbidden, or cannot be fetched; see `load`.
-        ImportError: open_clip is not installed.
     """
     names, templates = _check_classes(classes), _check_templates(templates)  # before a download
     head = build_head(_read_towers(model), model, names, templates)
-    parameter = next(model.parameters())
-    layer = nn.Linear(model.num_features, len(names), device=parameter.device, dtype=parameter.dtype)
-    layer.load_state_dict({key.removeprefix("head."): value for key, value in head.items()})
-    return layer
+    model.reset_classifier(len(names))
+    cast(nn.Linear, model.head).load_state_dict(head)
+    model.pretrained_cfg = {**model.pretrained_cfg, "num_classes": len(names), "label_names": tuple(classes)}
+    model.default_cfg = model.pretrained_cfg  # timm's old name for it
 
 
 def _check_classes(names: Sequence[str]) -> list[str]:
@@ -265,11 +272,11 @@ def _check_towers(state_dict: Mapping[str, Tensor], model: InTIVisionTransformer
             f"{_source_name(model)} has no text tower of CLIP's kind; a zero-shot head needs a CLIP in open_clip's "
             f"layout, such as the {WEIGHTS_FILE} of the tags openai, laion2b and datacompxl."
         )
-    width = state_dict["visual.proj"].shape[0]
-    if width != model.num_features:
+    widths = {state_dict[key].shape[0] for key in _OF_IMAGE_TOWER}
+    if widths != {model.num_features}:
         raise ValueError(
-            f"{_source_name(model)} is a CLIP of width {width}, the model has {model.num_features}; create the model "
-            "of the same architecture."
+            f"{_source_name(model)} is a CLIP of width {' and '.join(map(str, sorted(widths)))}, the model has "
+            f"{model.num_features}; create the model of the same architecture."
         )
 
 
@@ -329,7 +336,7 @@ def _text_conventions(state_dict: Mapping[str, Tensor], model: InTIVisionTransfo
             f"{_source_name(model)} has a text tower that is not CLIP's ({other[0]} in its {CONFIG_FILE}); a zero-shot "
             "head needs a plain CLIP, such as the tags openai, laion2b and datacompxl."
         )
-    own_act = isinstance(_first_block(model).mlp.act, QuickGELU)
+    own_act = isinstance(cast(Block, model.blocks[0]).mlp.act, layers.QuickGELU)
     return heads, bool(config.get("quick_gelu", own_act))
 
 
@@ -377,9 +384,9 @@ def text_features(
 
     Raises:
         ValueError: a prompt is longer than the tower's context, or the tower's vocabulary is not that of CLIP.
-        ImportError: open_clip is not installed.
     """
-    open_clip = _import_open_clip()
+    import open_clip  # slow to import, and needed for the text tower only
+
     context_length = state_dict["positional_embedding"].shape[0]
     flat = [prompt for of_class in prompts for prompt in of_class]
     tokens = open_clip.tokenize(flat, context_length=context_length + 1)  # KP L+1
@@ -394,7 +401,7 @@ def text_features(
     # The tower is causal: what follows the last end of text has no say in any feature.
     tokens = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]
 
-    tower = _text_tower(open_clip, state_dict, tokens.shape[1], heads, quick_gelu)
+    tower = _text_tower(state_dict, tokens.shape[1], heads, quick_gelu)
     features: list[Tensor] = []
     with torch.no_grad(), tqdm(total=len(flat), desc="Text tower", unit="prompt") as progress:
         for batch in tokens.split(batch_size):
@@ -403,28 +410,17 @@ def text_features(
     return F.normalize(torch.cat(features).unflatten(0, (len(prompts), -1)).mean(dim=1), dim=-1)
 
 
-def _import_open_clip() -> ModuleType:
-    try:
-        import open_clip  # only for the text tower: slow to import, and an extra
-    except ImportError:
-        raise ImportError(
-            "A zero-shot head needs open_clip; pip install 'inti_models[openclip]', or take the tag .openai, whose "
-            "head is yours to train."
-        ) from None
-    return open_clip
-
-
-def _text_tower(
-    open_clip: ModuleType, state_dict: Mapping[str, Tensor], context_length: int, heads: int, quick_gelu: bool
-) -> nn.Module:
+def _text_tower(state_dict: Mapping[str, Tensor], context_length: int, heads: int, quick_gelu: bool) -> nn.Module:
     """open_clip's text tower with the tensors of a checkpoint, cut to a context of so many tokens."""
+    from open_clip.transformer import QuickGELU, TextTransformer
+
     state = {k: v.float() for k, v in state_dict.items() if k.startswith(("transformer.", "ln_final."))}
     for key in ("token_embedding.weight", "text_projection"):
         state[key] = state_dict[key].float()
     state["positional_embedding"] = state_dict["positional_embedding"][:context_length].float()
     vocab_size, width = state["token_embedding.weight"].shape
     with torch.device("meta"):  # no second copy of the weights, and no draw from the global generator
-        tower = open_clip.transformer.TextTransformer(
+        tower = TextTransformer(
             context_length=context_length,
             vocab_size=vocab_size,
             width=width,
@@ -432,7 +428,7 @@ def _text_tower(
             layers=len({key.split(".")[2] for key in state if key.startswith("transformer.resblocks.")}),
             mlp_ratio=len(state["transformer.resblocks.0.mlp.c_fc.weight"]) / width,
             output_dim=state["text_projection"].shape[1],
-            act_layer=open_clip.transformer.QuickGELU if quick_gelu else nn.GELU,
+            act_layer=QuickGELU if quick_gelu else nn.GELU,
         )
     try:
         tower.load_state_dict(state, assign=True)
@@ -443,108 +439,15 @@ def _text_tower(
     return tower.eval()
 
 
-@torch.no_grad()
-def typical_norm(state_dict: Mapping[str, Tensor], model: InTIVisionTransformer) -> float:
-    """Mean norm of the projected features of eight synthetic images, `noise_images`, in the checkpoint's image tower.
+def typical_norm(state_dict: Mapping[str, Tensor]) -> float:
+    """Norm that a projected feature ``v`` has for a normalised token ``z`` without preferred direction.
 
-    No photographs are needed, the same checkpoint gives the same scale everywhere, and the images go through all of
-    the tower: the norm depends on what its last layer norm lets through.
+    The last layer norm gives ``x = gain * z + bias`` where each of the ``C`` values of ``z`` has mean 0 and mean square
+    1, so that with uncorrelated values ``E|v|^2 = |diag(gain) @ P|^2 + |bias @ P|^2``. Real features are correlated:
+    the norms of a checkpoint's own features differ from it by a factor, and the probabilities with them.
 
     Args:
         state_dict: tensors with those of the image tower among them.
-        model: the model they are for; its size of input, channels and activation are used, its weights are not.
-
-    Raises:
-        ValueError: the image tower is not one of the model's architecture.
     """
-    data, in_chans = _data_config(model), model.in_chans
-    mean, std = (torch.tensor(data[name]).view(-1, 1, 1) for name in ("mean", "std"))
-    images = (noise_images(8, data["size"]) - mean) / std
-    mapped = image_checkpoint_filter_fn(dict(state_dict), model)
-    trunk = {key: value.float() for key, value in mapped.items() if not key.startswith("head.")}
-    if in_chans != images.shape[1]:  # timm does the same to the weights when it loads them
-        images = images.mean(dim=1, keepdim=True).expand(-1, in_chans, -1, -1)
-        trunk["patch_embed.proj.weight"] = adapt_input_conv(in_chans, trunk["patch_embed.proj.weight"])
-    weights = {key: value.float().cpu() for key, value in model.state_dict().items() if key not in trunk} | trunk
-    weights = {f"model.{key}": value for key, value in weights.items()}
-    with _evaluating(model):
-        try:
-            pooled = [torch.func.functional_call(_Pooled(model), weights, (image[None],)) for image in images]
-        except RuntimeError as error:  # shapes
-            raise ValueError(f"{_source_name(model)} is of another architecture ({error}).") from None
-    return (torch.cat(pooled) @ state_dict["visual.proj"].float()).norm(dim=-1).mean().item()
-
-
-class _Pooled(nn.Module):
-    """What a model gives to its head, (B, C)."""
-
-    def __init__(self, model: InTIVisionTransformer) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model.forward_head(self.model.forward_features(x), pre_logits=True)
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while, then each module's own mode again."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def noise_images(count: int, size: Sequence[int], seed: int = 0) -> Tensor:
-    """Coloured noise with the statistics of photographs, the same for the same seed.
-
-    Amplitudes fall with the spatial frequency as 1/f (Field, 1987), channels vary mostly together, and values have
-    mean 0.45 and deviation 0.25 before they are clipped to 0...1.
-
-    Args:
-        count: images.
-        size: height and width in pixels.
-        seed: of the noise.
-
-    Returns:
-        (count, 3, H, W) in 0...1.
-    """
-    height, width = size
-    white = torch.randn(count, 4, height, width, generator=torch.Generator().manual_seed(seed))
-    frequency = torch.hypot(torch.fft.fftfreq(height).unsqueeze(1), torch.fft.rfftfreq(width))  # H W/2+1
-    frequency[0, 0] = torch.inf  # no offset: the mean is set below
-    coloured = torch.fft.irfft2(torch.fft.rfft2(white) / frequency, s=(height, width))
-    coloured = coloured / coloured.std(dim=(-2, -1), keepdim=True)
-    luminance, colour = coloured[:, :1], coloured[:, 1:]
-    return (0.45 + 0.25 * (0.95 * luminance + 0.3 * colour)).clamp(0, 1)
-
-
-def _first_block(model: InTIVisionTransformer) -> Block:
-    return cast(Block, model.blocks[0])
-
-
-def _data_config(model: InTIVisionTransformer) -> dict[str, Any]:
-    """Size (height, width), mean and std of the model's input."""
-    cfg = _cfg(model)
-    return {
-        "size": tuple(model.patch_embed.img_size or cfg["input_size"][1:]),
-        "mean": tuple(cfg.get("mean") or OPENAI_CLIP_MEAN),
-        "std": tuple(cfg.get("std") or OPENAI_CLIP_STD),
-    }
-
-
-def _image_settings(model: InTIVisionTransformer) -> dict[str, Any]:
-    """What `typical_norm` depends on beside the tensors."""
-    block = _first_block(model)
-    return {
-        "version": 1,  # of typical_norm and noise_images
-        **_data_config(model),
-        "patch": tuple(model.patch_embed.patch_size),
-        "in_chans": model.in_chans,
-        "act": type(block.mlp.act).__name__,
-        "heads": block.attn.num_heads,
-        "pool": model.global_pool,
-    }
+    gain, bias, projection = (state_dict[key].double() for key in _OF_IMAGE_TOWER)  # C, C, C D
+    return ((gain.unsqueeze(1) * projection).square().sum() + (bias @ projection).square().sum()).sqrt().item()

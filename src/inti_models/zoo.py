@@ -19,6 +19,7 @@ from timm.models import (
     resolve_pretrained_cfg,
 )
 from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
 
 from . import zero_shot
 from .checkpoints import checkpoint_filter_fn
@@ -211,12 +212,17 @@ def create_model(name: str, **kwargs: Any) -> InTIVisionTransformer:
     Raises:
         ValueError: if there is no InTI model, or no weights for it, of this name.
     """
+    check_name(name)
+    return cast(InTIVisionTransformer, timm.create_model(name, **kwargs))
+
+
+def check_name(name: str) -> None:
+    """A ValueError if there is no InTI model, or no weights for it, of this name."""
     architecture = name.split(".")[0]
     if architecture not in timm.list_models("inti*"):
         raise ValueError(f"{name!r} is not a model of this zoo; 'inti-models list' shows the names.")
     if "." in name and name not in timm.list_models("inti*", include_tags=True):
         raise ValueError(f"{architecture} has no weights {name!r}; 'inti-models list --tags' shows the names.")
-    return cast(InTIVisionTransformer, timm.create_model(name, **kwargs))
 
 
 def _create(
@@ -225,17 +231,27 @@ def _create(
     build: Callable[..., InTIVisionTransformer] = InTIVisionTransformer,
     **kwargs: Any,
 ) -> InTIVisionTransformer:
-    """An entry point's one call: config, model, weights, and features_only."""
+    """An entry point's one call: config, model, weights, features_only, and the zero-shot head."""
     if kwargs.get("features_only"):
         kwargs["num_classes"] = 0  # timm drops the head: let no text tower run for it
-    return build_model_with_cfg(
+    towers: dict[str, Tensor] = {}
+
+    def filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransformer) -> dict[str, Tensor]:
+        if zero_shot.wanted(state_dict, model):
+            towers.update(zero_shot.towers_part(state_dict))
+        return checkpoint_filter_fn(state_dict, model)
+
+    model = build_model_with_cfg(
         build,
         name,
         pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
+        pretrained_filter_fn=filter_fn,
         feature_cfg={"out_indices": kwargs.pop("out_indices", 3), "feature_cls": "getter"},
         **kwargs,
     )
+    if towers:
+        zero_shot.fill_head(model, towers)
+    return model
 
 
 def _create_clip(

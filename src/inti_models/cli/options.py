@@ -81,19 +81,17 @@ def load_model(
 ) -> "InTIVisionTransformer":
     """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes."""
     from ..checkpoints import load_checkpoint
-    from ..hub import load
-    from ..zero_shot import zero_shot_head
-    from ..zoo import create_model
+    from ..hub import create, load
+    from ..zero_shot import set_zero_shot_head
 
     if classes:
         if checkpoint is not None:
             raise ValueError("A zero-shot head takes the text tower of the model's CLIP, so leave --checkpoint out.")
-        model = load(name, num_classes=len(classes), **model_args)
-        model.head = zero_shot_head(model, classes)
-        model.pretrained_cfg = {**model.pretrained_cfg, "label_names": [*classes]}
+        model = load(name, num_classes=0, **model_args)
+        set_zero_shot_head(model, classes)
         return model
     if checkpoint is None:
         return load(name, **model_args)
-    model = create_model(name, **model_args)
+    model = create(name, **model_args)
     load_checkpoint(model, checkpoint)
     return model

@@ -47,14 +47,15 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..hub import create
     from ..quantize import quantize_int8
     from ..schedules import schedule_for
 
     model_args: dict[str, Any] = {} if args.frames is None else {"num_frames": args.frames}
-    model = load_model(args.model, args.checkpoint, args.classes, **model_args)
     if args.budget is not None:
+        model = create(args.model, device="meta", **model_args)
         model_args["compress_at"] = schedule_for(len(model.blocks), model.num_frames, args.budget)
-        model = load_model(args.model, args.checkpoint, args.classes, **model_args)
+    model = load_model(args.model, args.checkpoint, args.classes, **model_args)
     if args.int8:
         model = quantize_int8(model)
     return (_label_stream if args.stream else _label_files)(model, args)
