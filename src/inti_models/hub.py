@@ -155,7 +155,7 @@ def _find(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _Source:
         return _find_folder(Path(text))
     if Path(text).is_file():
         raise ValueError(
-            f"{text} is a file; name the folder that it is in with its config.json, or convert it with hub/convert.py."
+            f"{text} is a file; name the folder that it is in with its config.json, or use 'inti-models convert' on it."
         )
     if isinstance(name, str) and os.sep not in text:
         check_name(text)  # which says that there is none
@@ -195,7 +195,7 @@ def _find_repo(hub_id: str) -> _Source:
 def _find_folder(folder: Path) -> _Source:
     for file, advice in (
         (CONFIG, "name a folder that inti_models.save_pretrained wrote"),
-        (WEIGHTS, "no other file is opened: convert its checkpoint with hub/convert.py"),
+        (WEIGHTS, "no other file is opened: use 'inti-models convert' on its checkpoint"),
     ):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"There is no {file} in {folder}; {advice}.")

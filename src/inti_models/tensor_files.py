@@ -64,7 +64,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; convert it with hub/convert.py.")
+        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; use 'inti-models convert' on it.")
     try:
         with safe_open(path, framework="pt") as file:
             stated = (file.metadata() or {}).get(DIGEST)

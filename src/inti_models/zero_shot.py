@@ -443,8 +443,9 @@ def typical_norm(state_dict: Mapping[str, Tensor]) -> float:
     """Norm that a projected feature ``v`` has for a normalised token ``z`` without preferred direction.
 
     The last layer norm gives ``x = gain * z + bias`` where each of the ``C`` values of ``z`` has mean 0 and mean square
-    1, so that with uncorrelated values ``E|v|^2 = |diag(gain) @ P|^2 + |bias @ P|^2``. Real features are correlated:
-    the norms of a checkpoint's own features differ from it by a factor, and the probabilities with them.
+    1, so that with uncorrelated values ``E|v|^2 = |diag(gain) @ P|^2 + |bias @ P|^2``. Features of a trained tower are
+    correlated, so that theirs differs by a factor, which acts as a temperature: on six random miniatures it was 0.73 to
+    1.13, with a deviation of 5% between images; on published checkpoints it is not measured.
 
     Args:
         state_dict: tensors with those of the image tower among them.

@@ -260,7 +260,7 @@ def test_repositories_that_cannot_be_loaded(hub, run_client, saved, tmp_path):
     refused(client["gated"], "PermissionError", "org/gated is gated", "HF_TOKEN")
     refused(client["blocked"], "PermissionError", "org/gated is gated", "HF_TOKEN")
     refused(client["wrong_token"], "PermissionError", "config.json of org/secret", "(401)", "HF_TOKEN")
-    refused(client["pickles"], missing, "org/pickles has no model.safetensors", "hub/convert.py")
+    refused(client["pickles"], missing, "org/pickles has no model.safetensors", "inti-models convert")
     assert client["pickles_by_timm"].error == "RemoteEntryNotFoundError"  # for our configs pin the file
     refused(client["empty"], missing, "org/empty has no config.json")
     refused(client["resnet"], "ValueError", "is of 'resnet18', which is no InTI model")

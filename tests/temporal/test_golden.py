@@ -1,4 +1,4 @@
-"""Temporal models without compression against logits of the official code, through hub/convert.py; see golden/."""
+"""Temporal models without compression against logits of the official code, through inti_models.convert; see golden/."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from inti_models.convert import convert_checkpoint
 from support.modules import load_module
 
 HERE = Path(__file__).parent
 
 
 golden = load_module("tests/temporal/golden/make.py")
-convert = load_module("hub/convert.py")
 
 # Case -> what is not the zoo's in `temporal_args`.
 ARGUMENTS = {
@@ -54,7 +54,7 @@ def load(case, num_frames, folder, **options):
     arguments = {**sizes, "num_classes": golden.CLASSES, "num_frames": num_frames, "compress_at": (), **options}
     arguments["temporal_args"] = ARGUMENTS[case]
     model = f"inti_{golden.CASES[case]['method']}_b16_k400"
-    return convert.convert(path, model, arguments, trunk=trunk)[0]
+    return convert_checkpoint(path, model, arguments, trunk=trunk)[0]
 
 
 @pytest.mark.parametrize(("case", "num_frames"), AT)

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
-from . import benchmark, export, info, label, list, predict, train, validate, visualize
+from . import benchmark, convert, export, info, label, list, predict, train, validate, visualize
 
-COMMANDS = (list, info, benchmark, predict, visualize, label, export, train, validate)
+COMMANDS = (list, info, benchmark, predict, visualize, label, export, convert, train, validate)
 # Extra of the package -> modules that it brings, and what needs them.
 _EXTRAS = {
     "train": (("accelerate", "omegaconf", "tensorboard"), "training and validation need"),

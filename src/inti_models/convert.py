@@ -1,25 +1,19 @@
-"""Turn a foreign CLIP, or a video model of a temporal method's official code, into a model of this zoo: `config.json`
-and `model.safetensors`.
-
-    python hub/convert.py open_clip_model.safetensors --model inti_vit_b16_k400 --output converted
-    python hub/convert.py k400_uniformerv2_b16_8x224.pyth --model inti_uniformerv2_b16_k400 --output converted
+"""Turn a foreign CLIP, or a video model of a temporal method's official code, into a model of this zoo.
 
 Of a CLIP the trunk is the file's, and temporal modules and head start untrained; of a video model all of these are the
 file's. The interpolations start neutral. Every tensor of the file is either used or dropped for a reason that is
-printed, and every tensor that is to come from the file has to be in it.
+stated, and every tensor that is to come from the file has to be in it.
 
 A file does not say everything: the activation and the number of heads are read from the configuration beside it,
-where there is one, else they are those of ``--model`` (``inti_vit_b16_k400.laion2b`` has GELU, the default tag
-QuickGELU); ``--set`` goes before both.
+where there is one, else they are those of the model named (``inti_vit_b16_k400.laion2b`` has GELU, the default tag
+QuickGELU); options go before both.
 
 Files of PyTorch (.pt, .pth, .pyth, .bin) are read with ``weights_only=True``: code in them is never run.
 """
 
-import argparse
 import json
 import pickle
 import re
-import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import inti_models
-from inti_models.checkpoints import ADDED, HEAD, INTERPOLATIONS
-from inti_models.tensor_files import is_finite, read_checkpoint
-from inti_models.zoo import create_model
+from .checkpoints import ADDED, HEAD, INTERPOLATIONS
+from .tensor_files import is_finite, read_checkpoint
+from .vision_transformer import InTIVisionTransformer
+from .zoo import create_model
 
 Tensors = dict[str, Tensor]
 PICKLES = (".pt", ".pth", ".pyth", ".bin")
@@ -505,13 +499,13 @@ def _read_all(path: Path, trunk: Path | None) -> tuple[Source, Source]:
     return source, source
 
 
-def convert(
+def convert_checkpoint(
     path: Path,
     model_name: str,
     options: Mapping[str, Any] | None = None,
     license: str | None = None,
     trunk: Path | None = None,
-) -> tuple[inti_models.InTIVisionTransformer, Source, dict[str, str]]:
+) -> tuple[InTIVisionTransformer, Source, dict[str, str]]:
     """Build a model of the zoo with the trunk of a foreign checkpoint, and with the temporal modules and head of a
     video model's.
 
@@ -561,7 +555,7 @@ def convert(
     return model.eval(), source, dropped
 
 
-def _description(model: inti_models.InTIVisionTransformer, source: Source, image: Source) -> str:
+def _description(model: InTIVisionTransformer, source: Source, image: Source) -> str:
     if source.layout.method is None:
         new = "interpolations, temporal modules" if model.temporal is not None else "interpolations"
         return (
@@ -576,55 +570,3 @@ def _description(model: inti_models.InTIVisionTransformer, source: Source, image
         f"{text} The interpolations are untrained: compressed, this is a training-free start whose accuracy is not "
         "measured; with compress_at=() it is the original model."
     )
-
-
-def option(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value as JSON if it is JSON, else as text."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as embed_dim=64 or compress_at=[4,10]")
-    try:
-        return name, json.loads(value)
-    except json.JSONDecodeError:
-        return name, value
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, metavar="SOURCE", help=f".safetensors or {', '.join(PICKLES)}")
-    parser.add_argument("--model", required=True, help="name of a model of the zoo, with a tag or without")
-    parser.add_argument("--output", type=Path, required=True, help="folder to make")
-    parser.add_argument("--set", type=option, action="append", default=[], metavar="NAME=VALUE", dest="options")
-    parser.add_argument(
-        "--trunk", type=Path, metavar="FILE", help="the CLIP that a video model without its frozen weights was made of"
-    )
-    parser.add_argument(
-        "--labels", type=Path, metavar="FILE", help="names of the classes, one a line, in the checkpoint's order"
-    )
-    parser.add_argument("--license", help="the source's license, by its identifier on the Hub")
-    args = parser.parse_args(argv)
-    torch.manual_seed(0)  # of the head
-    try:
-        if args.output.exists():
-            raise FileExistsError(f"{args.output} exists; choose another folder, or remove it first.")
-        labels = args.labels and args.labels.read_text(encoding="utf-8").splitlines()
-        model, source, dropped = convert(args.source, args.model, dict(args.options), args.license, args.trunk)
-        description = model.pretrained_cfg["description"]
-        inti_models.save_pretrained(model, args.output, label_names=labels, description=description)
-    except (OSError, ValueError) as error:
-        print(f"convert: {error}", file=sys.stderr)
-        return 1
-    for why in dict.fromkeys(dropped.values()):
-        names = [name for name in dropped if dropped[name] == why]
-        print(f"dropped  {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {why}")
-    block: Any = model.blocks[0]
-    print(f"layout   {source.layout.title}; {type(block.mlp.act).__name__}, {block.attn.num_heads} heads")
-    print(f"{'kept' if source.layout.method else 'new '}     {model.num_classes} classes")
-    print(f"new      compress_at={model.compress_at}")
-    print(f"wrote    {args.output}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
