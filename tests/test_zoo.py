@@ -1,6 +1,7 @@
 """The model zoo against timm's and open_clip's registries, and timm's ways of saving and loading."""
 
 import json
+import pickle
 
 import open_clip
 import pytest
@@ -118,6 +119,24 @@ def test_labels_are_those_of_the_data_set(dataset, first, last):
     for name, (_, of) in CLIP_NAMES.items():
         if of == dataset:
             assert timm.get_pretrained_cfg(name).label_names == names
+
+
+def test_registered_configs_read_label_files_when_they_are_asked_for():
+    for default in zoo.default_cfgs.values():
+        for cfg in default.cfgs.values():
+            assert type(cfg.label_names) is zoo.LabelNames
+    assert timm.get_pretrained_cfg("inti_vit_b16_ssv2.laion2b").label_names is zoo.label_names("ssv2")
+    assert meta_model("inti_vit_b16_ssv2.laion2b").pretrained_cfg["label_names"] == zoo.label_names("ssv2")
+
+
+@pytest.mark.parametrize("name", timm.list_models("inti*"))
+def test_each_entry_point_is_a_documented_function_of_the_zoo(name):
+    entry_point = getattr(zoo, name)
+    assert timm.models.model_entrypoint(name) is entry_point
+    assert (entry_point.__module__, entry_point.__name__) == ("inti_models.zoo", name)
+    assert pickle.loads(pickle.dumps(entry_point)) is entry_point
+    dataset = zoo.DATASETS.get(name.rpartition("_")[2])
+    assert dataset is None or dataset.title in entry_point.__doc__
 
 
 def test_labels_of_motiondigits_are_motions_of_digits():

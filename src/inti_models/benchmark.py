@@ -18,9 +18,8 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from ._private import TorchDispatchMode, tree_leaves
 from .vision_transformer import InTIVisionTransformer
 from .zoo import create_model
 

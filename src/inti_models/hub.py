@@ -27,10 +27,9 @@ from huggingface_hub import (
     ModelCardData,
     try_to_load_from_cache,
 )
-from timm.models import PretrainedCfg
-from timm.models._hub import load_model_config_from_path, save_config_for_hf
-from timm.models._input import get_model_input_config
+from timm.models import PretrainedCfg, get_model_input_config
 
+from ._private import load_model_config_from_path, save_config_for_hf
 from .checkpoints import load_tensors
 from .download import CONFIG, commit_of, download, hub_errors
 from .tensor_files import DIGEST, is_finite, read_checkpoint, save_checkpoint, stated_digest

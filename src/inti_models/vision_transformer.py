@@ -11,10 +11,10 @@ from typing import Any, cast
 import torch
 from timm.layers import register_notrace_function
 from timm.models import checkpoint
-from timm.models._features import feature_take_indices
 from timm.models.vision_transformer import Attention, VisionTransformer
 from torch import Tensor, nn
 
+from ._private import feature_take_indices
 from .interpolation import CONTEXTS, InterFrameInterpolation, Weighting, frame_counts
 from .temporal import METHODS, TemporalMethod
 from .temporal.method import check_block

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, cast
@@ -34,22 +34,29 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """An image ViT of timm's, by its registry name without tag, and the arguments that make it."""
+    """An image ViT of timm's, by its registry name without tag, and the arguments that make it; a title for it."""
 
     image_model: str
     model_args: dict[str, Any]
+    title: str
 
 
 _CLIP = {"pre_norm": True, "norm_layer": partial(LayerNorm, eps=1e-5)}
 ARCHITECTURES = {
     "b16": Architecture(
-        "vit_base_patch16_clip_224", dict(patch_size=16, embed_dim=768, depth=12, num_heads=12, **_CLIP)
+        "vit_base_patch16_clip_224",
+        dict(patch_size=16, embed_dim=768, depth=12, num_heads=12, **_CLIP),
+        "ViT-B/16 CLIP of 224x224 pixels",
     ),
     "l14": Architecture(
-        "vit_large_patch14_clip_224", dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16, **_CLIP)
+        "vit_large_patch14_clip_224",
+        dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16, **_CLIP),
+        "ViT-L/14 CLIP of 224x224 pixels",
     ),
     "l14_336": Architecture(
-        "vit_large_patch14_clip_336", dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16, **_CLIP)
+        "vit_large_patch14_clip_336",
+        dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16, **_CLIP),
+        "ViT-L/14 CLIP of 336x336 pixels",
     ),
 }
 
@@ -102,6 +109,12 @@ _TEMPORAL: dict[str, dict[str, dict[str, Any]]] = {
         "l14_ssv2": {"temporal_args": {"num_global": 16, **_LOCAL}, "num_frames": 16},
     },
 }
+_TITLES = {
+    "vit": "InTI",
+    "st_adapter": "ST-Adapter with InTI",
+    "aim": "AIM with InTI",
+    "uniformerv2": "UniFormerV2 with InTI",
+}
 # Models with a temporal method -> their arguments. `compress_at=()` gives the original method.
 TEMPORAL_MODELS: dict[str, dict[str, Any]] = {
     f"inti_{method}_{suffix}": {"temporal": method, **args}
@@ -112,23 +125,46 @@ TEMPORAL_MODELS: dict[str, dict[str, Any]] = {
 # Tag of weights of a model without compression, for comparison.
 NAIVE_TAG = "naive"
 
-# Suffix of the model name -> file of class names, in the order of class indices.
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: its title, the file of its class names in the order of class indices, and how many these are."""
+
+    title: str
+    labels: str
+    num_classes: int
+
+
+# Suffix of the model name -> data set.
 DATASETS = {
-    "k400": "kinetics400.txt",
-    "ssv2": "somethingv2.txt",
-    "ucf101": "ucf101.txt",
-    "hmdb51": "hmdb51.txt",
-    "motiondigits": "motiondigits.txt",
+    "k400": Dataset("Kinetics-400", "kinetics400.txt", 400),
+    "ssv2": Dataset("Something-Something V2", "somethingv2.txt", 174),
+    "ucf101": Dataset("UCF101", "ucf101.txt", 101),
+    "hmdb51": Dataset("HMDB51", "hmdb51.txt", 51),
+    "motiondigits": Dataset("MotionDigits", "motiondigits.txt", 120),
 }
 
 
+@lru_cache
 def label_names(dataset: str) -> tuple[str, ...]:
     """Class names of a data set in `DATASETS`, in the order of class indices."""
-    return tuple((PACKAGE / "labels" / DATASETS[dataset]).read_text(encoding="utf-8").splitlines())
+    return tuple((PACKAGE / "labels" / DATASETS[dataset].labels).read_text(encoding="utf-8").splitlines())
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LabelNames:
+    """Class names in a registered config, which are read when it is copied; timm hands out nothing but copies."""
+
+    dataset: str
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> tuple[str, ...]:
+        return label_names(self.dataset)
+
+
+def _cfg(dataset: str, **kwargs: Any) -> dict[str, Any]:
     return {
+        "num_classes": DATASETS[dataset].num_classes,
+        "label_names": LabelNames(dataset),
         "fixed_input_size": True,
         "interpolation": "bicubic",
         "crop_pct": 1.0,
@@ -156,12 +192,12 @@ def _image_cfg(architecture: str, tag: str, dataset: str, temporal: bool = False
     image_tag = _image_tag(tag)
     image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{image_tag}", allow_unregistered=False)
     assert image is not None
-    names = label_names(dataset)
     head = "head starts untrained"
     if tag == zero_shot.TAG:
         head = "head made of the class names by CLIP's text tower"
     new = "interpolations and temporal modules start" if temporal else "interpolations start"
     return _cfg(
+        dataset,
         hf_hub_id=image.hf_hub_id,
         # Named, so that nothing else is opened: the file with both towers, or timm's of the image tower.
         hf_hub_filename=zero_shot.WEIGHTS_FILE if tag == zero_shot.TAG else "model.safetensors",
@@ -169,8 +205,6 @@ def _image_cfg(architecture: str, tag: str, dataset: str, temporal: bool = False
         mean=image.mean,
         std=image.std,
         license=image.license or "mit",  # OpenAI's and open_clip's releases without a licence of their own
-        num_classes=len(names),
-        label_names=names,
         origin_url=image.origin_url,
         description=f"CLIP image weights ({image_tag}); {new} untrained, {head}.",
     )
@@ -189,12 +223,11 @@ _CFGS: dict[str, Any] = (
     }
     | {
         f"inti_vit_t8_32_motiondigits.{tag}": _cfg(
+            "motiondigits",
             file=str(PACKAGE / "weights" / f"{name}.safetensors"),
             input_size=(3, 32, 32),
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
-            num_classes=len(label_names("motiondigits")),
-            label_names=label_names("motiondigits"),
             description=f"{what} Trained on MotionDigits: image pre-training on still digits, then video.",
         )
         for tag, name, what in (
@@ -272,154 +305,27 @@ def _create_clip(
     return _create(name, pretrained, **{**model_args, **kwargs})
 
 
-@register_model
-def inti_vit_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("b16", "k400", pretrained, **kwargs)
+def _register_clip(method: str, architecture: str, dataset: str) -> None:
+    """Register the entry point ``inti_<method>_<architecture>_<dataset>``, as a function of this module."""
+
+    def entry_point(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+        return _create_clip(architecture, dataset, pretrained, method=method, **kwargs)
+
+    name = f"inti_{method}_{architecture}_{dataset}"
+    frames = TEMPORAL_MODELS.get(name, {}).get("num_frames", 8)
+    entry_point.__doc__ = (
+        f"{_TITLES[method]}, {ARCHITECTURES[architecture].title}, for {DATASETS[dataset].title}, {frames} frames."
+    )
+    entry_point.__name__ = entry_point.__qualname__ = name  # by which timm registers it
+    globals()[name] = register_model(entry_point)
 
 
-@register_model
-def inti_vit_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("l14", "k400", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_l14_336_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-L/14 CLIP for Kinetics-400, 8 frames of 336x336."""
-    return _create_clip("l14_336", "k400", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-B/16 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("b16", "ssv2", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-L/14 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("l14", "ssv2", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_l14_336_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-L/14 CLIP for Something-Something V2, 8 frames of 336x336."""
-    return _create_clip("l14_336", "ssv2", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_b16_ucf101(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-B/16 CLIP for UCF101, 8 frames of 224x224."""
-    return _create_clip("b16", "ucf101", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_l14_ucf101(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-L/14 CLIP for UCF101, 8 frames of 224x224."""
-    return _create_clip("l14", "ucf101", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_l14_336_ucf101(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-L/14 CLIP for UCF101, 8 frames of 336x336."""
-    return _create_clip("l14_336", "ucf101", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_b16_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-B/16 CLIP for HMDB51, 8 frames of 224x224."""
-    return _create_clip("b16", "hmdb51", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_l14_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-L/14 CLIP for HMDB51, 8 frames of 224x224."""
-    return _create_clip("l14", "hmdb51", pretrained, **kwargs)
-
-
-@register_model
-def inti_vit_l14_336_hmdb51(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """InTI ViT-L/14 CLIP for HMDB51, 8 frames of 336x336."""
-    return _create_clip("l14_336", "hmdb51", pretrained, **kwargs)
-
-
-@register_model
-def inti_st_adapter_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """ST-Adapter with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("b16", "k400", pretrained, method="st_adapter", **kwargs)
-
-
-@register_model
-def inti_st_adapter_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """ST-Adapter with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("l14", "k400", pretrained, method="st_adapter", **kwargs)
-
-
-@register_model
-def inti_st_adapter_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """ST-Adapter with InTI, ViT-B/16 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("b16", "ssv2", pretrained, method="st_adapter", **kwargs)
-
-
-@register_model
-def inti_st_adapter_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """ST-Adapter with InTI, ViT-L/14 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("l14", "ssv2", pretrained, method="st_adapter", **kwargs)
-
-
-@register_model
-def inti_aim_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """AIM with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("b16", "k400", pretrained, method="aim", **kwargs)
-
-
-@register_model
-def inti_aim_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """AIM with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("l14", "k400", pretrained, method="aim", **kwargs)
-
-
-@register_model
-def inti_aim_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """AIM with InTI, ViT-B/16 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("b16", "ssv2", pretrained, method="aim", **kwargs)
-
-
-@register_model
-def inti_aim_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """AIM with InTI, ViT-L/14 CLIP for Something-Something V2, 8 frames of 224x224."""
-    return _create_clip("l14", "ssv2", pretrained, method="aim", **kwargs)
-
-
-@register_model
-def inti_uniformerv2_b16_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """UniFormerV2 with InTI, ViT-B/16 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("b16", "k400", pretrained, method="uniformerv2", **kwargs)
-
-
-@register_model
-def inti_uniformerv2_l14_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """UniFormerV2 with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 224x224."""
-    return _create_clip("l14", "k400", pretrained, method="uniformerv2", **kwargs)
-
-
-@register_model
-def inti_uniformerv2_l14_336_k400(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """UniFormerV2 with InTI, ViT-L/14 CLIP for Kinetics-400, 8 frames of 336x336."""
-    return _create_clip("l14_336", "k400", pretrained, method="uniformerv2", **kwargs)
-
-
-@register_model
-def inti_uniformerv2_b16_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """UniFormerV2 with InTI, ViT-B/16 CLIP for Something-Something V2, 16 frames of 224x224."""
-    return _create_clip("b16", "ssv2", pretrained, method="uniformerv2", **kwargs)
-
-
-@register_model
-def inti_uniformerv2_l14_ssv2(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-    """UniFormerV2 with InTI, ViT-L/14 CLIP for Something-Something V2, 16 frames of 224x224."""
-    return _create_clip("l14", "ssv2", pretrained, method="uniformerv2", **kwargs)
+for _dataset in ("k400", "ssv2", "ucf101", "hmdb51"):
+    for _architecture in ARCHITECTURES:
+        _register_clip("vit", _architecture, _dataset)
+for _method, _models in _TEMPORAL.items():
+    for _model in _models:
+        _register_clip(_method, *_model.rsplit("_", 1))
 
 
 @register_model

@@ -13,7 +13,7 @@ from timm.data.constants import (
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
 )
-from timm.models._input import get_model_input_config
+from timm.models import get_model_input_config
 from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F

@@ -1,0 +1,74 @@
+"""Private and undocumented names of other libraries that we rely upon: a release that drops one fails here, by name."""
+
+import argparse
+import re
+from pathlib import Path
+
+import open_clip.transformer
+import pytest
+import timm
+import torch
+from huggingface_hub import constants, hf_hub_download
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
+
+import inti_models
+
+ROOT = Path(inti_models.__file__).parent
+VIT = timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=32, num_heads=2, device="meta")
+TOWER = open_clip.transformer.TextTransformer(context_length=4, vocab_size=8, width=8, heads=1, layers=1)
+
+# Object -> names that our code reads, calls, sets or overrides.
+RELIED_UPON = {
+    "VisionTransformer": (
+        VIT,
+        "_model_args _pos_embed attn_pool blocks cls_token default_cfg embed_dim fc_norm grad_checkpointing head "
+        "head_drop in_chans norm norm_pre num_classes num_prefix_tokens patch_drop patch_embed pool pos_embed "
+        "pretrained_cfg",
+    ),
+    "PatchEmbed": (VIT.patch_embed, "dynamic_feat_size dynamic_img_pad img_size patch_size proj strict_img_size"),
+    "Block": (VIT.blocks[0], "attn drop_path1 drop_path2 ls1 ls2 mlp norm1 norm2"),
+    "Attention": (VIT.blocks[0].attn, "num_heads proj qkv"),
+    "TextTransformer": (
+        TOWER,
+        "attn_mask build_causal_mask ln_final positional_embedding text_projection token_embedding transformer",
+    ),
+    "open_clip.transformer": (open_clip.transformer, "QuickGELU TextTransformer"),
+    "torch._inductor": (torch._inductor, "aoti_compile_and_package aoti_load_package"),
+    "UntypedStorage": (torch.UntypedStorage(1), "_cdata"),
+    "huggingface_hub.constants": (constants, "HF_HOME"),
+    "argparse": (argparse, "_SubParsersAction"),
+}
+CASES = [(owner, name) for owner, (_, names) in RELIED_UPON.items() for name in names.split()]
+
+
+@pytest.mark.parametrize(("owner", "name"), CASES)
+def test_name_is_there(owner, name):
+    assert hasattr(RELIED_UPON[owner][0], name), f"{owner} has no {name} any more, which our code uses"
+
+
+def test_blocks_are_of_the_classes_that_are_extended():
+    assert type(VIT) is VisionTransformer and type(VIT.blocks[0]) is Block and type(VIT.blocks[0].attn) is Attention
+
+
+def test_private_modules_of_other_libraries_are_imported_in_one_place():
+    found = {
+        str(path.relative_to(ROOT)): line
+        for path in ROOT.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"\s*(from|import) [a-z]\w*(\.\w+)*\._\w+", line)
+    }
+    assert set(found) <= {"_private.py"}, found
+
+
+def test_cache_of_the_hub_names_commits_and_hashes(tmp_path):
+    """snapshots/<commit>/<file> -> blobs/<hash>: `download.commit_of` and `download.download` read both."""
+    commit, etag = "a" * 40, "b" * 64
+    folder = tmp_path / "models--org--name"
+    (folder / "snapshots" / commit).mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "blobs").mkdir()
+    (folder / "refs" / "main").write_text(commit)
+    (folder / "blobs" / etag).write_text("{}")
+    (folder / "snapshots" / commit / "config.json").symlink_to(f"../../blobs/{etag}")
+    found = hf_hub_download("org/name", "config.json", cache_dir=tmp_path, local_files_only=True)
+    assert Path(found) == folder / "snapshots" / commit / "config.json"
