@@ -14,16 +14,17 @@ import pytest
 import timm
 import torch
 from huggingface_hub import EvalResult, ModelCard
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from timm.models import _registry
 from timm.models.vision_transformer import VisionTransformer
 
 import inti_models
-from inti_models import InTIVisionTransformer, from_image_model, load, save_pretrained
+from inti_models import InTIVisionTransformer, from_image_model, hub, load, save_pretrained
 from inti_models.cli import main
-from inti_models.hub import CONFIG_DIGEST, published
-from inti_models.tensor_files import DIGEST, digest
+from inti_models.hub import CONFIG_DIGEST, create, published
+from inti_models.tensor_files import DIGEST, digest, read_checkpoint
 
 NAME = "inti_vit_t8_32_motiondigits"
 SMALL = {"embed_dim": 32, "depth": 4, "num_heads": 2, "compress_at": (1, 3)}
@@ -139,6 +140,37 @@ def test_arguments_may_differ_all_at_once(folder, model, caplog):
     assert torch.equal(again.patch_embed.proj.weight, weight.sum(dim=1, keepdim=True))
     warnings = [record.message for record in caplog.records if record.name.startswith("inti_models")]
     assert warnings == [f"{folder} was made with another schedule: interpolations.2.0 new; interpolations.3.0 unused."]
+
+
+@pytest.fixture
+def read_once(monkeypatch):
+    """Remove each file of weights when it was read, so that it cannot be read again."""
+
+    def read_and_remove(path):
+        tensors = read_checkpoint(path)
+        Path(path).unlink()
+        return tensors
+
+    monkeypatch.setattr(hub, "read_checkpoint", read_and_remove)
+
+
+def test_tensors_that_are_verified_are_those_that_are_used(folder, model, read_once):
+    assert torch.equal(logits(load(folder)), logits(model))
+
+
+def test_predicting_at_a_budget_loads_once(folder, tmp_path, read_once):
+    Image.new("RGB", (40, 32), "red").save(tmp_path / "frame.png")
+    arguments = ["--budget", "4", "--frames", "8", "--device", "cpu"]
+    assert main(["predict", str(tmp_path / "frame.png"), "--model", str(folder), *arguments]) == 0
+
+
+def test_created_model_is_the_loaded_one_before_its_weights(folder):
+    loaded = load(folder, num_frames=4)
+    (folder / "model.safetensors").write_bytes(b"")
+    created = create(folder, num_frames=4, device="meta")
+    assert {k: v.shape for k, v in created.state_dict().items()} == {k: v.shape for k, v in loaded.state_dict().items()}
+    assert created.pretrained_cfg == loaded.pretrained_cfg
+    assert (created.compress_at, created.num_frames) == ((1, 3), 4)
 
 
 def test_the_zoos_own_weights_are_loaded_by_name(tmp_path, model, monkeypatch):
