@@ -122,6 +122,17 @@ TEMPORAL_MODELS: dict[str, dict[str, Any]] = {
     for suffix, args in models.items()
 }
 
+# Name of a model on CLIP -> temporal method ("vit" for none), architecture and data set.
+CLIP_MODELS: dict[str, tuple[str, str, str]] = {
+    f"inti_vit_{architecture}_{dataset}": ("vit", architecture, dataset)
+    for dataset in ("k400", "ssv2", "ucf101", "hmdb51")
+    for architecture in ARCHITECTURES
+} | {
+    f"inti_{method}_{suffix}": (method, suffix.rpartition("_")[0], suffix.rpartition("_")[2])
+    for method, models in _TEMPORAL.items()
+    for suffix in models
+}
+
 # Tag of weights of a model without compression, for comparison.
 NAIVE_TAG = "naive"
 
@@ -176,18 +187,12 @@ def _cfg(dataset: str, **kwargs: Any) -> dict[str, Any]:
     }
 
 
-def _architecture_and_dataset(name: str, temporal: str) -> tuple[str, str, str]:
-    """Architecture, image tag and data set of a temporal model."""
-    architecture, _, dataset = name.removeprefix(f"inti_{temporal}_").rpartition("_")
-    return architecture, "openai", dataset
-
-
 def _image_tag(tag: str) -> str:
     """timm's tag of the image checkpoint behind one of ours: ``openai_zeroshot`` -> ``openai``."""
     return tag.removesuffix("_zeroshot")
 
 
-def _image_cfg(architecture: str, tag: str, dataset: str, temporal: bool = False) -> dict[str, Any]:
+def _image_cfg(method: str, architecture: str, dataset: str, tag: str) -> dict[str, Any]:
     """Config of a model that starts from an image checkpoint of timm's: its source, mean, std and licence."""
     image_tag = _image_tag(tag)
     image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{image_tag}", allow_unregistered=False)
@@ -195,7 +200,7 @@ def _image_cfg(architecture: str, tag: str, dataset: str, temporal: bool = False
     head = "head starts untrained"
     if tag == zero_shot.TAG:
         head = "head made of the class names by CLIP's text tower"
-    new = "interpolations and temporal modules start" if temporal else "interpolations start"
+    new = "interpolations start" if method == "vit" else "interpolations and temporal modules start"
     return _cfg(
         dataset,
         hf_hub_id=image.hf_hub_id,
@@ -210,32 +215,24 @@ def _image_cfg(architecture: str, tag: str, dataset: str, temporal: bool = False
     )
 
 
-_CFGS: dict[str, Any] = (
-    {
-        f"inti_vit_{architecture}_{dataset}.{tag}": _image_cfg(architecture, tag, dataset)
-        for dataset in ("k400", "ssv2", "ucf101", "hmdb51")
-        for architecture, tags in IMAGE_TAGS.items()
-        for tag in (zero_shot.TAG, *tags)
-    }
-    | {
-        f"{name}.openai": _image_cfg(*_architecture_and_dataset(name, args["temporal"]), temporal=True)
-        for name, args in TEMPORAL_MODELS.items()
-    }
-    | {
-        f"inti_vit_t8_32_motiondigits.{tag}": _cfg(
-            "motiondigits",
-            file=str(PACKAGE / "weights" / f"{name}.safetensors"),
-            input_size=(3, 32, 32),
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-            description=f"{what} Trained on MotionDigits: image pre-training on still digits, then video.",
-        )
-        for tag, name, what in (
-            ("motiondigits", "inti_vit_t8_32_motiondigits", "InTI."),
-            (NAIVE_TAG, "inti_vit_t8_32_motiondigits.naive", "Every frame through every block, for comparison."),
-        )
-    }
-)
+_CFGS: dict[str, Any] = {
+    f"{name}.{tag}": _image_cfg(method, architecture, dataset, tag)
+    for name, (method, architecture, dataset) in CLIP_MODELS.items()
+    for tag in ((zero_shot.TAG, *IMAGE_TAGS[architecture]) if method == "vit" else ("openai",))
+} | {
+    f"inti_vit_t8_32_motiondigits.{tag}": _cfg(
+        "motiondigits",
+        file=str(PACKAGE / "weights" / f"{name}.safetensors"),
+        input_size=(3, 32, 32),
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        description=f"{what} Trained on MotionDigits: image pre-training on still digits, then video.",
+    )
+    for tag, name, what in (
+        ("motiondigits", "inti_vit_t8_32_motiondigits", "InTI."),
+        (NAIVE_TAG, "inti_vit_t8_32_motiondigits.naive", "Every frame through every block, for comparison."),
+    )
+}
 default_cfgs = generate_default_cfgs(_CFGS)
 
 
@@ -287,15 +284,12 @@ def _create(
     return model
 
 
-def _create_clip(
-    architecture: str, dataset: str, pretrained: bool = False, method: str = "vit", **kwargs: Any
-) -> InTIVisionTransformer:
-    """A model of `ARCHITECTURES`, with the activation that the weights of its tag were trained with.
+def _create_clip(name: str, pretrained: bool, **kwargs: Any) -> InTIVisionTransformer:
+    """A model of `CLIP_MODELS`, with the activation that the weights of its tag were trained with.
 
-    ``method`` is the temporal method of a model in `TEMPORAL_MODELS`, "vit" for none. ``temporal_args`` go before those
-    of the table, one by one, unless they are of another method.
+    ``temporal_args`` go before those of the table, one by one, unless they are of another method.
     """
-    name = f"inti_{method}_{architecture}_{dataset}"
+    method, architecture, _ = CLIP_MODELS[name]
     tag = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag
     quick_gelu = IMAGE_TAGS[architecture].get(_image_tag(tag or ""), False)
     model_args = {**ARCHITECTURES[architecture].model_args, "act_layer": "quick_gelu" if quick_gelu else "gelu"}
@@ -305,13 +299,13 @@ def _create_clip(
     return _create(name, pretrained, **{**model_args, **kwargs})
 
 
-def _register_clip(method: str, architecture: str, dataset: str) -> None:
-    """Register the entry point ``inti_<method>_<architecture>_<dataset>``, as a function of this module."""
+def _register_clip(name: str) -> None:
+    """Register the entry point of a model of `CLIP_MODELS`, as a function of this module."""
 
     def entry_point(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
-        return _create_clip(architecture, dataset, pretrained, method=method, **kwargs)
+        return _create_clip(name, pretrained, **kwargs)
 
-    name = f"inti_{method}_{architecture}_{dataset}"
+    method, architecture, dataset = CLIP_MODELS[name]
     frames = TEMPORAL_MODELS.get(name, {}).get("num_frames", 8)
     entry_point.__doc__ = (
         f"{_TITLES[method]}, {ARCHITECTURES[architecture].title}, for {DATASETS[dataset].title}, {frames} frames."
@@ -320,12 +314,8 @@ def _register_clip(method: str, architecture: str, dataset: str) -> None:
     globals()[name] = register_model(entry_point)
 
 
-for _dataset in ("k400", "ssv2", "ucf101", "hmdb51"):
-    for _architecture in ARCHITECTURES:
-        _register_clip("vit", _architecture, _dataset)
-for _method, _models in _TEMPORAL.items():
-    for _model in _models:
-        _register_clip(_method, *_model.rsplit("_", 1))
+for _name in CLIP_MODELS:
+    _register_clip(_name)
 
 
 @register_model
