@@ -111,7 +111,7 @@ def cover(root: Path, folder: Path, suite: str, jobs: int) -> dict[str, Any]:
     whole.combine([str(folder)], keep=True)
     whole.save()
     with open(os.devnull, "w") as nowhere:
-        percent = whole.report(file=nowhere)
+        percent = whole.report(file=nowhere, include=[f"{root}/src/*"])  # not copies that tests installed
     result = {
         "branch coverage": round(percent, 2),
         "files": {
@@ -130,9 +130,8 @@ def covering(root: Path, folder: Path, mutants: list[dict[str, str]]) -> list[li
     }
     data = coverage.CoverageData(str(folder / ".coverage"))
     data.read()
-    measured = {
-        Path(name).relative_to(root).as_posix(): data.contexts_by_lineno(name) for name in data.measured_files()
-    }
+    names = [name for name in data.measured_files() if Path(name).is_relative_to(root)]
+    measured = {Path(name).relative_to(root).as_posix(): data.contexts_by_lineno(name) for name in names}
     files = []
     for mutant in mutants:
         contexts = measured.get(source_of(root, mutant).relative_to(root).as_posix(), {})
