@@ -1,21 +1,34 @@
 """Video files, still images and folders of frames in; uint8 clips (T,C,H,W, RGB) out.
 
-A video is read in two passes. The first demuxes without decoding, which yields the exact
-presentation time and the keyframe flag of every frame. Frames are then chosen by time, and the
-second pass decodes from the keyframe before each chosen frame up to it, and nothing else.
+A video is read in two passes. The first demuxes, and decodes only up to the second frame, which yields the exact
+presentation time and the keyframe flag of every frame. Frames are then chosen by time, and the second pass decodes
+from the keyframe before each chosen frame up to it, and nothing else.
+
+The clock, for `read_clips` and `iterate_frames` alike:
+
+1. A frame is shown at its presentation time, counted from the first frame that decodes, until the next frame starts.
+   Of frames with equal times the last is shown; one that does not decode leaves the frame before on show.
+2. A frame without a presentation time comes one frame's duration after the one before. If none has one (H.264 in
+   AVI), the decoding times of the packets are taken in increasing order, and without these the rate of the header.
+3. A clock that goes back (joined recordings), or jumps by more than a minute and more than 100 frames, is bridged by
+   one frame's duration, with a warning. A shorter gap is time in which the frame before is shown.
+4. Where presentation times are missing, or packets out of order or without a frame (fields, damage at the start), all
+   of the file is decoded once, in display order, to see which frames there are. This is exact, and slower.
+5. A pipe or a camera has the same rules, applied to the frames as they come, with the rate that the header names.
 """
 
 import os
 import re
 import stat
 import time
+import warnings
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
@@ -35,6 +48,12 @@ MAX_BYTES = 2**32  # of a result
 
 # A folder of frames does not say its rate. This one only scales `Clips.times`.
 FOLDER_FPS = 25
+
+# A longer gap between two frames is a fault of the clock, if it is also longer than so many frames.
+MAX_GAP_SECONDS = 60
+MAX_GAP_FRAMES = 100
+MAX_REORDERING = 32  # No codec shows a frame so many places away from its place in the file.
+KEPT_BYTES = 2**26  # of frames that had to be decoded to number them
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # Named, so that Pillow never hands a file to a format that starts other programs (EPS).
@@ -117,6 +136,7 @@ def read_clips(
     name (`img_2` before `img_10`). Frames are turned as the file's rotation or EXIF orientation
     says; transparent pixels become white; non-square pixels stay as they are stored. A video cut
     off in mid-file gives the part that is there; an undecodable frame gives the one before it.
+    The rules of the clock are at the top of this module.
 
     Args:
         path: The file or folder.
@@ -159,7 +179,8 @@ def read_clips(
     ranks = ranks.clamp_(0, len(timeline.starts) - 1)
 
     frames: Tensor | None = None
-    for rank, image in source.read(ranks.unique().tolist()):
+    starts = timeline.starts[ranks]
+    for rank, start, image in source.read(ranks.unique().tolist()):
         if frames is None:
             _check_size(path, num_clips * num_frames, image.shape)
             frames = torch.empty(num_clips, num_frames, *image.shape, dtype=torch.uint8)
@@ -170,8 +191,9 @@ def read_clips(
                 "one size: resize them first."
             )
         frames[ranks == rank] = image
+        starts[ranks == rank] = start
     assert frames is not None
-    return Clips(frames, timeline.starts[ranks] * timeline.unit)
+    return Clips(frames, starts * timeline.unit)
 
 
 def iterate_frames(
@@ -214,38 +236,42 @@ def iterate_frames(
 
 def _played(source: str | os.PathLike[str] | BinaryIO, guard: "_Guard") -> Iterator[tuple[float, Callable[[], Tensor]]]:
     """Time of each frame, and what makes an image of it."""
-    if isinstance(source, str | os.PathLike):
+    if not isinstance(source, str | os.PathLike):
+        path = Path(str(getattr(source, "name", "the stream")))
+        if not source.seekable():
+            yield from _streamed(path, guard, file=source)
+            return
+        found: _Video | _Stills = _Video(path, guard, source)
+    else:
         path = Path(source)
         mode = path.stat().st_mode if path.exists() else 0
         if stat.S_ISFIFO(mode):
             with path.open("rb") as pipe:
-                yield from _played(pipe, guard)
+                yield from _streamed(path, guard, file=pipe)
             return
         if stat.S_ISCHR(mode):
-            opened = _open_stream(path, guard, camera=True)
-        else:
-            found = _open_source(path, guard)
-            if isinstance(found, _Stills):
-                for rank, still in enumerate(found.paths):
-                    yield rank / FOLDER_FPS, partial(_read_image, still, guard)
-                return
-            opened = _open_stream(path, guard)
-    else:
-        path = Path(str(getattr(source, "name", "the stream")))
-        opened = _open_stream(path, guard, file=source)
-    convert, first, count = _Converter(path, guard), None, 0
-    with opened as (container, stream):
+            yield from _streamed(path, guard, camera=True)
+            return
+        found = _open_source(path, guard)
+    timeline = found.timeline
+    for rank, image in found.play():
+        yield float(timeline.starts[rank]) * timeline.unit, image
+
+
+def _streamed(
+    path: Path, guard: "_Guard", camera: bool = False, file: BinaryIO | None = None
+) -> Iterator[tuple[float, Callable[[], Tensor]]]:
+    """Time of each frame of what cannot be read twice, and what makes an image of it."""
+    convert, clock = _Converter(path, guard), None
+    with _open_stream(path, guard, camera, file) as (container, stream):
         _set_up(stream.codec_context, guard)
-        rate = float(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
         tick = float(stream.time_base or 0)
+        clock = _Clock(path, float(1 / (stream.average_rate or stream.guessed_rate or FOLDER_FPS)), 1)
         for packet in chain(_demux(path, container, stream, guard), [None]):
             for frame in _decode(stream.codec_context, packet):
                 # A frame that comes out at the end has no time base of its own.
-                shown = count / rate if frame.pts is None or not tick else frame.pts * tick
-                first = shown if first is None else first
-                yield shown - first, partial(convert, frame)
-                count += 1
-    if not count:
+                yield clock(None if frame.pts is None or not tick else frame.pts * tick), partial(convert, frame)
+    if clock.last is None:
         raise VideoError(f"no frame of {path} can be decoded: {_TRY_ANOTHER}")
 
 
@@ -425,9 +451,9 @@ class _Timeline:
         return cls(torch.arange(num_frames, dtype=torch.float64), float(num_frames), period)
 
     @classmethod
-    def from_ticks(cls, ticks: list[int], last_duration: int, tick: float) -> "_Timeline":
-        """From presentation times in ticks of `tick` seconds, increasing."""
-        starts = torch.tensor([t - ticks[0] for t in ticks], dtype=torch.float64)
+    def from_ticks(cls, ticks: Sequence[float], last_duration: float, tick: float) -> "_Timeline":
+        """From presentation times in ticks of `tick` seconds, none before the one before it."""
+        starts = torch.tensor(ticks, dtype=torch.float64) - ticks[0]
         n = len(ticks)
         if n == 1:
             return cls.even(1, max(last_duration, 1) * tick)
@@ -438,8 +464,59 @@ class _Timeline:
         if deviation <= min(1.0, period / 5) + 1e-6 and last_duration <= 1.5 * period + 1:
             return cls.even(n, period * tick)
         if last_duration <= 0:
-            last_duration = int(starts.diff().median())
+            last_duration = float(starts.diff().median())
         return cls(starts, float(starts[-1]) + last_duration, tick)
+
+
+class _Clock:
+    """Makes times that start at zero and do not go back of those that a file states, one after the other.
+
+    Attributes:
+        last: The time of the last frame; None before the first.
+    """
+
+    def __init__(self, path: Path, period: float, tick: float) -> None:
+        """
+        Args:
+            path: For the warning.
+            period: Duration of a frame, in ticks.
+            tick: Seconds in a tick.
+        """
+        self.path, self.period, self.tick = path, period, tick
+        self.longest = max(MAX_GAP_SECONDS / tick, MAX_GAP_FRAMES * period)
+        self.last: float | None = None
+        self.known = 0.0  # the last one that was stated
+        self.offset: float | None = None  # from what is stated to the time
+        self.former: float | None = None  # the offset before a break, while the break may be one wrong time
+        self.has_warned = False
+
+    def __call__(self, stated: float | None) -> float:
+        """Return the time of the next frame, in ticks."""
+        expected = 0 if self.last is None else self.last + self.period
+        time = expected
+        if stated is not None:
+            former, self.former = self.former, None
+            if self.offset is None:
+                self.offset = expected - stated
+            elif former is not None and expected - self.period < stated + former <= expected + self.period:
+                self.offset = former
+            time = stated + self.offset
+            if time < self.known or time - expected > self.longest:
+                self._warn(time)
+                self.former, self.offset, time = self.offset, expected - stated, expected
+            time = self.known = max(time, self.last or 0)
+        self.last = time
+        return time
+
+    def _warn(self, time: float) -> None:
+        if not self.has_warned and self.last is not None:
+            direction = "back" if time < self.last else "forward"
+            warnings.warn(
+                f"{self.path}: the clock jumps {direction} by {abs(time - self.last) * self.tick:.1f} s after "
+                f"{self.last * self.tick:.1f} s; this and further jumps are bridged by the duration of one frame.",
+                stacklevel=2,
+            )
+        self.has_warned = True
 
 
 def _open_source(path: Path, guard: _Guard) -> "_Video | _Stills":
@@ -473,11 +550,16 @@ class _Stills:
         self.paths, self.guard = paths, guard
         self.timeline = _Timeline.even(len(paths), 1 / FOLDER_FPS)
 
-    def read(self, wanted: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yields the wanted frames, each with its rank in display order."""
+    def read(self, wanted: list[int]) -> Iterator[tuple[int, float, Tensor]]:
+        """Yields the wanted frames, each with its rank in display order and its start."""
         for rank in wanted:
             self.guard.check_time(self.paths[rank])
-            yield rank, _read_image(self.paths[rank], self.guard)
+            yield rank, rank, _read_image(self.paths[rank], self.guard)
+
+    def play(self) -> Iterator[tuple[int, Callable[[], Tensor]]]:
+        """Yields all frames: their rank, and what makes an image of them."""
+        for rank, path in enumerate(self.paths):
+            yield rank, partial(_read_image, path, self.guard)
 
 
 def _read_image(path: Path, guard: _Guard) -> Tensor:
@@ -528,83 +610,189 @@ def _channels_first(image: np.ndarray) -> Tensor:
 
 class _Packet(NamedTuple):
     pts: int | None
+    dts: int | None
     duration: int
     is_keyframe: bool
     is_shown: bool
 
 
 class _Video:
-    """A video stream: the index of its packets, and frames decoded by their display rank."""
+    """A video stream: the index of its packets, and frames decoded by their display rank.
 
-    def __init__(self, path: Path, guard: _Guard) -> None:
-        self.path, self.guard = path, guard
-        with _open_stream(path, guard) as (container, stream):
-            rate = stream.average_rate or stream.guessed_rate
-            tick = float(stream.time_base or 0)
-            self.packets = [
-                # A corrupt packet still feeds the decoder, but is no frame to choose.
-                _Packet(p.pts, p.duration or 0, p.is_keyframe, not (p.is_discard or p.is_corrupt))
-                for p in _demux(path, container, stream, guard)
-            ]
-        shown = [k for k, packet in enumerate(self.packets) if packet.is_shown]
-        if not shown:
+    A decoder hands the time of a packet on to the frame that it makes of it. We put the number of the packet there
+    instead, which tells frames apart even if times are missing, repeated or wrong.
+
+    Attributes:
+        shown: The packet of each frame in display order; None for one that the decoder does not name.
+        is_sorted: The times of the packets told that order; if not, frames are counted as they come out.
+    """
+
+    def __init__(self, path: Path, guard: _Guard, file: BinaryIO | None = None) -> None:
+        self.path, self.guard, self.file = path, guard, file
+        self.start = file.tell() if file is not None else 0
+        self.packets: list[_Packet] = []
+        first: list[av.VideoFrame] = []
+        with self._open() as (container, stream):
+            rate = stream.average_rate or stream.guessed_rate or FOLDER_FPS
+            self.tick = float(stream.time_base or 0)
+            context, is_whole = stream.codec_context, True
+            _set_up(context, guard, is_probe=True)
+            # Where damage hides packets of an AVI, FFmpeg numbers those that are left; its index has their times.
+            is_avi = container.format.name == "avi"
+            places = {entry.pos + 8: entry.timestamp for entry in stream.index_entries} if is_avi else {}
+            hidden = 0
+            for k, packet in enumerate(_demux(path, container, stream, guard)):
+                pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
+                if dts is not None and packet.pos in places:
+                    hidden = places[packet.pos] - dts
+                pts, dts = (None if ticks is None else ticks + hidden for ticks in (pts, dts))
+                self.packets.append(_Packet(pts, dts, duration, packet.is_keyframe, not packet.is_discard))
+                is_whole = not packet.is_corrupt
+                if len(first) < 2:
+                    packet.pts = k
+                    first += _decode(context, packet)
+            if len(first) < 2:
+                first += _decode(context, None)
+        if not is_whole:
+            # The end of a file that is cut off. Damage before it is left to the decoder.
+            self.packets[-1] = self.packets[-1]._replace(is_shown=False)
+        if not any(packet.is_shown for packet in self.packets):
             raise VideoError(f"{path} has a video stream but no frames in it: {_TRY_ANOTHER}")
+        if not first:
+            raise VideoError(f"no frame of {path} can be decoded: {_TRY_ANOTHER}")
+        self.convert = _Converter(path, guard, (first[0].width, first[0].height))
 
-        # A stream may lack presentation times (raw H.264) or repeat them (damage). Its frames are
-        # then told apart by counting what the decoder puts out, which is in display order.
-        times = {self.packets[k].pts for k in shown}
-        self.is_timed = None not in times and len(times) == len(shown) and tick > 0
-        if self.is_timed:
-            shown.sort(key=self._pts)
-            ticks = [self._pts(k) for k in shown]
-            last_duration = self.packets[shown[-1]].duration
-            self.timeline = _Timeline.from_ticks(ticks, last_duration, tick)
-            self.ticks = ticks
-            self.keyframes = [k for k, p in enumerate(self.packets) if p.is_keyframe and p.pts is not None]
-        else:
-            self.timeline = _Timeline.even(len(shown), float(1 / rate) if rate else 1 / FOLDER_FPS)
-        self.shown = shown
+        self.kept: list[av.VideoFrame] | None = None
+        self.shown: Sequence[int | None] = self._sort([frame.pts for frame in first[:2]])
+        self.is_sorted = bool(self.shown)
+        if not self.is_sorted:
+            self.shown = self._count()
+        self.rank_of = {k: rank for rank, k in enumerate(self.shown)}
+        self.timeline = self._time(float(1 / rate))
+
+    def _sort(self, first: list[int | None]) -> list[int]:
+        """Return the packets in display order, or nothing where their times do not tell it.
+
+        Args:
+            first: Packets of the first two frames that the decoder puts out.
+        """
+        shown = [k for k, packet in enumerate(self.packets) if packet.is_shown]
+        if self.tick <= 0 or any(self.packets[k].pts is None for k in shown):
+            return []
+        decoded = [packet.dts for packet in self.packets if packet.dts is not None]
+        if any(a > b for a, b in pairwise(decoded)):
+            return []
+        order = sorted(shown, key=self._pts)
+        if order != shown:
+            if any(abs(a - b) > MAX_REORDERING for a, b in zip(order, shown, strict=True)):
+                return []
+            if any(self._pts(a) == self._pts(b) for a, b in pairwise(order)):
+                return []
+        # A stream may begin with what does not decode, or need two packets for a frame (fields).
+        begin = order.index(first[0]) if first[0] in order else 0
+        return order[begin:] if order[begin : begin + len(first)] == first else []
+
+    def _count(self) -> list[int | None]:
+        """Return the packets of the frames that decode, in display order, and keep the frames if they are small."""
+        kept: list[av.VideoFrame] | None = []
+        shown, size = [], 0
+        for frame in self._play([(0, len(self.packets) - 1)]):
+            if frame.pts is not None and not self.packets[frame.pts].is_shown:
+                continue
+            shown.append(frame.pts)
+            size += sum(plane.buffer_size for plane in frame.planes)
+            if kept is not None:
+                kept.append(frame)
+            if size > KEPT_BYTES:
+                kept = None
+        if not shown:
+            raise VideoError(f"no frame of {self.path} can be decoded: {_TRY_ANOTHER}")
+        self.kept = kept
+        return shown
+
+    def _time(self, period: float) -> _Timeline:
+        """Return when the frames are shown.
+
+        Args:
+            period: Seconds a frame is shown, if their times do not tell.
+        """
+        packets = [None if k is None else self.packets[k] for k in self.shown]
+        stated = [None if packet is None else packet.pts for packet in packets]
+        has_pts = any(pts is not None for pts in stated)
+        if not has_pts:
+            stated = [packet.dts for packet in self.packets]
+        if self.tick <= 0 or None in packets or all(ticks is None for ticks in stated):
+            return _Timeline.even(len(packets), period)
+        steps = [b - a for a, b in pairwise(stated) if a is not None and b is not None and b > a]
+        durations = sorted(packet.duration for packet in self.packets if packet.duration > 0)
+        steps = sorted(steps + durations[len(durations) // 2 :][:1])
+        clock = _Clock(self.path, steps[(len(steps) - 1) // 2] if steps else period / self.tick, self.tick)
+        ticks = [clock(value) for value in stated]
+        if not has_pts:
+            ticks = sorted(ticks[k] for k in self.shown if k is not None)
+        last = packets[-1].duration if packets[-1] is not None else 0
+        return _Timeline.from_ticks(ticks, last if last <= clock.longest else clock.period, self.tick)
 
     def _pts(self, k: int) -> int:
         pts = self.packets[k].pts
         assert pts is not None
         return pts
 
-    def read(self, wanted: list[int]) -> Iterator[tuple[int, Tensor]]:
-        """Yields the wanted frames, each with its rank in display order.
+    def read(self, wanted: list[int]) -> Iterator[tuple[int, float, Tensor]]:
+        """Yields the wanted frames, each with its rank in display order and its start.
 
         Args:
             wanted: Ranks, increasing.
         """
-        convert = _Converter(self.path, self.guard)
-        missing = list(wanted)
-        if self.is_timed:
-            rank_of = {self.ticks[rank]: rank for rank in wanted}
-            for frame in self._play(self._plan(wanted)):
-                rank = rank_of.pop(frame.pts, None) if frame.pts is not None else None
-                if rank is not None:
-                    yield rank, convert(frame)
-                if not rank_of:
+        starts = self.timeline.starts
+        missing = set(wanted)
+        if self.is_sorted:
+            for rank, frame in self._rank(self._play(self._plan(wanted))):
+                if rank in missing:
+                    missing.remove(rank)
+                    yield rank, float(starts[rank]), self.convert(frame)
+                if not missing:
                     return
-            missing = sorted(rank_of.values())
 
         # Either frames have to be counted, or some did not come out of the shortest way (damage,
         # false keyframes): play from the start, and fill holes with the frame before.
-        previous: av.VideoFrame | None = None
-        for count, frame in enumerate(self._play([(0, len(self.packets) - 1)])):
-            rank = count
-            if self.is_timed and frame.pts is not None:
-                rank = bisect_right(self.ticks, frame.pts) - 1
-            while missing and missing[0] <= rank:
-                use = frame if previous is None or missing[0] == rank else previous
-                yield missing.pop(0), convert(use)
-            if not missing:
+        left = sorted(missing)
+        previous: tuple[int, av.VideoFrame] | None = None
+        for rank, frame in self._all():
+            while left and left[0] <= rank:
+                use = (rank, frame) if previous is None or left[0] == rank else previous
+                yield left.pop(0), float(starts[use[0]]), self.convert(use[1])
+            if not left:
                 return
-            previous = frame
+            previous = rank, frame
         if previous is None:
             raise VideoError(f"no frame of {self.path} can be decoded: {_TRY_ANOTHER}")
-        for rank in missing:
-            yield rank, convert(previous)
+        for rank in left:
+            yield rank, float(starts[previous[0]]), self.convert(previous[1])
+
+    def play(self) -> Iterator[tuple[int, Callable[[], Tensor]]]:
+        """Yields all frames that decode: their rank, and what makes an image of them."""
+        for rank, frame in self._all():
+            yield rank, partial(self.convert, frame)
+
+    def _all(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """All frames that decode, each with its rank, which increases."""
+        frames = self._play([(0, len(self.packets) - 1)]) if self.kept is None else iter(self.kept)
+        last = -1
+        for rank, frame in self._rank(frames):
+            if rank > last:
+                yield rank, frame
+                last = rank
+
+    def _rank(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Frames with their ranks, without those that are not shown."""
+        if self.is_sorted:
+            for frame in frames:
+                if frame.pts in self.rank_of:
+                    yield self.rank_of[frame.pts], frame
+        else:
+            shown = (f for f in frames if f.pts is None or self.packets[f.pts].is_shown)
+            yield from enumerate(shown)
 
     def _plan(self, wanted: list[int]) -> list[tuple[int, int]]:
         """The packets to decode for the wanted frames: first and last of each run, in file order.
@@ -613,29 +801,32 @@ class _Video:
         and itself. A frame shown *before* the keyframe it follows in the file (open GOP) also
         refers to the group before, and so starts at an earlier keyframe.
         """
+        keyframes = [k for k, packet in enumerate(self.packets) if packet.is_keyframe and packet.pts is not None]
         runs: list[tuple[int, int]] = []
-        for first, last in sorted((self._entry(k), k) for k in (self.shown[r] for r in wanted)):
+        for first, last in sorted(
+            (self._entry(k, keyframes), k) for k in (self.shown[r] for r in wanted) if k is not None
+        ):
             if runs and first <= runs[-1][1] + 1:
                 runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
             else:
                 runs.append((first, last))
         return runs
 
-    def _entry(self, k: int) -> int:
+    def _entry(self, k: int, keyframes: list[int]) -> int:
         """The packet at which decoding has to start for the frame of packet k to come out."""
         pts = self._pts(k)
-        for entry in reversed(self.keyframes[: bisect_right(self.keyframes, k)]):
+        for entry in reversed(keyframes[: bisect_right(keyframes, k)]):
             if self._pts(entry) <= pts:
                 return entry
         return 0
 
     def _play(self, runs: list[tuple[int, int]]) -> Iterator[av.VideoFrame]:
-        """Decodes runs of packets.
+        """Decodes runs of packets; the `pts` of a frame is the number of its packet.
 
         The packets between are read but not decoded: unlike seeking this lands on the right packet
         in every container, and the index has just brought the file into the page cache.
         """
-        with _open_stream(self.path, self.guard) as (container, stream):
+        with self._open() as (container, stream):
             context = stream.codec_context
             _set_up(context, self.guard)
             pending = iter(runs)
@@ -643,6 +834,7 @@ class _Video:
             for k, packet in enumerate(_demux(self.path, container, stream, self.guard)):
                 if k < first:
                     continue
+                packet.pts = k
                 yield from _decode(context, packet)
                 if k == last:
                     yield from _decode(context, None)
@@ -651,6 +843,11 @@ class _Video:
                     if run is None:
                         return
                     first, last = run
+
+    def _open(self) -> AbstractContextManager[tuple[av.container.InputContainer, av.VideoStream]]:
+        if self.file is not None:
+            self.file.seek(self.start)
+        return _open_stream(self.path, self.guard, file=self.file)
 
 
 _TRY_ANOTHER = "the file is damaged or cut off; copy or download it again."
@@ -685,8 +882,8 @@ def _open_stream(
         pictures = av.stream.Disposition.attached_pic
         streams = [s for s in container.streams.video if not s.disposition & pictures]
         if not streams:
-            kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-            raise VideoError(f"{path} has no video stream, only {kinds}; expected a video.")
+            kinds = {"a cover picture" if s.type == "video" else s.type for s in container.streams}
+            raise VideoError(f"{path} has no video, only {' and '.join(sorted(kinds)) or 'nothing'}; expected a video.")
         best = container.streams.best("video")
         stream = best if best in streams else streams[0]
         if stream.codec_context is None:
@@ -698,16 +895,16 @@ def _open_stream(
         yield container, stream
 
 
-def _set_up(context: av.VideoCodecContext, guard: _Guard) -> None:
+def _set_up(context: av.VideoCodecContext, guard: _Guard, is_probe: bool = False) -> None:
     """Bound frames that are larger than the container says, and choose the number of threads.
 
     FFmpeg pads rows before it counts pixels, which doubles them at most. Threads decode, but where workers of a data
     loader are the parallelism already; nor with PyAV's logging on: its callback waits for the lock that the one who
-    waits for the threads may hold.
+    waits for the threads may hold. A probe of two frames is faster without.
     """
-    alone = get_worker_info() is not None or av.logging.get_level() is not None
+    is_alone = is_probe or get_worker_info() is not None or av.logging.get_level() is not None
     context.thread_type = "AUTO"
-    context.thread_count = 1 if alone else min(os.cpu_count() or 1, 8)
+    context.thread_count = 1 if is_alone else min(os.cpu_count() or 1, 8)
     context.options = {"max_pixels": str(2 * guard.limits.max_pixels)}
 
 
@@ -736,10 +933,9 @@ def _decode(context: av.VideoCodecContext, packet: "av.Packet[av.VideoStream] | 
 class _Converter:
     """Decoded frames -> RGB, uint8, 3,H,W, upright, all of the size of the first."""
 
-    def __init__(self, path: Path, guard: _Guard) -> None:
-        self.path, self.guard = path, guard
+    def __init__(self, path: Path, guard: _Guard, size: tuple[int, int] | None = None) -> None:
+        self.path, self.guard, self.size = path, guard, size
         self.reformatter = av.video.reformatter.VideoReformatter()
-        self.size: tuple[int, int] | None = None
 
     def __call__(self, frame: av.VideoFrame) -> Tensor:
         width, height = self.size = self.size or (frame.width, frame.height)
