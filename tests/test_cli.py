@@ -125,24 +125,24 @@ def test_a_checkpoint_replaces_the_published_weights(clips, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "named"),
     [
-        (["info", "resnet50"], "'resnet50' is not a model of this zoo"),
-        (["predict", "x.mp4", "--model", "inti_vit_b16_k400.nothing"], "has no weights"),
-        (["predict", "x.mp4", "--model", NAME, "--checkpoint", "nowhere.safetensors"], "no checkpoint nowhere"),
-        (["train", "nowhere.yaml", "--output", "run"], "no recipe nowhere.yaml"),
-        (["train", "motiondigits", "--output", "run", "optimization.lr"], "'optimization.lr' is not an override"),
+        (["info", "resnet50"], "'resnet50'"),
+        (["predict", "x.mp4", "--model", "inti_vit_b16_k400.nothing"], "'inti_vit_b16_k400.nothing'"),
+        (["predict", "x.mp4", "--model", NAME, "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["train", "nowhere.yaml", "--output", "run"], "nowhere.yaml"),
+        (["train", "motiondigits", "--output", "run", "optimization.lr"], "'optimization.lr'"),
         (["train", "motiondigits", "optimization.rate=1", "--output", "run"], "rate"),
-        (["validate", "nowhere", "--model", NAME], "no folder or list file nowhere"),
-        (["validate", "motiondigits", "--model", "nothing"], "'nothing' is not a model"),
+        (["validate", "nowhere", "--model", NAME], "nowhere"),
+        (["validate", "motiondigits", "--model", "nothing"], "'nothing'"),
         (["validate", "motiondigits", "--model", NAME, "--views", "2x1"], "2 clips"),
-        (["validate", "motiondigits", "--model", NAME, "--zero-shot", "--checkpoint", "x"], "leave --checkpoint out"),
+        (["validate", "motiondigits", "--model", NAME, "--zero-shot", "--checkpoint", "x"], "--checkpoint"),
     ],
 )
-def test_errors_are_one_sentence(arguments, sentence, capsys):
+def test_errors_are_one_line_that_names_the_cause(arguments, named, capsys):
     assert main(arguments) == 1
     err = capsys.readouterr().err
-    assert sentence in err
+    assert named in err
     assert err.count("\n") == 1
 
 
@@ -199,7 +199,7 @@ def test_validate_wants_the_classes_of_the_digits(tmp_path, capsys):
     model = timm.create_model("inti_vit_t8_32_motiondigits", num_classes=2)
     save_pretrained(model, tmp_path / "model", label_names=["a", "b"])
     assert main(["validate", "motiondigits", "--model", str(tmp_path / "model")]) == 1
-    assert "has not the classes of motiondigits" in capsys.readouterr().err
+    assert str(tmp_path / "model") in capsys.readouterr().err
 
 
 def test_a_killed_process_that_reads_videos_is_named_and_not_waited_for(tmp_path, monkeypatch, capsys):

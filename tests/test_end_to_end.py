@@ -16,6 +16,7 @@ import torch
 import inti_models
 from inti_models.cli import main
 from inti_models.data import write_video
+from support.processes import launched
 
 # Names in alphabetic order, and the colour channel that is brighter.
 COLOURS = {"Showing something blue": 2, "Showing something green": 1, "Showing something red": 0}
@@ -74,7 +75,7 @@ def train(data: Path, output: Path, *overrides: str) -> int:
 
 def validate(trained: tuple[Path, str], source: object, *options: object) -> int:
     model = ["--model", str(trained[0] / "best"), "--device", "cpu"]
-    return main(["validate", str(source), *model, "--workers", "0", *map(str, options)])
+    return main(["validate", str(source), *model, "--workers", "0", *map(str, options)])  # the last --workers counts
 
 
 def videos_of(folder: Path) -> list[tuple[str, str]]:
@@ -202,7 +203,7 @@ def test_validate_measures_nothing_twice(data, trained, tmp_path, capsys):
     assert rows(tmp_path / "report") == measured
     assert validate(*options, "--views", "2x1") == 1
     (error,) = sentences(capsys)
-    assert f"{tmp_path / 'report'} keeps results of other" in error
+    assert str(tmp_path / "report") in error
 
 
 @pytest.fixture
@@ -235,7 +236,7 @@ def test_too_many_broken_videos_stop_training(with_broken, capsys):
     said = sentences(capsys)
     assert len(said) == 2
     assert any(broken in sentence for sentence in said)
-    assert any("1 of 16 videos cannot be read" in sentence for sentence in said)
+    assert any("1 of 16 videos" in sentence for sentence in said)
 
 
 def test_broken_videos_are_counted_in_validation_up_to_a_limit(with_broken, trained, capsys):
@@ -284,14 +285,14 @@ if __name__ == "__main__":
 """
 
 
-def test_the_same_command_goes_on_after_ctrl_c(data, trained, tmp_path):
+def test_the_same_command_resumes_after_ctrl_c(data, trained, tmp_path):
     """Ctrl-C comes when the first measurement shows: the write that it interrupts holds the lock of the bar."""
     (tmp_path / "interrupted.py").write_text(INTERRUPTED)
     command = [sys.executable, str(tmp_path / "interrupted.py"), *train_arguments(data, tmp_path / "run")]
     stopped = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert stopped.returncode == 130, stopped.stderr
-    sentence = "inti-models: stopped; the same command goes on from the last saved state."
-    assert stopped.stderr.splitlines()[-1] == sentence
+    assert "Traceback" not in stopped.stderr
+    assert stopped.stderr.splitlines()[-1].startswith("inti-models: stopped; ")
     assert not (tmp_path / "run" / "last").exists()
     with contextlib.redirect_stderr(again := io.StringIO()):
         assert train(data, tmp_path / "run") == 0
@@ -301,20 +302,15 @@ def test_the_same_command_goes_on_after_ctrl_c(data, trained, tmp_path):
 
 
 def test_two_processes_print_one_report(data, trained, tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    options = ["--device", "cpu", "--workers", "1", "--batch-size", "2", "--output", tmp_path / "report"]
-    command = ["-m", "inti_models.cli", "validate", data / "test", "--model", trained[0] / "best", *options]
-    done = subprocess.run(
-        [*launch, *map(str, command)],
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("top-1       91.67%") == 1, done.stdout
-    assert done.stdout.count("worst classes") == 1
+    def measure():
+        with (tmp_path / f"{os.environ['RANK']}.txt").open("w") as out, contextlib.redirect_stdout(out):
+            options = ["--workers", 1, "--batch-size", 2, "--output", tmp_path / "report"]
+            assert validate(trained, data / "test", *options) == 0
+
+    assert launched(measure, processes=2) == [0, 0]
+    first, second = ((tmp_path / f"{rank}.txt").read_text() for rank in (0, 1))
+    assert printed(first)["top-1"] == "91.67%"
+    assert second == ""
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["videos"] == 12
     assert len(rows(tmp_path / "report")) == 2
 
@@ -325,14 +321,13 @@ def test_classes_that_the_model_has_not_are_named(data, trained, tmp_path, capsy
     assert validate(trained, tmp_path / "test") == 1
     (error,) = sentences(capsys)
     assert "'Showing nothing'" in error
-    assert "pass a file of class names" in error
 
 
 def test_indices_without_names_are_not_guessed(data, trained, tmp_path, capsys):
     source, *root, _, _ = as_txt(data, tmp_path)
     assert validate(trained, source, *root) == 1
     (error,) = sentences(capsys)
-    assert "come with the class '0'" in error
+    assert "'0'" in error
     assert validate(trained, source, *root, "--zero-shot") == 1
     (error,) = sentences(capsys)
     assert "numbers for classes" in error

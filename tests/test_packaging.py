@@ -27,7 +27,7 @@ def test_wheel_from_sdist_predicts_outside_the_checkout(tmp_path):
     clip, label = MotionDigits("validation", size=32, length=8)[1]
     write_video(tmp_path / "clip.mp4", clip, fps=8)
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    where = run(sys.executable, "-c", "import inti_models; print(inti_models.__file__)", cwd=tmp_path, env=environment)
-    assert Path(where.strip()).is_relative_to(site)
+    find = "from importlib.util import find_spec; print(find_spec('inti_models').origin)"
+    assert Path(run(sys.executable, "-c", find, cwd=tmp_path, env=environment).strip()).is_relative_to(site)
     command = [site / "bin" / "inti-models", "predict", "clip.mp4", "--model", "inti_vit_t8_32_motiondigits"]
     assert CLASS_NAMES[label] in run(*command, "--topk", "1", cwd=tmp_path, env=environment)
