@@ -12,6 +12,7 @@ import warnings
 import wave
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -630,6 +631,24 @@ def test_frames_above_the_limit_are_refused(encode: Encode, tmp_path: Path) -> N
                 read(tmp_path / name)
 
 
+def test_more_frames_than_the_limit_are_refused_while_they_are_counted(encode: Encode) -> None:
+    path = encode("a.mp4", range(12))
+    assert read_clips(path, 2, limits=Limits(max_frames=12)).frames.shape[1] == 2
+    with pytest.raises(VideoError, match="a.mp4 has more frames than the limit of 11: cut it first"):
+        read_clips(path, 2, limits=Limits(max_frames=11))
+    with pytest.raises(ValueError, match="max_frames is 0; expected frames above 0"):
+        Limits(max_frames=0)
+
+
+def test_a_pipe_among_the_frames_of_a_folder_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(VideoError, match=r"1\.png is not a regular file; expected an image"):
+        read_clips(tmp_path, 2)
+    with pytest.raises(VideoError, match=r"1\.png is not a regular file"):
+        list(iterate_frames(tmp_path))
+
+
 def test_a_result_above_the_limit_is_refused(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
     path = encode("a.mp4", range(3))
     monkeypatch.setattr(video, "MAX_BYTES", 10 * 3 * 16 * 64)
@@ -737,14 +756,16 @@ def through_a_pipe(path: Path) -> Iterator[tuple[float, torch.Tensor]]:
     read, write = os.pipe()
 
     def feed() -> None:
-        with open(write, "wb") as pipe:
+        with suppress(BrokenPipeError), open(write, "wb") as pipe:
             pipe.write(path.read_bytes())
 
     feeder = threading.Thread(target=feed)
     feeder.start()
-    with open(read, "rb") as pipe:
-        yield from iterate_frames(pipe)
-    feeder.join()
+    try:
+        with open(read, "rb") as pipe:
+            yield from iterate_frames(pipe)
+    finally:
+        feeder.join()
 
 
 def assert_one_clock(path: Path, numbers: Sequence[int], times: Sequence[float] | None = None) -> None:
@@ -970,6 +991,22 @@ def test_damage_in_the_middle_of_an_avi_shortens_nothing(encode: Encode, codec: 
     assert last == pytest.approx(times[-1])
 
 
+def test_an_encoder_delay_at_the_start_of_an_avi_takes_no_time(encode: Encode) -> None:
+    """As Xvid writes it: after the first frame comes a packet that gives none."""
+    source = encode("source.avi", range(40), options=B_FRAMES)
+    path = source.with_name("a.avi")
+    with av.open(str(source)) as container, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0])
+        packets = [bytes(p) for p in container.demux(video=0) if p.size]
+        filler = bytes([0, 0, 0, 1, 12, 255, 128])  # a unit of H.264 that is no picture
+        for k, data in enumerate([packets[0], filler, *packets[1:]]):
+            packet = av.Packet(data)
+            packet.dts = packet.pts = k
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 25), stream, k == 0
+            output.mux(packet)
+    assert_one_clock(path, range(40))
+
+
 def test_a_song_with_a_cover_is_no_video(tmp_path: Path) -> None:
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:
@@ -1034,6 +1071,14 @@ def test_frames_come_from_a_pipe_while_it_is_written(tmp_path):
     writer.join()
     with (tmp_path / "a.mkv").open("rb") as file:
         assert ranks(iterate_frames(file)) == list(range(30))
+
+
+def test_an_mp4_with_its_index_at_the_end_cannot_be_piped(tmp_path):
+    noise = torch.randint(0, 256, (60, 3, 128, 128), dtype=torch.uint8)
+    write_video(tmp_path / "a.mp4", noise, fps=10)
+    with pytest.raises(VideoError, match=r"cannot be read from a pipe; .*ffmpeg -i IN.mp4 .*faststart"):
+        next(through_a_pipe(tmp_path / "a.mp4"))
+    assert len(list(iterate_frames(tmp_path / "a.mp4"))) == 60
 
 
 def test_frames_come_from_a_folder(tmp_path):

@@ -45,6 +45,7 @@ __all__ = ["Clips", "Limits", "VideoError", "iterate_frames", "read_clips", "sam
 
 MAX_PIXELS = 2**25  # of a frame, unless told otherwise: 8K has 0.99 of it
 MAX_BYTES = 2**32  # of a result
+MAX_FRAMES = 2**20  # of a file, unless told otherwise: 9.7 hours at 30 frames a second
 
 # A folder of frames does not say its rate. This one only scales `Clips.times`.
 FOLDER_FPS = 25
@@ -85,6 +86,7 @@ class Limits:
         max_duration: Of the whole video, in seconds; looked at before a frame is decoded. None for no limit.
         timeout: Seconds to read clips in; None for no limit. The clock is looked at between packets, so that one
             frame may still be decoded after it.
+        max_frames: Of a file, counted as its packets are read.
 
     Raises:
         ValueError: One of them is not above zero.
@@ -93,9 +95,15 @@ class Limits:
     max_pixels: int = MAX_PIXELS
     max_duration: float | None = None
     timeout: float | None = None
+    max_frames: int = MAX_FRAMES
 
     def __post_init__(self) -> None:
-        for name, unit in (("max_pixels", "pixels"), ("max_duration", "seconds"), ("timeout", "seconds")):
+        for name, unit in (
+            ("max_pixels", "pixels"),
+            ("max_duration", "seconds"),
+            ("timeout", "seconds"),
+            ("max_frames", "frames"),
+        ):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; expected {unit} above 0.")
@@ -262,8 +270,9 @@ def _streamed(
     path: Path, guard: "_Guard", camera: bool = False, file: BinaryIO | None = None
 ) -> Iterator[tuple[float, Callable[[], Tensor]]]:
     """Time of each frame of what cannot be read twice, and what makes an image of it."""
-    convert, clock = _Converter(path, guard), None
-    with _open_stream(path, guard, camera, file) as (container, stream):
+    convert = _Converter(path, guard)
+    is_mp4 = file is not None and hasattr(file, "peek") and file.peek(8)[4:8] == b"ftyp"
+    with _open_stream(path, guard, camera, file, _PIPED_MP4 if is_mp4 else None) as (container, stream):
         _set_up(stream.codec_context, guard)
         tick = float(stream.time_base or 0)
         clock = _Clock(path, float(1 / (stream.average_rate or stream.guessed_rate or FOLDER_FPS)), 1)
@@ -272,7 +281,7 @@ def _streamed(
                 # A frame that comes out at the end has no time base of its own.
                 yield clock(None if frame.pts is None or not tick else frame.pts * tick), partial(convert, frame)
     if clock.last is None:
-        raise VideoError(f"no frame of {path} can be decoded: {_TRY_ANOTHER}")
+        raise VideoError(f"no frame of {path} can be decoded: {_PIPED_MP4 if is_mp4 else _TRY_ANOTHER}")
 
 
 def sample_times(
@@ -563,6 +572,8 @@ class _Stills:
 
 
 def _read_image(path: Path, guard: _Guard) -> Tensor:
+    if path.exists() and not path.is_file():
+        raise VideoError(f"{path} is not a regular file; expected an image.")
     try:
         with Image.open(path, formats=_IMAGE_FORMATS) as image:
             guard.check_pixels(path, *image.size)
@@ -642,6 +653,10 @@ class _Video:
             places = {entry.pos + 8: entry.timestamp for entry in stream.index_entries} if is_avi else {}
             hidden = 0
             for k, packet in enumerate(_demux(path, container, stream, guard)):
+                if k == guard.limits.max_frames:
+                    raise VideoError(
+                        f"{path} has more frames than the limit of {guard.limits.max_frames}: cut it first."
+                    )
                 pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
                 if dts is not None and packet.pos in places:
                     hidden = places[packet.pos] - dts
@@ -729,7 +744,11 @@ class _Video:
         clock = _Clock(self.path, steps[(len(steps) - 1) // 2] if steps else period / self.tick, self.tick)
         ticks = [clock(value) for value in stated]
         if not has_pts:
-            ticks = sorted(ticks[k] for k in self.shown if k is not None)
+            given = sorted(k for k in self.shown if k is not None)
+            ticks = [ticks[k] for k in given]
+            if len(given) > 1:
+                # Packets after the first that give no frame are the delay of an encoder (Xvid), not time.
+                ticks[0] = min(ticks[0] + (given[1] - given[0] - 1) * clock.period, ticks[1])
         last = packets[-1].duration if packets[-1] is not None else 0
         return _Timeline.from_ticks(ticks, last if last <= clock.longest else clock.period, self.tick)
 
@@ -851,11 +870,15 @@ class _Video:
 
 
 _TRY_ANOTHER = "the file is damaged or cut off; copy or download it again."
+_PIPED_MP4 = (
+    "an MP4 whose index is at its end cannot be read from a pipe; move the index to the start with "
+    "ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4, or name the file."
+)
 
 
 @contextmanager
 def _open_stream(
-    path: Path, guard: _Guard, camera: bool = False, file: BinaryIO | None = None
+    path: Path, guard: _Guard, camera: bool = False, file: BinaryIO | None = None, advice: str | None = None
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Opens a file, camera or file object and its main video stream; no exception of PyAV's gets out."""
     try:
@@ -871,10 +894,8 @@ def _open_stream(
                 container_options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
             )
     except Exception as error:
-        raise VideoError(
-            f"{path} cannot be opened as a video ({_reason(error)}); expected a complete MP4, MOV, "
-            "MKV, WebM, AVI, GIF or similar file."
-        ) from error
+        expected = advice or "expected a complete MP4, MOV, MKV, WebM, AVI, GIF or similar file."
+        raise VideoError(f"{path} cannot be opened as a video ({_reason(error)}); {expected}") from error
     with container:
         # PyAV asks FFmpeg to make up presentation times where a container has none (AVI). For
         # streams with B-frames these are wrong.
