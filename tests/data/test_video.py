@@ -1146,6 +1146,7 @@ def test_decoding_is_in_one_thread_while_logging_is_on(tmp_path):
 
     def started():
         """The threads that reading starts."""
+        gc.collect()  # decoders of other tests, with theirs
         before = len(os.listdir("/proc/self/task"))
         frames = iterate_frames(tmp_path / "clip.mp4")
         next(frames)
