@@ -34,19 +34,20 @@ def decode(path: Path) -> tuple[list[torch.Tensor], list[float], float]:
         cover = av.stream.Disposition.attached_pic
         stream = next(s for s in container.streams.video if not s.disposition & cover)
         stream.thread_type = "AUTO"
+        tick = float(stream.time_base or 0)
         period = float(1 / (stream.average_rate or stream.guessed_rate or 25))
         last_is_whole = True
         try:
             for packet in container.demux(stream):
                 if packet.size:
-                    duration = float((packet.duration or 0) * (stream.time_base or 0))
+                    duration = (packet.duration or 0) * tick
                     last_is_whole = not packet.is_corrupt
                 try:
                     frames = packet.decode()
                 except av.FFmpegError:
                     continue
                 for frame in frames:
-                    stated.append(None if frame.pts is None else float(frame.pts * stream.time_base))
+                    stated.append(None if frame.pts is None else frame.pts * tick)
                     images.append(fingerprint(convert(frame)))
         except av.FFmpegError:
             pass
