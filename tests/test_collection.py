@@ -1,4 +1,4 @@
-"""Labelling a collection on a local Ray cluster of two workers."""
+"""Labelling a collection: what a worker makes of files, and a local Ray cluster."""
 
 import contextlib
 import subprocess
@@ -9,7 +9,7 @@ import torch
 
 from inti_models import load
 from inti_models.cli import main
-from inti_models.collection import PART, Summary, label_collection, read_paths
+from inti_models.collection import PART, Labeller, Summary, label_collection, read_paths
 from inti_models.data import write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.predict import VideoClassifier
@@ -29,9 +29,9 @@ def cluster():
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    digits = MotionDigits("validation", size=32, length=10)
+    digits = MotionDigits("validation", size=32, length=6)
     paths = []
-    for i in range(10):
+    for i in range(6):
         paths.append(folder / f"{i}.mp4")
         write_video(paths[-1], digits[i][0], fps=8)
     paths[3].write_bytes(b"not a video")
@@ -42,15 +42,13 @@ def rows_of(folder):
     return {row["path"]: row for part in folder.glob(PART) for row in pq.read_table(part).to_pylist()}
 
 
-def test_rows_are_what_the_classifier_says_and_bad_files_have_their_error(cluster, videos, tmp_path):
-    summary = label_collection(videos, NAME, tmp_path, workers=2, topk=3, features=True, batch_size=4)
-    assert summary == Summary(labelled=9, failed=1, skipped=0)
-    rows = rows_of(tmp_path)
-    assert rows.keys() == {str(path) for path in videos}
+def test_rows_are_what_the_classifier_says_and_bad_files_have_their_error(videos):
+    label = Labeller(NAME, {}, views=(1, 1), topk=3, features=True, device="cpu")
+    rows = label({"path": list(map(str, videos))}).to_pylist()
+    assert [row["path"] for row in rows] == list(map(str, videos))
     model = load(NAME)
     classify = VideoClassifier(model)
-    for path in videos:
-        row = rows[str(path)]
+    for path, row in zip(videos, rows, strict=True):
         if path == videos[3]:
             assert "cannot be opened as a video" in row["error"] and row["labels"] is row["features"] is None
             continue
@@ -59,17 +57,29 @@ def test_rows_are_what_the_classifier_says_and_bad_files_have_their_error(cluste
         assert row["scores"] == pytest.approx([label.probability for label in expected], abs=1e-5)
         logits = model.head(torch.tensor(row["features"]))
         assert torch.allclose(logits.softmax(-1), classify.probabilities(path), atol=1e-5)
+    plain = Labeller(NAME, {}, views=(1, 1), topk=3, features=False, device="cpu")
+    assert plain({"path": [str(videos[0])]}).column_names == ["path", "labels", "scores", "error"]
 
 
-def test_files_that_are_done_are_not_done_again(cluster, videos, tmp_path):
-    assert label_collection(videos[:4], NAME, tmp_path, batch_size=2) == Summary(3, 1, 0)
+def test_files_are_labelled_on_a_cluster_once(cluster, videos, tmp_path, capsys):
+    assert label_collection(videos[:4], NAME, tmp_path, workers=2, batch_size=2) == Summary(3, 1, 0)
     parts = {part: part.stat().st_mtime_ns for part in tmp_path.glob(PART)}
-    assert label_collection([*videos, videos[0]], NAME, tmp_path, batch_size=2) == Summary(6, 0, 4)
-    assert parts.items() <= {part: part.stat().st_mtime_ns for part in tmp_path.glob(PART)}.items()
-    assert label_collection(videos, NAME, tmp_path) == Summary(0, 0, 10)
+    (tmp_path / "list.txt").write_text("\n".join(map(str, [*videos, videos[0]])) + "\n")
+    args = ["label", str(tmp_path / "list.txt"), "--model", NAME, "--output", str(tmp_path), "--batch-size", "2"]
+    assert main(args) == 0
+    assert "4 done before" in capsys.readouterr().out
+    assert parts.items() < {part: part.stat().st_mtime_ns for part in tmp_path.glob(PART)}.items()
+    label = Labeller(NAME, {}, views=(1, 1), topk=5, features=False, device="cpu")
+    expected = {row["path"]: row for row in label({"path": list(map(str, videos))}).to_pylist()}
+    rows = rows_of(tmp_path)
+    assert rows.keys() == expected.keys()
+    for path, row in expected.items():
+        assert (rows[path]["labels"], rows[path]["error"]) == (row["labels"], row["error"])
+    assert label_collection(videos, NAME, tmp_path) == Summary(0, 0, 6)
 
 
-def test_killed_run_leaves_whole_parts_and_goes_on(cluster, videos, tmp_path, capsys):
+@pytest.mark.slow  # a cluster of its own
+def test_killed_run_leaves_whole_parts_and_resumes(cluster, videos, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("\n".join(map(str, videos)) + "\n")
     output = tmp_path / "out"
     args = ["label", str(tmp_path / "list.txt"), "--model", NAME, "--output", str(output), "--batch-size", "1"]
@@ -103,7 +113,7 @@ def test_lists_and_tables_name_paths_from_their_folder(tmp_path):
         read_paths([str(tmp_path / "c.parquet")])
 
 
-def test_bad_numbers_are_told_in_a_sentence(tmp_path, capsys):
+def test_bad_numbers_are_refused(tmp_path, capsys):
     with pytest.raises(ValueError, match="workers=0 is not a positive number"):
         label_collection([], NAME, tmp_path, workers=0)
     assert main(["label", str(tmp_path / "none.txt"), "--model", NAME, "--output", str(tmp_path)]) == 1

@@ -1,17 +1,16 @@
-"""As a script under torchrun, this file evaluates in several processes: ``test_evaluation.py WORK_DIR OUTPUT KILL``."""
+"""Measuring: numbers against a plain loop, and processes that share the work, are killed and resume."""
 
 import csv
 import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import timm
 import torch
+from accelerate import PartialState
 from huggingface_hub import EvalResult
 from matplotlib import colormaps
 from PIL import Image
@@ -22,6 +21,7 @@ from inti_models.data.datasets import MotionDigitsClips, VideoDataset, find_vide
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.evaluation import MOST_CLASSES, Evaluation, confusion_picture, evaluate, write_report
 from inti_models.predict import VideoClassifier
+from support.processes import launched
 
 CLASSES = 7
 VIEWS = 3
@@ -213,34 +213,26 @@ def test_broken_videos_are_tried_again(tmp_path):
     assert set(repaired.read) == {0, 4}  # the first one tells whether the data are the same
 
 
-def torchrun(*args) -> subprocess.CompletedProcess:
-    """This file as a script in two processes."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(
-        [*command, *map(str, args)], env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
+def in_processes(work_dir, output, kill=None):
+    """Evaluate in two processes, which write what they found and what they read; return their statuses."""
 
+    def evaluated() -> None:
+        state = PartialState(cpu=True)
+        data = Noise(length=13, broken=(2,), kill=kill)
+        evaluation = run(dataset=data, batch_size=1, work_dir=work_dir, max_broken=0.1)
+        torch.save((vars(evaluation), data.read), f"{output}.{state.process_index}")
+        state.destroy_process_group()
 
-def _in_processes(work_dir: str, output: str, kill: str) -> None:
-    from accelerate import PartialState
-
-    state = PartialState(cpu=True)
-    data = Noise(length=13, broken=(2,), kill=int(kill))
-    evaluation = run(dataset=data, batch_size=1, work_dir=work_dir, max_broken=0.1)
-    torch.save((vars(evaluation), data.read), f"{output}.{state.process_index}")
-    state.destroy_process_group()
+    return launched(evaluated, 2)
 
 
 def test_two_killed_processes_then_two_then_one_give_the_result_of_one(tmp_path):
     work, output = tmp_path / "work", tmp_path / "output"
-    killed = torchrun(work, output, 9)  # of the second process, which has finished 1, 3, 5 and 7
-    assert killed.returncode != 0
-    assert "SIGKILL" in killed.stderr, killed.stderr
+    waiting, killed = in_processes(work, output, kill=9)  # of the second process, which has finished 1, 3, 5 and 7
+    assert waiting != 0 and killed == -signal.SIGKILL
     assert not list(tmp_path.glob("output*"))
 
-    finished = torchrun(work, output, -1)
-    assert finished.returncode == 0, finished.stderr
+    assert in_processes(work, output) == [0, 0]
     whole = run(dataset=Noise(length=13, broken=(2,)), max_broken=0.1)
     read = []
     for rank in range(2):
@@ -366,7 +358,3 @@ def test_results_for_the_model_card():
     assert isinstance(top1, EvalResult)
     assert (top1.dataset_type, top1.metric_name) == ("my-videos-test", "top-1")
     assert (top1.metric_value, top5.metric_value) == (round(evaluation.top1, 2), round(evaluation.top5, 2))
-
-
-if __name__ == "__main__":
-    _in_processes(*sys.argv[1:])

@@ -6,6 +6,7 @@ the unbounded `linear` one, for instance, overflows half precision in a deep cas
 
 from typing import get_args
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -219,7 +220,8 @@ def test_streaming_equals_offline(randomize_, case, groups, stride, data):
 
 
 @torch.no_grad()
-@settings(max_examples=6)  # each compiles
+@pytest.mark.slow  # each example compiles
+@settings(max_examples=6)
 @given(models())
 def test_compiled_equals_eager(randomize_, case):
     model, clip = case
