@@ -7,18 +7,21 @@ import torch
 from torch.testing import assert_close
 
 from inti_models import export as export_module
+from inti_models import save_pretrained
 from inti_models.cli import main
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.export import export, read_metadata
+from inti_models.zoo import create_model
 
 NAME = "inti_vit_t8_32_motiondigits"
 
 
 SMALL = {"depth": 2, "compress_at": (1, 2), "embed_dim": 16, "num_heads": 1}
+ONE_BLOCK = {**SMALL, "depth": 1, "compress_at": (1,)}
 # One method is enough for each change; the others are made of the same operators.
 slow = pytest.mark.slow
 TEMPORAL = [
-    None,
+    pytest.param(None, marks=slow),
     pytest.param("st_adapter", marks=slow),
     pytest.param("aim", marks=slow),
     "uniformerv2",
@@ -48,6 +51,7 @@ def test_onnxruntime_gives_the_logits_of_the_model(tiny, tmp_path, temporal):
     model = small(tiny, temporal)
     assert export(model, tmp_path / "m.onnx", "onnx") <= 1e-4
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+    assert read_metadata(tmp_path / "m.onnx")["num_frames"] == model.num_frames
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     for batch, frames in ((1, 8), (5, 8), (2, 16)):
         clip = torch.randn(batch, frames, 3, 32, 48)
@@ -70,7 +74,7 @@ def test_compiled_package_gives_the_logits_of_the_model_and_describes_itself(tin
 
 @torch.no_grad()
 def test_frames_that_do_not_halve_without_a_rest_are_fixed(tiny, tmp_path):
-    model = tiny(num_frames=5, **SMALL)
+    model = tiny(num_frames=5, **ONE_BLOCK)
     export(model, tmp_path / "m.pt2", "torch-export")
     program = torch.export.load(tmp_path / "m.pt2").module()
     clip = torch.randn(3, 5, 3, 32, 48)
@@ -82,7 +86,9 @@ def test_frames_that_do_not_halve_without_a_rest_are_fixed(tiny, tmp_path):
 def test_command_writes_a_file_that_says_what_its_classes_are(tmp_path, capsys, format, file):
     if format == "onnx":
         pytest.importorskip("onnxruntime")
-    assert main(["export", "--model", NAME, "--format", format, "-o", str(tmp_path / file)]) == 0
+    small = create_model(NAME, depth=1, embed_dim=16, num_heads=1, compress_at=(0, 1))
+    save_pretrained(small, tmp_path / "model", label_names=CLASS_NAMES)
+    assert main(["export", "--model", str(tmp_path / "model"), "--format", format, "-o", str(tmp_path / file)]) == 0
     assert "differs from the model by at most" in capsys.readouterr().out
     found = read_metadata(tmp_path / file)
     assert tuple(found["label_names"]) == CLASS_NAMES
@@ -91,7 +97,7 @@ def test_command_writes_a_file_that_says_what_its_classes_are(tmp_path, capsys, 
 
 
 def test_file_with_other_logits_is_not_left(tiny, tmp_path, monkeypatch):
-    model = tiny(**SMALL)
+    model = tiny(**ONE_BLOCK)
     wrong = lambda path: lambda clip: model(clip) + 1e-3  # noqa: E731
     monkeypatch.setitem(export_module._RUNNERS, "torch-export", wrong)
     with pytest.raises(RuntimeError, match="differs from the model by 0.001"):

@@ -4,9 +4,9 @@ import dataclasses
 import json
 import os
 import pickle
+import resource
 import shutil
-import subprocess
-import sys
+import signal
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,9 @@ from timm.models.vision_transformer import VisionTransformer
 import inti_models
 from inti_models import InTIVisionTransformer, from_image_model, hub, load, save_pretrained
 from inti_models.cli import main
-from inti_models.hub import CONFIG_DIGEST, create, published
+from inti_models.hub import CONFIG_DIGEST, create, published, weights_name
 from inti_models.tensor_files import DIGEST, digest, read_checkpoint
+from support.processes import forked, killing
 
 NAME = "inti_vit_t8_32_motiondigits"
 SMALL = {"embed_dim": 32, "depth": 4, "num_heads": 2, "compress_at": (1, 3)}
@@ -286,25 +287,18 @@ def test_other_wrong_arguments_of_saving(model, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_full_disk_leaves_the_old_model(folder, tmp_path):
+def test_a_full_disk_leaves_the_old_model(model, folder, tmp_path):
     """A limit on the size of files stands in for it: the same error path, and it needs no privileges."""
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    code = f"""
-import resource, inti_models
-model = inti_models.load({str(folder)!r})
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-for target in ({str(folder)!r}, {str(tmp_path / "new")!r}):
-    try:
-        inti_models.save_pretrained(model, target)
-    except OSError as error:
-        print(error)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2, done.stderr
-    for line, name in zip(lines, ("saved", "new"), strict=True):
-        assert f"{name} cannot be written" in line
-        assert line.endswith("free some space or choose another folder.")
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+        for target in (folder, tmp_path / "new"):
+            message = refusal(save_pretrained, model, target, error=OSError)
+            assert f"{target.name} cannot be written" in message
+            assert message.endswith("free some space or choose another folder.")
+
+    assert forked(fill) == 0
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["saved"]
 
@@ -495,7 +489,13 @@ def test_list_shows_source_licence_size_and_accuracy(tmp_path, capsys, monkeypat
     assert "'*resnet*'" in capsys.readouterr().err
 
 
-def test_published_weights_name_safetensors_only():
+def test_published_weights_are_safetensors_of_a_repository_or_of_the_package():
+    table = published()
+    assert {weights.name for weights in table} == set(timm.list_pretrained("inti*"))
+    for weights in table:
+        cfg = timm.get_pretrained_cfg(weights.name)
+        assert weights_name(cfg).endswith(".safetensors")
+        assert weights.source == (Path(cfg.file).name if cfg.file else cfg.hf_hub_id)
     assert {weights.name for weights in published("*l14_336*")} == set(timm.list_pretrained("inti*l14_336*"))
 
 
@@ -554,3 +554,23 @@ def test_config_of_other_weights_is_refused(tmp_path):
     with changing(folders[0]) as config:
         del config[DIGEST]
     assert load(folders[0]).num_classes == 120
+
+
+def test_a_process_that_is_killed_while_it_saves_leaves_a_whole_model(folder, randomize_, model):
+    before = logits(load(folder))
+    randomize_(model)
+    for call in range(1, 9):
+
+        def save(call: int = call) -> None:
+            with killing(os, "replace", call):
+                save_pretrained(model, folder, label_names=list("vwxyz"))
+
+        status = forked(save)
+        loaded = load(folder)
+        is_new = torch.equal(logits(loaded), logits(model))
+        assert is_new or torch.equal(logits(loaded), before)
+        assert "".join(loaded.pretrained_cfg["label_names"]) == ("vwxyz" if is_new else "abcde")
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+    assert call > 2 and is_new

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+LIMIT = 120  # seconds, then a fork is ended: it may wait for a lock that a thread of the parent held
+
 
 def forked(function: Callable[[], Any]) -> int:
     """Run a function in a fork of this process; return its status: 0, 1 after an error, -9 if it was killed."""
@@ -42,6 +44,7 @@ def _fork(function: Callable[[], Any]) -> int:
         child = os.fork()
     if child == 0:
         status = 1
+        signal.alarm(LIMIT)
         try:
             function()
             status = 0
