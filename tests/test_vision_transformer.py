@@ -62,7 +62,9 @@ def tokens_after_blocks(model, clip):
     scope="module",
     params=[
         ("inti_vit_b16_k400", "vit_base_patch16_clip_quickgelu_224", "ViT-B-16-quickgelu"),
-        ("inti_vit_l14_k400", "vit_large_patch14_clip_quickgelu_224", "ViT-L-14-quickgelu"),
+        pytest.param(
+            ("inti_vit_l14_k400", "vit_large_patch14_clip_quickgelu_224", "ViT-L-14-quickgelu"), marks=pytest.mark.slow
+        ),
     ],
     ids=["b16", "l14"],
 )
@@ -129,7 +131,7 @@ def test_compression_changes_the_output_of_the_b16(randomize_):
 @pytest.mark.parametrize(
     ("name", "args"),
     [
-        ("vit_base_patch16_siglip_224", {}),
+        pytest.param("vit_base_patch16_siglip_224", {}, marks=pytest.mark.slow),
         ("vit_small_patch14_reg4_dinov2", {"img_size": 56}),
         ("vit_tiny_r_s16_p8_224", {}),
         ("vit_tiny_patch16_224", {"global_pool": "avg", "num_classes": 7, "img_size": 64}),
@@ -589,7 +591,14 @@ def test_initialisers_of_timm_keep_the_neutral_start(tiny):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("frames", "backend"), [(1, "aot_eager"), (4, "aot_eager"), (5, "inductor")])
+@pytest.mark.parametrize(
+    ("frames", "backend"),
+    [
+        pytest.param(1, "aot_eager", marks=pytest.mark.slow),
+        (4, "aot_eager"),
+        pytest.param(5, "inductor", marks=pytest.mark.slow),
+    ],
+)
 def test_compiles_as_one_graph(tiny, clip, frames, backend):
     model = tiny(depth=2, compress_at=(1, 1))
     expected = model(clip[:, :frames])
@@ -598,6 +607,7 @@ def test_compiles_as_one_graph(tiny, clip, frames, backend):
     assert_close(compiled(clip[:, :frames]), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow  # compiles
 def test_compiled_training_step_has_the_same_gradients(tiny, clip):
     model = tiny().train()
     torch.compiler.reset()
@@ -607,14 +617,6 @@ def test_compiled_training_step_has_the_same_gradients(tiny, clip):
         forward(clip).square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])
     assert_close(*gradients, rtol=1e-4, atol=1e-4)
-
-
-def test_exports_with_a_dynamic_batch(tiny, clip):
-    model = tiny()
-    batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(model, (clip,), dynamic_shapes={"x": {0: batch}})
-    other = torch.randn(3, *clip.shape[1:])
-    assert_close(program.module()(other), model(other))
 
 
 def test_fx_extracts_features_of_clips_and_images(tiny, clip):

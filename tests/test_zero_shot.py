@@ -203,6 +203,7 @@ def test_other_number_of_classes_keeps_the_trunk_and_runs_no_text_tower(clips, w
     assert not cache.exists()
 
 
+@pytest.mark.slow  # a text tower in double precision
 def test_zero_shot_head_is_built_with_all_sizes_changed(clips):
     model = create(
         clips[OPENAI], in_chans=1, img_size=(48, 80), compress_at=(0, 2, 2), num_frames=4, dtype=torch.float64
