@@ -16,8 +16,7 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from inti_models.data import create_clip_transform, write_video
-from inti_models.data.datasets import MotionDigitsClips, VideoDataset, find_videos
+from inti_models.data import MotionDigitsClips, VideoDataset, create_clip_transform, find_videos, write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.evaluation import MOST_CLASSES, Evaluation, confusion_picture, evaluate, write_report
 from inti_models.predict import VideoClassifier

@@ -28,7 +28,7 @@ from .data import (
     find_videos,
     resolve_clip_config,
 )
-from .data.datasets import VideoList, read_class_names
+from .data.lists import VideoList, read_class_names
 from .data.motion_digits import CLASS_NAMES, MotionDigits
 from .evaluation import Evaluation, evaluate, write_report
 from .files import write_text

@@ -1,7 +1,8 @@
 """From files to model input: decoding, clip transforms, augmentation, datasets and samplers."""
 
 from .augmentation import ClipMixup, TrainTransform, create_train_transform, seeded
-from .datasets import MotionDigitsClips, Sample, VideoDataset, VideoList, find_videos, read_class_names
+from .datasets import MotionDigitsClips, Sample, VideoDataset
+from .lists import VideoList, find_videos, read_class_names
 from .samplers import TrainSampler
 from .transforms import ClipTransform, create_clip_transform, resolve_clip_config
 from .video import Clips, Limits, VideoError, iterate_frames, read_clips, write_video
