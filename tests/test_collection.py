@@ -103,8 +103,26 @@ def test_lists_and_tables_name_paths_from_their_folder(tmp_path):
         str(tmp_path / "z.mp4"),
         "plain.mp4",
     ]
-    with pytest.raises(ValueError, match="has the columns file; it needs one called path"):
-        read_paths([str(tmp_path / "c.parquet")])
+    assert read_paths([str(tmp_path / "c.parquet")]) == [str(tmp_path / "y.mp4")]
+    pq.write_table(pa.table({"address": ["y.mp4"]}), tmp_path / "d.parquet")
+    with pytest.raises(ValueError, match="has address for each video; expected path"):
+        read_paths([str(tmp_path / "d.parquet")])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("list.txt", "a.mp4\nb c.mp4\n"),
+        ("list.txt", "a.mp4 0\r\nb c.mp4 1\r\n"),
+        ("list.csv", "video_name,tag\na.mp4,0\nb c.mp4,1\n"),
+        ("list.csv", "filename;length\na.mp4;3\nb c.mp4;4\n"),
+        ("list.json", '[{"file": "a.mp4"}, {"file": "b c.mp4"}]'),
+    ],
+)
+def test_lists_are_read_as_for_training(tmp_path, encoding, name, content):
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    assert read_paths([str(tmp_path / name)]) == [str(tmp_path / "a.mp4"), str(tmp_path / "b c.mp4")]
 
 
 def test_bad_numbers_are_refused(tmp_path, capsys):

@@ -1,3 +1,4 @@
+import html
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from inti_models.cli import main
 from inti_models.data import iterate_frames, write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.explain import frame_shares
+from inti_models.text import printable
 
 pytest.importorskip("matplotlib")
 NAME = "inti_vit_t8_32_motiondigits"
@@ -95,13 +97,18 @@ def test_command_writes_what_the_ending_says(video, tmp_path, capsys, ending):
         assert "What speaks for “3, up”" in text and "http" not in text.replace("http-equiv", "")
 
 
-def test_names_are_escaped_in_the_page(tiny, tmp_path):
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("name", ["<b>x</b>", r"a$\frac{1}$", "\x1b[2J<b>", '"><b>', "$x$"])
+def test_names_are_escaped_in_the_page(tiny, tmp_path, name):
     model = tiny()
-    model.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "label_names": ["<b>x</b>"] * 5}
+    model.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "label_names": [name] * 5}
     model.pretrained_cfg |= {"crop_pct": 1.0, "input_size": (3, 32, 48)}
     (e,) = visualize.explain(model, torch.randint(256, (1, 8, 3, 32, 48), dtype=torch.uint8))
     visualize.write(e, tmp_path / "page.html")
-    assert "<b>" not in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert "<b>" not in page and "\x1b" not in page and html.escape(printable(name)) in page
+    for figure in (visualize.draw_weights(e), visualize.draw_relevance(e)):
+        assert not figure._suptitle.get_parse_math() and printable(name) in figure._suptitle.get_text()
 
 
 @pytest.mark.parametrize(

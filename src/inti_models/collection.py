@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from tqdm import tqdm
 
+from .data.list_files import READERS, read_list
 from .files import replacing
 from .hub import load
 from .predict import VideoClassifier
@@ -152,26 +153,16 @@ def label_collection(
 
 
 def read_paths(sources: Iterable[str]) -> list[str]:
-    """Paths of videos: those in lists (.txt, one a line; .parquet, column ``path``), and other names as they are.
+    """Return paths of videos: those in lists (`inti_models.data.find_videos` says which), other names as they are.
 
-    Paths in a list start at the folder that the list is in.
+    Paths in a list start at the folder that the list is in; labels are not needed.
 
     Raises:
         FileNotFoundError: there is no such list.
-        ValueError: a table has no column ``path``.
+        ValueError: a list cannot be understood.
     """
     paths: list[str] = []
     for source in sources:
-        folder = Path(source).parent
-        if source.endswith(".txt"):
-            lines = (line.strip() for line in Path(source).read_text(encoding="utf-8").splitlines())
-            paths += [str(folder / line) for line in lines if line]
-        elif source.endswith(".parquet"):
-            import pyarrow.parquet as pq
-
-            if "path" not in (names := pq.read_schema(source).names):
-                raise ValueError(f"{source} has the columns {', '.join(names)}; it needs one called path.")
-            paths += [str(folder / path) for path in pq.read_table(source, columns=["path"])["path"].to_pylist()]
-        else:
-            paths.append(source)
+        is_list = Path(source).suffix.lower() in READERS
+        paths += [row.path for row in read_list(source)] if is_list else [source]
     return paths

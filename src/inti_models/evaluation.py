@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from .files import replacing, write_text
 from .tensor_files import digest
+from .text import csv_cell, printable
 
 _logger = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
@@ -337,14 +338,14 @@ def confusion_picture(evaluation: Evaluation, path: str | os.PathLike[str]) -> N
     percent = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp_min(1)
     errors = confusion.sum(dim=0) + confusion.sum(dim=1) - 2 * confusion.diagonal()
     shown = errors.topk(min(classes, MOST_CLASSES)).indices.sort().values
-    names = [shorten(evaluation.class_names[i], 60, placeholder=" ...") for i in shown.tolist()]
+    names = [shorten(printable(evaluation.class_names[i]), 60, placeholder=" ...") for i in shown.tolist()]
 
     side = 3 + 0.22 * len(names)
     figure = Figure(figsize=(side + 1, side))
     axes = figure.add_subplot()
     image = axes.imshow(percent[shown][:, shown].numpy(), cmap="Blues", vmin=0, vmax=100)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
     axes.set(xlabel="predicted", ylabel="class")
     selection = f", {len(names)} of {classes} classes" if len(names) < classes else ""
     axes.set_title(f"top-1 {evaluation.top1:.1f}%, {len(evaluation.labels)} videos{selection}", fontsize=10)
@@ -355,6 +356,8 @@ def confusion_picture(evaluation: Evaluation, path: str | os.PathLike[str]) -> N
 def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None:
     """Write evaluation.json, per_class.csv and confusion.png to a folder, each whole or not at all.
 
+    In the table an apostrophe comes before names that a spreadsheet would take for formulas (`text.from_csv_cell`).
+
     Raises:
         OSError: they cannot be written.
     """
@@ -364,6 +367,7 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None
     with replacing(folder / "per_class.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(ClassAccuracy._fields)
-        writer.writerows(row._replace(accuracy=_rounded(row.accuracy)) for row in evaluation.per_class())
+        rows = evaluation.per_class()
+        writer.writerows((csv_cell(row.name), row.videos, _rounded(row.accuracy)) for row in rows)
     with replacing(folder / "confusion.png") as path:
         confusion_picture(evaluation, path)

@@ -29,6 +29,7 @@ class Data:
             `inti_models.data.find_videos`), or "motiondigits". No validation set: nothing is measured.
         root: folder that the paths of lists start at; null for the list's own.
         class_names: text file with one class name a line, in the order of class indices.
+        train_split, validation_split: values of the lists' columns of splits, or sub-folders; null for all.
         train_args, validation_args: arguments of `MotionDigits`.
         num_workers: data loading processes for each training process.
         max_broken: share of videos that may turn out to be unreadable before the run stops.
@@ -38,6 +39,8 @@ class Data:
     validation: str | None = None
     root: str | None = None
     class_names: str | None = None
+    train_split: str | None = None
+    validation_split: str | None = None
     train_args: dict[str, Any] = field(default_factory=dict)
     validation_args: dict[str, Any] = field(default_factory=dict)
     num_workers: int = 4

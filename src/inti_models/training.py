@@ -34,7 +34,7 @@ from .evaluation import Evaluation, evaluate, write_report
 from .files import write_text
 from .heads import factorize, fold
 from .hub import load, save_pretrained
-from .recipe import Recipe, as_yaml
+from .recipe import Recipe, as_yaml, load_recipe
 from .trainer import Trainer, create_accelerator
 from .vision_transformer import InTIVisionTransformer
 from .zero_shot import set_zero_shot_head
@@ -110,8 +110,8 @@ def claim(output: Path, recipe: Recipe) -> None:
     """
     file, text = output / RECIPE, as_yaml(recipe)
     if file.exists():
-        if file.read_text(encoding="utf-8") != text:
-            theirs, ours = file.read_text(encoding="utf-8").splitlines(), text.splitlines()
+        theirs, ours = as_yaml(load_recipe(file)).splitlines(), text.splitlines()  # with keys that were added since
+        if theirs != ours:
             other = next((line.strip() for line in theirs if line not in ours), "fewer values")
             raise ValueError(
                 f"{output} holds a run of another recipe ({other}); choose another folder, or delete this one."
@@ -128,7 +128,7 @@ def data_class_names(recipe: Recipe) -> tuple[str, ...]:
     """Names of the classes of the training data, in the order of class indices."""
     if recipe.data.train == MOTIONDIGITS:
         return CLASS_NAMES
-    return _videos(recipe, recipe.data.train).class_names
+    return _videos(recipe, recipe.data.train, recipe.data.train_split).class_names
 
 
 def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTransformer:
@@ -191,7 +191,7 @@ def training_data(recipe: Recipe, model: InTIVisionTransformer) -> MotionDigitsC
     if recipe.data.train == MOTIONDIGITS:
         return MotionDigitsClips(_motion_digits(recipe, model, "train"), transform, train=True, seed=recipe.seed)
     return VideoDataset(
-        _videos(recipe, recipe.data.train),
+        _videos(recipe, recipe.data.train, recipe.data.train_split),
         transform,
         model.num_frames,
         model.sampling,
@@ -217,18 +217,20 @@ def validation_data(
         if data_class_names(recipe) != CLASS_NAMES:
             raise ValueError(f"data.train={recipe.data.train} has not the classes of motiondigits; validate elsewhere.")
         return MotionDigitsClips(_motion_digits(recipe, model, "validation"), transform)
-    names = data_class_names(recipe)
-    videos = _videos(recipe, recipe.data.validation)
+    videos = _videos(recipe, recipe.data.validation, recipe.data.validation_split)
     if videos.has_names:
-        videos = videos.relabelled(names)
-    else:  # then its labels are indices of those
-        videos = find_videos(recipe.data.validation, recipe.data.root, names)
+        videos = videos.relabelled(data_class_names(recipe))
+    else:  # then its labels are numbers of those
+        motion_digits = recipe.data.train == MOTIONDIGITS
+        train = None if motion_digits else _videos(recipe, recipe.data.train, recipe.data.train_split)
+        classes = CLASS_NAMES if train is None else train.classes
+        videos = find_videos(recipe.data.validation, recipe.data.root, classes, recipe.data.validation_split)
     return VideoDataset(videos, transform, model.num_frames, model.sampling, model.frame_stride, num_clips=num_clips)
 
 
-def _videos(recipe: Recipe, source: str) -> VideoList:
+def _videos(recipe: Recipe, source: str, split: str | None) -> VideoList:
     file = recipe.data.class_names
-    return find_videos(source, recipe.data.root, None if file is None else read_class_names(file))
+    return find_videos(source, recipe.data.root, None if file is None else read_class_names(file), split)
 
 
 def _motion_digits(recipe: Recipe, model: InTIVisionTransformer, split: str) -> MotionDigits:

@@ -18,6 +18,7 @@ from .data import create_clip_transform, read_clips, resolve_clip_config, write_
 from .explain import TokenWeights, aggregate, frame_shares, relevance, to_pixels, token_weights
 from .files import replacing
 from .predict import Label, top_labels
+from .text import printable
 from .vision_transformer import InTIVisionTransformer
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def draw_weights(explanation: Explanation) -> "Figure":
     assert image is not None
     figure.colorbar(image, ax=cells.ravel().tolist(), fraction=0.03, label="weight in the frame that it became")
     _draw_shares(figure.add_subplot(figure.inti_grid[-1, :]), e)  # type: ignore[attr-defined]
-    figure.suptitle(f"{e.labels[0].name} ({e.labels[0].probability:.1%})")
+    figure.suptitle(f"{printable(e.labels[0].name)} ({e.labels[0].probability:.1%})", parse_math=False)
     return figure
 
 
@@ -166,7 +167,7 @@ def draw_relevance(explanation: Explanation) -> "Figure":
             image = _show(axis, e.frames[t], e.relevance[t] / most, f"{e.times[t]:.2f} s", signed=True)
     assert image is not None
     figure.colorbar(image, ax=cells.ravel().tolist(), fraction=0.03, label="relevance, of the largest")
-    figure.suptitle(f"for and against “{e.label.name}” ({e.label.probability:.1%})")
+    figure.suptitle(f"for and against “{printable(e.label.name)}” ({e.label.probability:.1%})", parse_math=False)
     return figure
 
 
@@ -211,9 +212,9 @@ def write_html(explanation: Explanation, path: Path) -> None:
     """A page by itself: labels, weights, stages and relevance."""
     e = explanation
     best = int(e.shares.argmax())
-    rows = "".join(f"<tr><td>{html.escape(label.name)}</td><td>{label.probability:.1%}</td></tr>" for label in e.labels)
+    rows = "".join(f"<tr><td>{_escaped(label.name)}</td><td>{label.probability:.1%}</td></tr>" for label in e.labels)
     shares = ", ".join(f"{time:.2f} s: {share:.0%}" for time, share in zip(e.times, e.shares, strict=True))
-    name = html.escape(e.label.name)
+    name = _escaped(e.label.name)
     sections = (
         (
             "What was kept",
@@ -246,10 +247,14 @@ def write_html(explanation: Explanation, path: Path) -> None:
         "body{font:1rem/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#111;"
         "background:#fff}img{max-width:100%;height:auto}"
         "caption{text-align:left;white-space:nowrap}td{padding:.1rem 1rem .1rem 0}</style></head><body>"
-        f"<h1>{html.escape(e.labels[0].name)}</h1><table><caption>Most probable classes</caption>{rows}</table>{body}"
+        f"<h1>{_escaped(e.labels[0].name)}</h1><table><caption>Most probable classes</caption>{rows}</table>{body}"
         "</body></html>\n",
         encoding="utf-8",
     )
+
+
+def _escaped(name: str) -> str:
+    return html.escape(printable(name))
 
 
 WRITERS: dict[str, Callable[[Explanation, Path], None]] = {

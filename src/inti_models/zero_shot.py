@@ -94,7 +94,11 @@ def _split_underscores(name: str) -> str:
 
 
 # Data sets whose class names are not words yet.
-CLASS_WORDS: dict[str, Callable[[str], str]] = {"ucf101": _split_camel_case, "hmdb51": _split_underscores}
+CLASS_WORDS: dict[str, Callable[[str], str]] = {
+    "ucf101": _split_camel_case,
+    "hmdb51": _split_underscores,
+    "any": _split_underscores,
+}
 
 
 def class_words(name: str, dataset: str) -> str:
@@ -205,7 +209,7 @@ def set_zero_shot_head(
 
     Args:
         model: a model of the zoo; its new head has its precision and is on its device.
-        classes: a few words each, which differ.
+        classes: a few words each, which differ; underscores, as folders have them, are asked for as blanks.
         templates: prompts with ``{}`` for the class, or a key of `TEMPLATES`; None for ``TEMPLATES["any"]``.
 
     Raises:
@@ -214,7 +218,8 @@ def set_zero_shot_head(
             a CLIP.
         OSError: the file with the towers is missing, forbidden, or cannot be fetched; see `load`.
     """
-    names, templates = _check_classes(classes), _check_templates(templates)  # before a download
+    words = classes if isinstance(classes, str) else [class_words(name, "any") for name in classes]
+    names, templates = _check_classes(words), _check_templates(templates)  # before a download
     head = build_head(_read_towers(model), model, names, templates)
     model.reset_classifier(len(names))
     cast(nn.Linear, model.head).load_state_dict(head)

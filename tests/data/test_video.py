@@ -1162,3 +1162,48 @@ def test_decoding_is_in_one_thread_while_logging_is_on(tmp_path):
         assert started() > 0
     finally:
         av.logging.set_level(level)
+
+
+def stills(folder: Path, *names: str) -> Path:
+    """Images whose grey is their place in the arguments."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names):
+        Image.new("RGB", (8, 8), (10 * i,) * 3).save(folder / name, format="PNG")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("img_1.png", "img_2.png", "img_10.png"),
+        ("0.10.png", "0.25.png", "0.5.png", "1.png", "1.25.png", "10.png"),
+        ("img_00001.jpg", "IMG_2.JPG", "img_003.png"),
+        ("s1_f2.png", "s1_f10.png", "s2_f1.png"),
+        ("1.2.3.png", "1.2.10.png", "1.10.1.png"),
+        ("a.png", "b.png", "c.png"),
+    ],
+)
+def test_frames_of_a_folder_come_by_value(tmp_path: Path, names: tuple) -> None:
+    frames = read_clips(stills(tmp_path / "frames", *names), len(names)).frames[0]
+    assert [int(frame[0, 0, 0]) for frame in frames] == [10 * i for i in range(len(names))]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("flow_x_1.png", "flow_x_2.png"),
+        ("img_1_mask.png", "img_2_mask.png"),
+        ("mask_1.png",),
+        ("cover.png",),
+        ("img_1.jpg", "img_2.jpg"),
+        ("depth1.png", "depth2.png"),
+    ],
+)
+def test_folder_of_several_series_is_refused_unless_one_is_named(tmp_path: Path, other: tuple) -> None:
+    folder = stills(tmp_path / "frames", "img_1.png", "img_2.png", *other)
+    with pytest.raises(VideoError, match="img_"):
+        read_clips(folder, 2)
+    frames = read_clips(folder / "img_?.png*", 2).frames[0]
+    assert [int(frame[0, 0, 0]) for frame in frames] == [0, 10]
+    with pytest.raises(VideoError, match="holds no images"):
+        read_clips(folder / "none*", 2)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from tqdm import tqdm
 
+from ..text import printable
 from . import benchmark, convert, export, info, label, list, predict, train, validate, visualize
 
 COMMANDS = (list, info, benchmark, predict, visualize, label, export, convert, train, validate)
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         status, sentence = 130, getattr(args, "stopped", "stopped.") if os.environ.get("RANK", "0") == "0" else ""
     if sentence:  # printed when the error is gone, and with it the progress bar that it left
-        print(f"inti-models: {sentence}", file=sys.stderr)
+        print("inti-models: " + "\n".join(map(printable, sentence.split("\n"))), file=sys.stderr)
     return status
 
 

@@ -8,7 +8,7 @@ from .options import add_device, add_views, device_of, positive
 
 def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser("label", help="label a collection of videos with Ray, on many processes or machines")
-    command.add_argument("files", nargs="+", metavar="FILE", help="videos, or lists of them (.txt, .parquet)")
+    command.add_argument("files", nargs="+", metavar="FILE", help="videos, or lists of them (.txt, .csv, .parquet)")
     command.add_argument("--model", required=True, help="as for predict")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the Parquet files")
     command.add_argument("--workers", type=positive, default=1, help="processes with a model each")

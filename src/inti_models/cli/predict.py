@@ -1,6 +1,7 @@
 """``inti-models predict``"""
 
 import argparse
+import csv
 import dataclasses
 import json
 import sys
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from ..text import printable
 from .options import add_device, add_frames, add_model, add_views, device_of, load_model, positive
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> i
         if args.json:
             print(json.dumps(dataclasses.asdict(window)), flush=True)
         else:
-            names = ", ".join(f"{label.name} {label.probability:.1%}" for label in window.labels)
+            names = ", ".join(f"{printable(label.name)} {label.probability:.1%}" for label in window.labels)
             print(f"{window.start:.2f}-{window.end:.2f} s  {names}", flush=True)
     return 0
 
@@ -93,14 +95,14 @@ def _label_files(model: "InTIVisionTransformer", args: argparse.Namespace) -> in
                 if args.json:
                     tqdm.write(json.dumps({"file": path, "error": str(labels)}), file=sys.stdout)
                 else:
-                    tqdm.write(f"inti-models: {labels}", file=sys.stderr)
+                    tqdm.write(f"inti-models: {printable(str(labels))}", file=sys.stderr)
             elif args.json:
                 result = {"file": path, "labels": [dataclasses.asdict(label) for label in labels]}
                 tqdm.write(json.dumps(result), file=sys.stdout)
             else:
-                tqdm.write(str(path), file=sys.stdout)
+                tqdm.write(printable(str(path)), file=sys.stdout)
                 for label in labels:
-                    tqdm.write(f"  {label.probability:6.1%}  {label.name}", file=sys.stdout)
+                    tqdm.write(f"  {label.probability:6.1%}  {printable(label.name)}", file=sys.stdout)
     if failed:
         print(f"inti-models: {failed} of {len(args.files)} files could not be read.", file=sys.stderr)
     return 1 if failed else 0
@@ -114,4 +116,4 @@ def _limits(args: argparse.Namespace) -> "Limits":
 
 
 def _classes(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
+    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..text import printable
 from .options import PRECISIONS, add_device, add_model, add_views, count, device_of, fraction, load_model, positive
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_views(command)
     add_device(command)
     command.add_argument("--root", type=Path, help="folder that the paths of a list start at (default: the list's)")
+    command.add_argument("--split", help="value of the list's column of splits, or sub-folder")
     command.add_argument("--class-names", type=Path, metavar="FILE", help="names of the data's classes, one a line")
     command.add_argument("--zero-shot", action="store_true", help="take the names of the data's classes as the head")
     command.add_argument("--batch-size", type=positive, default=8, help="clips that go through the model together")
@@ -44,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
 
     processes = PartialState(cpu=device_of(args) == "cpu")
     given = None if args.class_names is None else read_class_names(args.class_names)
-    videos = None if args.data == MOTIONDIGITS else find_videos(args.data, args.root, given)
+    videos = None if args.data == MOTIONDIGITS else find_videos(args.data, args.root, given, args.split)
+    if videos is None and args.split is not None:
+        raise ValueError(f"--split={args.split} is for lists and folders; {MOTIONDIGITS} has its own; leave it out.")
     names = CLASS_NAMES if videos is None else videos.class_names
     if args.zero_shot and videos is not None and not videos.has_names:
         raise ValueError(f"{args.data} has numbers for classes, of which no head can be made; pass --class-names.")
@@ -68,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         print("worst classes")
         rows = [(row.accuracy, row) for row in evaluation.per_class() if row.accuracy is not None]
         for accuracy, row in sorted(rows)[:5]:
-            print(f"  {accuracy:5.1f}%  {row.name} ({row.videos} video{'s' if row.videos > 1 else ''})")
+            print(f"  {accuracy:5.1f}%  {printable(row.name)} ({row.videos} video{'s' if row.videos > 1 else ''})")
         if args.output is not None:
             print(f"report      {args.output}")
     processes.destroy_process_group()

@@ -26,6 +26,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from fractions import Fraction
 from functools import partial
 from itertools import chain, pairwise
@@ -530,11 +531,9 @@ class _Clock:
 
 def _open_source(path: Path, guard: _Guard) -> "_Video | _Stills":
     if path.is_dir():
-        names = [p.name for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-        names = sorted((n for n in names if not n.startswith(".")), key=_natural_key)
-        if not names:
-            raise VideoError(f"folder {path} holds no images; expected one image a frame, named like img_00001.jpg.")
-        return _Stills([path / name for name in names], guard)
+        return _Stills(_list_frames(path), guard)
+    if "*" in path.name and path.parent.is_dir() and not path.exists():
+        return _Stills(_list_frames(path.parent, path.name), guard)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path}: check the path.")
     if not path.is_file():
@@ -546,10 +545,53 @@ def _open_source(path: Path, guard: _Guard) -> "_Video | _Stills":
     return _Video(path, guard)
 
 
-def _natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Orders img_2 before img_10 (and, for good measure, img_02 before img_2)."""
-    parts = [part for part in re.split(r"(\d+)", name) if part]
-    return [(int(p), "") if p.isdecimal() else (-1, p) for p in parts], name
+def _list_frames(folder: Path, pattern: str = "*") -> list[Path]:
+    """Images of a folder in natural order of name, if they are one series.
+
+    Raises:
+        VideoError: There are none, or those of several series.
+    """
+    names = [p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    names = [name for name in names if fnmatchcase(name, pattern)]
+    if not names:
+        raise VideoError(f"folder {folder} holds no images; expected one image a frame, named like img_00001.jpg.")
+    series: dict[str, list[str]] = {}
+    by_stem: dict[str, set[str]] = {}
+    for name in names:
+        stem, suffix = os.path.splitext(name.lower())
+        key = _NUMBER.sub("*", stem)
+        series.setdefault(key if "*" in key else "names without numbers", []).append(name)
+        by_stem.setdefault(stem, set()).add(suffix)
+    if len(series) > 1:
+        found = [f"{key} ({len(files)})" for key, files in sorted(series.items(), key=lambda s: -len(s[1]))]
+        raise VideoError(
+            f"folder {folder} holds images of several series, {', '.join(found[:5])}{', ...' * (len(found) > 5)}; move "
+            f"all but one away, or name one, as {folder / names[0][:1]}*."
+        )
+    twice = next((stem for stem, suffixes in by_stem.items() if len(suffixes) > 1), None)
+    if twice is not None:
+        suffixes = sorted(by_stem[twice])
+        raise VideoError(
+            f"folder {folder} holds {twice}{suffixes[0]} and {twice}{suffixes[1]}, two images for one frame; move one "
+            f"kind away, or name the other, as {folder / '*'}{suffixes[0]}."
+        )
+    return [folder / name for name in sorted(names, key=_natural_key)]
+
+
+# A number with one point is a decimal fraction; with several it is parts.
+_NUMBER = re.compile(r"\d+(?:\.\d+)*")
+
+
+def _natural_key(name: str) -> tuple[list[tuple], str]:
+    """Orders img_2 before img_10, 0.10 before 0.5 (and, for good measure, img_02 before img_2)."""
+    parts: list[tuple] = []
+    stem, last = os.path.splitext(name)[0], 0
+    for match in _NUMBER.finditer(stem):
+        numbers = match[0].split(".")
+        value = [Fraction(match[0])] if len(numbers) < 3 else [Fraction(number) for number in numbers]
+        parts += [(1, stem[last : match.start()].lower()), (0, value)]
+        last = match.end()
+    return [*parts, (1, stem[last:].lower())], name
 
 
 class _Stills:
