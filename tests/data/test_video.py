@@ -1203,7 +1203,14 @@ def test_folder_of_several_series_is_refused_unless_one_is_named(tmp_path: Path,
     folder = stills(tmp_path / "frames", "img_1.png", "img_2.png", *other)
     with pytest.raises(VideoError, match="img_"):
         read_clips(folder, 2)
-    frames = read_clips(folder / "img_?.png*", 2).frames[0]
+    frames = read_clips(folder / ("img_*" if "img_1.jpg" not in other else "img_*.png"), 2).frames[0]
     assert [int(frame[0, 0, 0]) for frame in frames] == [0, 10]
     with pytest.raises(VideoError, match="holds no images"):
         read_clips(folder / "none*", 2)
+
+
+def test_names_that_are_numbers_are_a_series_too(tmp_path: Path) -> None:
+    folder = stills(tmp_path / "frames", "1.png", "2.png", "flow_x_1.png")
+    with pytest.raises(VideoError, match=r"several series, \* \(2\), flow_x_\* \(1\)"):
+        read_clips(folder, 2)
+    assert [int(frame[0, 0, 0]) for frame in read_clips(folder / "*", 2).frames[0]] == [0, 10]

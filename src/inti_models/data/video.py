@@ -23,6 +23,7 @@ import stat
 import time
 import warnings
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -142,8 +143,10 @@ def read_clips(
     last one that starts at or before t. At a constant rate this equals choosing by index.
 
     A still image is a video of one frame. A folder holds one image a frame, in natural order of
-    name (`img_2` before `img_10`). Frames are turned as the file's rotation or EXIF orientation
-    says; transparent pixels become white; non-square pixels stay as they are stored. A video cut
+    name (`img_2` before `img_10`, `0.10` before `0.5`). One with several series (`flow_x_*` beside
+    `img_*`) is refused; `folder/img_*` takes the one that is named. Frames are turned as the file's
+    rotation or EXIF orientation says; transparent pixels become white; non-square pixels stay as they are
+    stored. A video cut
     off in mid-file gives the part that is there; an undecodable frame gives the one before it.
     The rules of the clock are at the top of this module.
 
@@ -545,37 +548,45 @@ def _open_source(path: Path, guard: _Guard) -> "_Video | _Stills":
     return _Video(path, guard)
 
 
-def _list_frames(folder: Path, pattern: str = "*") -> list[Path]:
+def _list_frames(folder: Path, pattern: str | None = None) -> list[Path]:
     """Images of a folder in natural order of name, if they are one series.
+
+    Args:
+        folder: Where they are.
+        pattern: Name of a series, such as img_* (numbers are *), or of the files to take, such as *.png; None for all.
 
     Raises:
         VideoError: There are none, or those of several series.
     """
     names = [p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
-    names = [name for name in names if fnmatchcase(name, pattern)]
+    if pattern is not None and pattern.lower() in map(_series, names):
+        names = [name for name in names if _series(name) == pattern.lower()]
+    elif pattern is not None:
+        names = [name for name in names if fnmatchcase(name, pattern)]
     if not names:
         raise VideoError(f"folder {folder} holds no images; expected one image a frame, named like img_00001.jpg.")
-    series: dict[str, list[str]] = {}
-    by_stem: dict[str, set[str]] = {}
-    for name in names:
-        stem, suffix = os.path.splitext(name.lower())
-        key = _NUMBER.sub("*", stem)
-        series.setdefault(key if "*" in key else "names without numbers", []).append(name)
-        by_stem.setdefault(stem, set()).add(suffix)
+    series = Counter(map(_series, names)).most_common()
     if len(series) > 1:
-        found = [f"{key} ({len(files)})" for key, files in sorted(series.items(), key=lambda s: -len(s[1]))]
+        found = ", ".join(f"{key or 'names without numbers'} ({count})" for key, count in series[:5])
         raise VideoError(
-            f"folder {folder} holds images of several series, {', '.join(found[:5])}{', ...' * (len(found) > 5)}; move "
-            f"all but one away, or name one, as {folder / names[0][:1]}*."
+            f"folder {folder} holds images of several series, {found}{', ...' * (len(series) > 5)}; move all but one "
+            f"away, or name one, as {folder / (series[-1][0] or series[0][0])}."
         )
-    twice = next((stem for stem, suffixes in by_stem.items() if len(suffixes) > 1), None)
-    if twice is not None:
-        suffixes = sorted(by_stem[twice])
-        raise VideoError(
-            f"folder {folder} holds {twice}{suffixes[0]} and {twice}{suffixes[1]}, two images for one frame; move one "
-            f"kind away, or name the other, as {folder / '*'}{suffixes[0]}."
-        )
+    stems: dict[str, str] = {}
+    for name in names:
+        other = stems.setdefault(os.path.splitext(name.lower())[0], name)
+        if other != name:
+            raise VideoError(
+                f"folder {folder} holds {other} and {name}, two images of one number; move one kind away, or name the "
+                f"other, as {folder / '*'}{os.path.splitext(name)[1]}."
+            )
     return [folder / name for name in sorted(names, key=_natural_key)]
+
+
+def _series(name: str) -> str:
+    """What the names of a series have in common: img_* for img_00001.jpg; "" for names without numbers."""
+    key, numbers = _NUMBER.subn("*", os.path.splitext(name.lower())[0])
+    return key if numbers else ""
 
 
 # A number with one point is a decimal fraction; with several it is parts.
