@@ -3,12 +3,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from inti_models.heads import SumOfTerms, factorize, fold
+from inti_models.heads import FactorizedHead, factorize, fold
 
 
 @pytest.mark.parametrize("factors", [(10, 12), (3, 2, 4), (5,)])
 def test_logit_of_a_combination_is_the_sum_of_its_terms(factors):
-    head = SumOfTerms(8, factors)
+    head = FactorizedHead(8, factors)
     x = torch.randn(6, 8)
     terms = head.terms(x).split(factors, dim=1)
     logits = head(x).unflatten(1, factors)
@@ -18,7 +18,7 @@ def test_logit_of_a_combination_is_the_sum_of_its_terms(factors):
 
 
 def test_cross_entropy_of_combinations_is_the_sum_of_those_of_the_labels():
-    head = SumOfTerms(8, (10, 12))
+    head = FactorizedHead(8, (10, 12))
     x, digits, motions = torch.randn(6, 8), torch.randint(10, (6,)), torch.randint(12, (6,))
     digit_logits, motion_logits = head.terms(x).split((10, 12), dim=1)
     torch.testing.assert_close(
@@ -29,7 +29,7 @@ def test_cross_entropy_of_combinations_is_the_sum_of_those_of_the_labels():
 
 @pytest.mark.parametrize("factors", [(10, 12), (3, 2, 4), (5,)])
 def test_folding_and_factorizing_again_keep_the_logits(factors):
-    head, x = SumOfTerms(8, factors), torch.randn(6, 8)
+    head, x = FactorizedHead(8, factors), torch.randn(6, 8)
     nn.init.normal_(head.terms.bias)
     linear = fold(head)
     assert isinstance(linear, nn.Linear)

@@ -10,7 +10,7 @@ from torch import nn
 
 import inti_models
 from inti_models.data.motion_digits import CLASS_NAMES
-from inti_models.heads import SumOfTerms
+from inti_models.heads import FactorizedHead
 from inti_models.recipe import Recipe, load_recipe
 from inti_models.training import build_model, freeze, lean_later, train
 from inti_models.zoo import create_model
@@ -139,7 +139,7 @@ def test_head_is_kept_where_the_classes_are_the_models_own_and_new_elsewhere():
     torch.testing.assert_close(other.blocks[0].mlp.fc1.weight, own.blocks[0].mlp.fc1.weight)
     assert not torch.equal(build_model(dataclasses.replace(kept, head="new"), CLASS_NAMES).head.weight, own.head.weight)
     factorized = build_model(dataclasses.replace(kept, factors=[10, 12]), CLASS_NAMES)
-    assert isinstance(factorized.head, SumOfTerms)
+    assert isinstance(factorized.head, FactorizedHead)
 
 
 def test_clips_of_fewer_frames_than_the_schedule_spans_train(tmp_path):

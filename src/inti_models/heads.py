@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class SumOfTerms(nn.Module):
+class FactorizedHead(nn.Module):
     """A linear classifier whose logits are sums of one term for each label: features (B, C) -> (B, product of factors).
 
     With the logits ``a_i + b_j`` of a combination (i, j) the softmax over all combinations is the product of the
@@ -26,17 +26,17 @@ class SumOfTerms(nn.Module):
         self.terms = nn.Linear(dim, sum(factors), device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.add_up(self.terms(x).movedim(-1, 0)).movedim(0, -1)
+        return self.joint_logits(self.terms(x).movedim(-1, 0)).movedim(0, -1)
 
-    def add_up(self, terms: Tensor) -> Tensor:
-        """(sum of factors, ...) -> (product of factors, ...)."""
+    def joint_logits(self, terms: Tensor) -> Tensor:
+        """Logits of each label -> of each combination, (sum of factors, ...) -> (product of factors, ...)."""
         sums = terms.new_zeros(1, *terms.shape[1:])
         for term in terms.split(self.factors):
             sums = (sums.unsqueeze(1) + term).flatten(0, 1)
         return sums
 
-    def take_apart(self, sums: Tensor) -> Tensor:
-        """The terms whose sums are the closest to these, and equal if they are such sums; `add_up` backwards."""
+    def factor_logits(self, sums: Tensor) -> Tensor:
+        """The logits of each label whose sums are closest to these, and equal if possible; inverts `joint_logits`."""
         table = sums.unflatten(0, self.factors)
         labels = range(len(self.factors))
         means = [table.mean(dim=[j for j in labels if j != i]) if len(labels) > 1 else table for i in labels]
@@ -44,8 +44,8 @@ class SumOfTerms(nn.Module):
 
 
 @torch.no_grad()
-def factorize(head: nn.Module, factors: Sequence[int]) -> SumOfTerms:
-    """The `SumOfTerms` closest to a linear classifier, and equal to it if it was one.
+def factorize(head: nn.Module, factors: Sequence[int]) -> FactorizedHead:
+    """The `FactorizedHead` closest to a linear classifier, and equal to it if it was one.
 
     Raises:
         ValueError: the classifier has not one row for each combination.
@@ -57,19 +57,19 @@ def factorize(head: nn.Module, factors: Sequence[int]) -> SumOfTerms:
             "give the number of values of each label."
         )
     weight = linear.weight
-    head = SumOfTerms(linear.in_features, factors, weight.device, weight.dtype)
-    head.terms.weight.copy_(head.take_apart(weight))
-    head.terms.bias.copy_(head.take_apart(linear.bias))
+    head = FactorizedHead(linear.in_features, factors, weight.device, weight.dtype)
+    head.terms.weight.copy_(head.factor_logits(weight))
+    head.terms.bias.copy_(head.factor_logits(linear.bias))
     return head
 
 
 @torch.no_grad()
 def fold(head: nn.Module) -> nn.Module:
-    """The linear classifier that a `SumOfTerms` is; any other head as it is."""
-    if not isinstance(head, SumOfTerms):
+    """The linear classifier that a `FactorizedHead` is; any other head as it is."""
+    if not isinstance(head, FactorizedHead):
         return head
     weight, bias = head.terms.weight, head.terms.bias
     linear = nn.Linear(weight.shape[1], prod(head.factors), device=weight.device, dtype=weight.dtype)
-    linear.weight.copy_(head.add_up(weight))
-    linear.bias.copy_(head.add_up(bias))
+    linear.weight.copy_(head.joint_logits(weight))
+    linear.bias.copy_(head.joint_logits(bias))
     return linear
