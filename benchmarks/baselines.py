@@ -17,7 +17,8 @@ from timm.models.vision_transformer import Attention, Block, init_weights_vit_ti
 from torch import Tensor, nn
 
 from inti_models.flops import count_flops
-from inti_models.vision_transformer import InTIVisionTransformer, as_frames
+from inti_models.inputs import as_frames
+from inti_models.vision_transformer import InTIVisionTransformer
 
 # --- Frame dropping ---------------------------------------------------------------------------------------------------
 
@@ -299,7 +300,7 @@ class TemporalAttentionTransformer(InTIVisionTransformer):
 
     frame_attention: TemporalAttentionHead
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False, num_frames: int | None = None) -> Tensor:
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Tokens (B, T, N, C) of a clip of T frames -> logits (B, num_classes), or features (B, C)."""
         frames = as_frames(x)
         pooled = super().forward_head(frames.flatten(0, 1), pre_logits=True)  # each frame for itself: BT C
@@ -326,8 +327,7 @@ def add_temporal_attention(model: InTIVisionTransformer, num_frames: int | None 
     if not model.global_pool:
         raise ValueError("global_pool='' leaves no feature of a frame to attend to; use 'token' or 'avg'.")
     parameter = next(model.parameters())
-    temporal = TemporalAttentionTransformer.__new__(TemporalAttentionTransformer)
-    temporal.__dict__.update({name: copy.copy(value) for name, value in model.__dict__.items()})
+    temporal = TemporalAttentionTransformer.adopt(model)
     temporal.frame_attention = TemporalAttentionHead(
         model.embed_dim,
         num_frames or model.num_frames,

@@ -2,9 +2,9 @@
 
     python benchmarks/long_video.py [--quick] [--output FILE]
 
-8 to 256 frames with `inti_models.schedule_for` at 5 frames a block, the default schedule's budget for 8. Memory is the
-peak of the tensors that operators make, without weights and the clip itself. Random weights; one run each after one to
-warm up. Writes results/long_video_cpu.json.
+8 to 256 frames with `inti_models.schedule_for_budget` at 5 frames a block, the default schedule's budget for 8. Memory
+is the peak of the tensors that operators make, without weights and the clip itself. Random weights; one run each after
+one to warm up. Writes results/long_video_cpu.json.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from report import report
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inti_models import forward_chunked, schedule_for
+from inti_models import forward_chunked, schedule_for_budget
 from inti_models.benchmark import PeakMemory, machine
 from inti_models.schedules import mean_frames
 from inti_models.zoo import create_model
@@ -42,7 +42,7 @@ def run(model: nn.Module, forward: Callable[[Tensor], Tensor], clip: Tensor) -> 
 def row(name: str, frames: int) -> dict[str, Any]:
     """One number of frames."""
     depth = len(create_model(name, device="meta").blocks)
-    compress_at = schedule_for(depth, frames, BUDGET)
+    compress_at = schedule_for_budget(depth, frames, BUDGET)
     model = create_model(name, num_frames=frames, compress_at=compress_at).eval()
     clip = torch.randn(1, frames, model.in_chans, *model.patch_embed.img_size)
     whole, whole_ms, whole_mib = run(model, model, clip)

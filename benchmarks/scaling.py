@@ -3,7 +3,7 @@
     python benchmarks/scaling.py [--quick] [--output FILE]
 
 Three models: naive, InTI with its default schedule, and InTI with one more compression each time the frames double, so
-that a block sees at most 5 frames on average (`inti_models.schedule_for`). GFLOPs are counted by
+that a block sees at most 5 frames on average (`inti_models.schedule_for_budget`). GFLOPs are counted by
 `torch.utils.flop_counter`; time is the median of forward passes, batch 1, all models in turns at each size; memory is
 the peak of PyTorch's tensors without the weights. Exponents are slopes of log cost over log frames, or over log pixels.
 Writes results/scaling_cpu.json.
@@ -19,7 +19,7 @@ from flops import torch_gflops
 from report import report
 from tqdm import tqdm
 
-from inti_models import schedule_for
+from inti_models import schedule_for_budget
 from inti_models.benchmark import Runner, Settings, in_turns, machine
 from inti_models.zoo import create_model
 
@@ -35,7 +35,7 @@ def variants(name: str, frames: int) -> dict[str, tuple[int, ...]]:
     return {
         "naive": (),
         "default schedule": model.compress_at,
-        "one more for each doubling": schedule_for(len(model.blocks), frames, BUDGET),
+        "one more for each doubling": schedule_for_budget(len(model.blocks), frames, BUDGET),
     }
 
 

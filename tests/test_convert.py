@@ -44,7 +44,7 @@ def images():
 
 @torch.inference_mode()
 def features(model, x):
-    return model.forward_head(model.forward_features(x), pre_logits=True, num_frames=x.shape[1] if x.ndim == 5 else 1)
+    return model.forward_head(model.forward_features(x), pre_logits=True)
 
 
 @torch.inference_mode()

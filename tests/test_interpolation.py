@@ -11,8 +11,11 @@ from inti_models.interpolation import (
     CONTEXTS,
     InterFrameInterpolation,
     WeightPrediction,
-    frame_counts,
+    cascade,
+    frame_order,
     interpolate,
+    repeat_evenly,
+    sum_repeats,
 )
 
 WEIGHTINGS = ("softmax", "sigmoid", "linear", "uniform")
@@ -40,30 +43,24 @@ def context_features(net, name, n, z, z_pair, grid_size):
     return F.gelu(out)
 
 
-def reference(layer, x, grid_size, counts=None):
+def reference(layer, x, grid_size):
     """The layer's output and weights, computed one clip, pair and token at a time."""
     clips, frames, tokens, _ = x.shape
-    counts = counts or (1,) * frames
     y, weights = [], torch.ones(clips, frames, tokens, dtype=x.dtype)
     net = layer.predict
     for b, t in itertools.product(range(clips), range(0, frames - 1, 2)):
         pair = x[b, t : t + 2]
         z_pair = None if net is None else [net.reduce(net.norm(frame)) for frame in pair]
         for n in range(tokens):
-            share = [counts[t + i] / (counts[t] + counts[t + 1]) for i in (0, 1)]
             if net is None:
-                w = share
+                w = (0.5, 0.5)
             else:
                 logits = []
                 for i, z in enumerate(z_pair):
                     features = [context_features(net, name, n, z, z_pair, grid_size) for name in net.context]
                     logits.append(net.logit.weight[i] @ torch.cat(features) + net.logit.bias[i])
-                if layer.weighting == "softmax":
-                    w = torch.stack([logits[i] + math.log(counts[t + i]) for i in (0, 1)]).softmax(0)
-                elif layer.weighting == "sigmoid":
-                    w = [torch.sigmoid(logits[i] + math.log(share[i] / (1 - share[i]))) for i in (0, 1)]
-                else:
-                    w = [share[i] + logits[i] for i in (0, 1)]
+                logits = torch.stack(logits)
+                w = {"softmax": logits.softmax(0), "sigmoid": logits.sigmoid(), "linear": 0.5 + logits}[layer.weighting]
             y.append(w[0] * pair[0, n] + w[1] * pair[1, n])
             weights[b, t, n], weights[b, t + 1, n] = w[0], w[1]
     out = torch.stack(y).reshape(clips, frames // 2, tokens, -1)
@@ -96,17 +93,14 @@ def test_equals_loops_for_every_set_of_contexts(layer_of, context):
 
 
 @pytest.mark.parametrize("weighting", WEIGHTINGS)
-@pytest.mark.parametrize(
-    ("frames", "prefix", "counts"),
-    [(2, 0, None), (3, 5, None), (4, 1, (2, 2, 2, 1)), (3, 1, (4, 4, 3)), (2, 0, (4, 1)), (5, 0, None)],
-)
-def test_equals_loops_for_every_weighting(layer_of, weighting, frames, prefix, counts):
+@pytest.mark.parametrize(("frames", "prefix"), [(2, 0), (3, 5), (4, 1), (5, 0)])
+def test_equals_loops_for_every_weighting(layer_of, weighting, frames, prefix):
     layer, x = layer_of(weighting=weighting, num_prefix_tokens=prefix), tokens(frames, prefix)
-    y, weights = layer(x, GRID, counts, return_weights=True)
-    expected_y, expected_weights = reference(layer, x, GRID, counts)
+    y, weights = layer(x, GRID, return_weights=True)
+    expected_y, expected_weights = reference(layer, x, GRID)
     torch.testing.assert_close(weights, expected_weights)
     torch.testing.assert_close(y, expected_y)
-    torch.testing.assert_close(layer(x, GRID, counts), y, rtol=0, atol=0)
+    torch.testing.assert_close(layer(x, GRID), y, rtol=0, atol=0)
     assert y.shape == (2, math.ceil(frames / 2), *x.shape[2:])
 
 
@@ -125,7 +119,7 @@ def test_grid_is_height_by_width(layer_of):
 
 @pytest.mark.parametrize("weighting", ["softmax", "uniform"])
 def test_weights_of_a_pair_sum_to_one(layer_of, weighting):
-    weights = layer_of(weighting=weighting)(tokens(6), GRID, (4, 4, 4, 4, 4, 1), return_weights=True)[1]
+    weights = layer_of(weighting=weighting)(tokens(6), GRID, return_weights=True)[1]
     torch.testing.assert_close(weights[:, ::2] + weights[:, 1::2], torch.ones(2, 3, 7, dtype=weights.dtype))
 
 
@@ -142,29 +136,44 @@ def test_untrained_layer_is_the_plain_mean(weighting):
     torch.testing.assert_close(y, (x[:, ::2] + x[:, 1::2]) / 2)
 
 
-@pytest.mark.parametrize("weighting", WEIGHTINGS)
-@pytest.mark.parametrize("compressions", [1, 2, 3])
-@pytest.mark.parametrize("frames", range(1, 10))
-def test_untrained_cascade_averages_the_input_frames(weighting, compressions, frames):
-    layer = InterFrameInterpolation(DIM, reduction=2, weighting=weighting)
-    x = y = tokens(frames, clips=1, dtype=torch.float32)
-    for stage in range(compressions):
-        y = layer(y, GRID, frame_counts(frames, stage))
-    span = 2**compressions
-    groups = torch.stack([group.mean(1) for group in x.split(span, dim=1)], dim=1)
-    torch.testing.assert_close(y, groups)
-    counts = torch.tensor(frame_counts(frames, compressions) or (1,) * y.shape[1]).view(1, -1, 1, 1)
-    torch.testing.assert_close((y * counts).sum(1) / counts.sum(), x.mean(1))
-
-
 @pytest.mark.parametrize("frames", range(1, 20))
 @pytest.mark.parametrize("compressions", range(5))
-def test_frame_counts_are_those_of_halving_step_by_step(frames, compressions):
-    counts = [1] * frames
+def test_frame_order_is_the_next_multiple_with_repeats_spread_evenly(frames, compressions):
+    span = 2**compressions
+    order = frame_order(frames, span)
+    if frames < span:
+        assert order == tuple(range(frames))
+        return
+    assert len(order) % span == 0 and len(order) - frames < span
+    assert list(order) == sorted(order) and set(order) == set(range(frames))
+    assert max(order.count(t) for t in range(frames)) <= 2
+    repeated = [t for t in range(frames) if order.count(t) == 2]
+    gaps = [b - a for a, b in itertools.pairwise(repeated)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+    assert not repeated or abs(repeated[0] - (frames - 1 - repeated[-1])) <= 1  # as far from one end as from the other
+
+
+def test_repeats_are_added_up_for_the_frame_they_are_of():
+    x = torch.randn(2, 5, 3)
+    places = repeat_evenly(x, 4)
+    assert torch.equal(places, x[:, [0, 0, 1, 2, 2, 3, 4, 4]])
+    torch.testing.assert_close(sum_repeats(places, 5, 4), x * torch.tensor([2, 1, 2, 1, 2])[:, None])
+    for frames in (1, 2, 3, 4):
+        assert torch.equal(repeat_evenly(x[:, :frames], 4), x[:, :frames])
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize("compressions", [1, 2, 3])
+def test_untrained_cascade_averages_each_group(weighting, compressions):
+    layer = InterFrameInterpolation(DIM, reduction=2, weighting=weighting)
+    x = y = tokens(16, clips=1, dtype=torch.float32)
+    stages = []
     for _ in range(compressions):
-        counts = [sum(counts[i : i + 2]) for i in range(0, len(counts), 2)]
-    all_equal = len(set(counts)) == 1
-    assert frame_counts(frames, compressions) == (None if all_equal else tuple(counts))
+        y, weights = layer(y, GRID, return_weights=True)
+        stages.append(weights)
+    span = 2**compressions
+    torch.testing.assert_close(y, x.unflatten(1, (-1, span)).mean(2))
+    torch.testing.assert_close(cascade(stages), torch.full(x.shape[:3], 1 / span))
 
 
 def test_interpolate_weighs_each_token_of_each_pair():

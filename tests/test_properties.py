@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from inti_models import InterFrameInterpolation, InTIVisionTransformer
-from inti_models.interpolation import CONTEXTS, Weighting, frame_counts
+from inti_models.interpolation import CONTEXTS, Weighting, frame_order, repeat_evenly
 from inti_models.streaming import StreamingClassifier, forward_chunked
 
 WEIGHTINGS = get_args(Weighting)
@@ -73,13 +73,12 @@ def test_frames_are_halved_and_weights_cover_every_token(randomize_, case):
     assert y.isfinite().all()
 
 
-@given(layers(AFFINE), st.booleans())
-def test_weights_of_a_pair_sum_to_one_and_equal_frames_stay(randomize_, case, ragged):
+@given(layers(AFFINE))
+def test_weights_of_a_pair_sum_to_one_and_equal_frames_stay(randomize_, case):
     layer, x, grid_size = case
     randomize_(layer)
     x = x[:, :1].expand_as(x)
-    counts = (2,) * (x.shape[1] - 1) + (1,) if ragged else None
-    y, weights = layer(x, grid_size, counts, return_weights=True)
+    y, weights = layer(x, grid_size, return_weights=True)
     if x.shape[1] % 2:
         assert_close(weights[:, -1], torch.ones_like(weights[:, -1]))
     even = weights[:, : x.shape[1] // 2 * 2]
@@ -153,6 +152,7 @@ def test_groups_of_frames_that_become_one_do_not_see_each_other(randomize_, case
     randomize_(model)
     span = 2 ** len(model.compress_at)
     whole = model.forward_features(clip)
+    clip = repeat_evenly(clip, model.group_size)
     groups = [model.forward_features(group) for group in clip.split(span, dim=1)]
     assert_close(whole, torch.cat(groups, dim=1), rtol=1e-4, atol=1e-4)
     weights = model.frame_weights(clip)
@@ -178,17 +178,19 @@ def test_large_half_precision_pixels_give_finite_logits(randomize_, case, kind):
     assert model.to(dtype)(clip).isfinite().all()
 
 
+@given(models())
+def test_head_of_features_is_the_model(randomize_, case):
+    model, clip = case
+    randomize_(model)
+    assert torch.equal(model.forward_head(model.forward_features(clip)), model(clip))
+
+
 @given(st.integers(1, 300), st.integers(0, 9))
-def test_frame_counts_cover_the_clip(num_frames, compressions):
-    counts = frame_counts(num_frames, compressions)
-    remaining = -(-num_frames // 2**compressions)
-    if counts is not None:
-        assert len(counts) == remaining
-        assert sum(counts) == num_frames
-        assert len(set(counts[:-1])) <= 1
-        assert max(counts) <= 2**compressions
-    else:
-        assert num_frames % remaining == 0
+def test_no_frame_is_left_out_or_stands_more_than_twice(num_frames, compressions):
+    order = frame_order(num_frames, 2**compressions)
+    assert -(-len(order) // 2**compressions) == -(-num_frames // 2**compressions)
+    assert list(order) == sorted(order)
+    assert {order.count(t) for t in range(num_frames)} <= {1, 2}
 
 
 @torch.no_grad()

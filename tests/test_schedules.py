@@ -4,21 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inti_models import schedule_for
-from inti_models.schedules import mean_frames
-from inti_models.vision_transformer import check_schedule, default_schedule
+from inti_models import schedule_for_budget
+from inti_models.schedules import check_schedule, default_schedule, mean_frames
 
 
 @pytest.mark.parametrize("depth", [12, 24])
 def test_five_of_eight_frames_give_the_default_schedule(depth):
-    assert schedule_for(depth, 8, 5.0) == default_schedule(depth)
+    assert schedule_for_budget(depth, 8, 5.0) == default_schedule(depth)
 
 
 @given(st.integers(1, 40), st.integers(1, 300), st.floats(0.01, 1.5))
 def test_budget_is_met_as_closely_as_moving_all_compressions_together_can(depth, frames, share):
     budget = share * frames
     try:
-        schedule = schedule_for(depth, frames, budget)
+        schedule = schedule_for_budget(depth, frames, budget)
     except ValueError:
         assert mean_frames((0,) * max(0, math.ceil(math.log2(frames)) - 1), depth, frames) > budget
         return
@@ -32,7 +31,7 @@ def test_budget_is_met_as_closely_as_moving_all_compressions_together_can(depth,
 
 @given(st.integers(1, 40), st.integers(3, 300), st.floats(2.0, 300), st.floats(2.0, 300))
 def test_a_larger_budget_costs_no_less(depth, frames, a, b):
-    small, large = (mean_frames(schedule_for(depth, frames, budget), depth, frames) for budget in sorted((a, b)))
+    small, large = (mean_frames(schedule_for_budget(depth, frames, budget), depth, frames) for budget in sorted((a, b)))
     assert small <= large
 
 
@@ -48,4 +47,4 @@ def test_a_larger_budget_costs_no_less(depth, frames, a, b):
 )
 def test_bad_argument_is_told_in_a_sentence(args, message):
     with pytest.raises(ValueError, match=message):
-        schedule_for(*args)
+        schedule_for_budget(*args)

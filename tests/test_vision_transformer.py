@@ -18,8 +18,8 @@ from torch.testing import assert_close
 
 from inti_models import InTIVisionTransformer, from_image_model
 from inti_models.checkpoints import checkpoint_filter_fn
-from inti_models.interpolation import InterFrameInterpolation, frame_counts
-from inti_models.vision_transformer import check_schedule, default_schedule
+from inti_models.interpolation import InterFrameInterpolation, frame_order, repeat_evenly
+from inti_models.schedules import check_schedule, default_schedule
 
 INTI_ARGS = ("compress_at", "reduction", "context", "weighting", "num_frames", "sampling", "frame_stride")
 
@@ -44,11 +44,11 @@ def tokens_after_blocks(model, clip):
         return torch.stack([layer(x[:, t]) for t in range(x.shape[1])], dim=1)
 
     x = per_frame(lambda frame: model.norm_pre(model._pos_embed(model.patch_embed(frame))), clip)
-    after_block, done = [], 0
+    after_block, compressed = [], False
     for i in range(len(model.blocks) + 1):
         for interpolation in model.interpolations[str(i)] if i in model.compress_at else ():
-            x = interpolation(x, grid_size, frame_counts(clip.shape[1], done))
-            done += 1
+            x = interpolation(x if compressed else x[:, frame_order(clip.shape[1], model.group_size)], grid_size)
+            compressed = True
         if i < len(model.blocks):
             x = per_frame(model.blocks[i], x)
             after_block.append(x)
@@ -163,14 +163,21 @@ def test_equals_a_loop_over_blocks_and_frames(tiny, clip):
 
 
 @pytest.mark.parametrize("pool", ["token", "avg", "avgmax", "map"])
-def test_logits_are_those_of_frame_features_weighted_by_their_number(tiny, clip, pool):
+def test_logits_are_those_of_the_mean_of_frame_features(tiny, clip, pool):
     model = tiny(global_pool=pool, reg_tokens=2, pre_norm=True)
     _, last = tokens_after_blocks(model, clip)
     frames = model.norm(last)
     assert frames.shape[1] == 2
     pooled = [VisionTransformer.forward_head(model, frames[:, t], pre_logits=True) for t in range(2)]
-    expected = model.head((4 * pooled[0] + pooled[1]) / 5)
-    assert_close(model(clip), expected)
+    assert_close(model(clip), model.head((pooled[0] + pooled[1]) / 2))
+
+
+@pytest.mark.parametrize("frames", range(1, 10))
+@pytest.mark.parametrize("schedule", [(), (1, 3), (0, 2, 4)], ids=str)
+def test_clip_that_is_no_multiple_is_that_with_frames_repeated_evenly(tiny, frames, schedule):
+    model, clip = tiny(compress_at=schedule), torch.randn(2, frames, 3, 32, 48)
+    assert_close(model(clip), model(repeat_evenly(clip, 2 ** len(schedule))))
+    assert model.forward_features(clip).shape[1] == -(-frames // 2 ** len(schedule))
 
 
 @pytest.mark.parametrize("schedule", [(0,), (2,), (1, 3), (2, 2), (4,), (0, 0, 4, 4)])
@@ -180,7 +187,7 @@ def test_every_compression_changes_the_output(tiny, clip, schedule):
     assert (model(clip) - naive(clip)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("frames", range(1, 10))
+@pytest.mark.parametrize("frames", [1, 2, 4, 8])
 @pytest.mark.parametrize("weighting", ["softmax", "sigmoid", "linear", "uniform"])
 def test_model_without_blocks_averages_the_frames_before_training(tiny, frames, weighting):
     model = tiny(depth=1, compress_at=(1, 1), weighting=weighting, global_pool="token", final_norm=False)
@@ -206,7 +213,7 @@ def test_one_frame_clip_is_an_image_for_every_call(tiny, tiny_args):
     for pre_logits in (False, True):
         expected = twin.forward_head(features, pre_logits=pre_logits)
         assert_close(model.forward_head(features, pre_logits=pre_logits), expected)
-        assert_close(model.forward_head(features.unsqueeze(1), pre_logits=pre_logits, num_frames=1), expected)
+        assert_close(model.forward_head(features.unsqueeze(1), pre_logits=pre_logits), expected)
     assert_close(model.get_intermediate_layers(image, 2), twin.get_intermediate_layers(image, 2))
     mask = torch.ones(27, 27, dtype=torch.bool).tril()
     assert_close(model(image, attn_mask=mask), twin(image, attn_mask=mask))
@@ -246,12 +253,12 @@ def test_order_of_frames_matters_unless_the_prediction_is_symmetric(tiny, clip):
 
 
 def test_frame_weights_are_products_along_the_way(tiny, clip):
-    model = tiny(reg_tokens=2)
+    model, clip = tiny(reg_tokens=2), clip[:, [0, 1, 2, 3, 4, 0, 2, 1]]
     first, second = model.interpolation_weights(clip)
-    assert (first.shape, second.shape) == ((2, 5, 27), (2, 3, 27))
+    assert (first.shape, second.shape) == ((2, 8, 27), (2, 4, 27))
     weights = model.frame_weights(clip)
-    assert weights.shape == (2, 5, 4, 6)
-    for b, t, row, column in itertools.product(range(2), range(5), range(4), range(6)):
+    assert weights.shape == (2, 8, 4, 6)
+    for b, t, row, column in itertools.product(range(2), range(8), range(4), range(6)):
         n = 3 + row * 6 + column
         assert_close(weights[b, t, row, column], first[b, t, n] * second[b, t // 2, n])
     assert (weights - 0.25).abs().max() > 0.05
@@ -259,9 +266,13 @@ def test_frame_weights_are_products_along_the_way(tiny, clip):
 
 @pytest.mark.parametrize("weighting", ["softmax", "uniform"])
 def test_frame_weights_sum_to_one_over_frames_that_became_one(tiny, clip, weighting):
-    weights = tiny(weighting=weighting).frame_weights(clip)
-    assert_close(weights[:, :4].sum(1), torch.ones(2, 4, 6))
-    assert_close(weights[:, 4], torch.ones(2, 4, 6))
+    model = tiny(weighting=weighting)
+    weights = model.frame_weights(clip[:, :4])
+    assert_close(weights.sum(1), torch.ones(2, 4, 6))
+    places = model.frame_weights(repeat_evenly(clip, 4))  # of frames 0, 0, 1, 2 and 2, 3, 4, 4
+    assert_close(places.unflatten(1, (2, 4)).sum(2), torch.ones(2, 2, 4, 6))
+    twice = (places[:, [0, 2, 3, 5, 6]], places[:, [1, 4, 7]])
+    assert_close(model.frame_weights(clip), twice[0].index_add(1, torch.tensor([0, 2, 4]), twice[1]))
 
 
 def test_frame_weights_of_uncompressed_model_are_one(tiny, clip):
@@ -280,17 +291,14 @@ def test_frame_weights_explain_a_model_that_only_interpolates(tiny, clip):
 # timm's promises
 
 
-def test_head_needs_the_number_of_frames_only_where_it_is_odd(tiny, clip):
-    model = tiny()
+@pytest.mark.parametrize("frames", range(1, 10))
+@pytest.mark.parametrize("pool", ["token", "map", ""])
+def test_head_of_features_is_the_model_for_every_number_of_frames(tiny, frames, pool):
+    model, clip = tiny(global_pool=pool), torch.randn(2, frames, 3, 32, 48)
     features = model.forward_features(clip)
-    assert features.shape == (2, 2, 25, 32)
-    assert_close(model.forward_head(features, num_frames=5), model(clip))
-    assert not torch.allclose(model.forward_head(features), model(clip))
-    even = model.forward_features(clip[:, :4])
-    assert_close(model.forward_head(even), model(clip[:, :4]))
-    pooled = model.forward_head(features, pre_logits=True, num_frames=5)
-    assert pooled.shape == (2, 32)
-    assert_close(model.head(pooled), model(clip))
+    assert features.shape == (2, -(-frames // 4), 25, 32)
+    assert torch.equal(model.forward_head(features), model(clip))
+    assert torch.equal(model.head(model.forward_head(features, pre_logits=True)), model(clip))
 
 
 INTERMEDIATE_OPTIONS = [
@@ -334,7 +342,7 @@ def test_intermediates_of_a_clip_are_its_tokens_after_each_block(tiny, clip, ind
             if options["output_fmt"] == "NCHW":
                 spatial = spatial.reshape(2, -1, 4, 6, 32).permute(0, 1, 4, 2, 3)
             expected.append(spatial)
-        assert [y.shape[1] for y in expected] == [{0: 5, 1: 3, 2: 3, 3: 2}[i] for i in take]
+        assert [y.shape[1] for y in expected] == [{0: 5, 1: 4, 2: 4, 3: 2}[i] for i in take]
         actual = model.forward_intermediates(clip, indices, **options)
         if options["output_dict"]:
             assert_close(actual["image_intermediates"], expected)
@@ -410,7 +418,7 @@ def test_classifier_can_be_replaced(tiny, clip):
     assert (model(clip).shape, model.num_classes) == ((2, 9), 9)
     model.reset_classifier(0)
     features = model(clip)
-    assert_close(features, model.forward_head(model.forward_features(clip), pre_logits=True, num_frames=5))
+    assert_close(features, model.forward_head(model.forward_features(clip), pre_logits=True))
     assert features.shape == (2, 32)
     assert before.shape == (2, 5)
 
@@ -649,7 +657,7 @@ def test_runs_under_autocast(tiny, clip):
     assert logits.dtype == torch.bfloat16
     assert weights.dtype == torch.float32
     assert_close(logits.float(), model(clip), rtol=0.1, atol=0.3)
-    assert_close(weights[:, :4].sum(1), torch.ones(2, 4, 6))
+    assert_close(weights.sum(1), torch.full((2, 4, 6), 2.0))
 
 
 def test_survives_copying_and_pickling(tiny, clip):

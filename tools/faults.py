@@ -129,7 +129,7 @@ def saved(folder: Path) -> int:
 
 
 def export(folder: Path, say: Say) -> None:
-    from inti_models.export import export as run
+    from inti_models.export import export_model as run
 
     version = exported(folder) + 1
     for file, kind in (("model.pt2", "torch-export"), ("model.onnx", "onnx")):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from . import zoo
     from .hub import load, push_to_hub, save_pretrained
     from .interpolation import InterFrameInterpolation
-    from .schedules import schedule_for
+    from .schedules import schedule_for_budget
     from .streaming import StreamingClassifier, forward_chunked
     from .vision_transformer import InTIVisionTransformer, from_image_model
     from .zero_shot import set_zero_shot_head
@@ -28,7 +28,7 @@ __all__ = [
     "load",
     "push_to_hub",
     "save_pretrained",
-    "schedule_for",
+    "schedule_for_budget",
     "set_zero_shot_head",
     "zoo",
 ]
@@ -41,7 +41,7 @@ _MODULES = {
     "load": "hub",
     "push_to_hub": "hub",
     "save_pretrained": "hub",
-    "schedule_for": "schedules",
+    "schedule_for_budget": "schedules",
     "set_zero_shot_head": "zero_shot",
 }
 

@@ -73,7 +73,7 @@ class Labeller:
     @torch.inference_mode()
     def _features(self, path: str | os.PathLike[str]) -> list[float]:
         model, views = self.classify.model, self.classify.views(path).to(self.classify.device)
-        pooled = model.forward_head(model.forward_features(views), pre_logits=True, num_frames=views.shape[1])
+        pooled = model.forward_head(model.forward_features(views), pre_logits=True)
         return pooled.mean(dim=0).float().tolist()
 
 

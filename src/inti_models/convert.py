@@ -557,7 +557,7 @@ def convert_checkpoint(
 
 def _description(model: InTIVisionTransformer, source: Source, image: Source) -> str:
     if source.layout.method is None:
-        new = "interpolations, temporal modules" if model.temporal is not None else "interpolations"
+        new = "interpolations, temporal modules" if model.temporal.mixes_frames else "interpolations"
         return (
             f"Trunk converted from {source.path.name}, a checkpoint of {source.layout.title}; "
             f"{new} and head start untrained."

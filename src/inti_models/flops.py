@@ -163,13 +163,12 @@ def zoo_cost(name: str, num_frames: int | None = None, **model_args: Any) -> Cos
 
 
 def by_stage(model: InTIVisionTransformer, cost: Cost) -> dict[str, float]:
-    """GFLOPs of a model's parts: embedding, the blocks behind k compressions, interpolations, and what is left.
+    """GFLOPs of a model's parts: embedding, the blocks after k compressions, interpolations, and what is left.
 
     What is left is the head, and what a temporal method runs outside the blocks.
     """
-    bounds = (0, *model.compress_at, len(model.blocks))
     stages = {"embedding": cost.by_module["patch_embed"]}
-    for stage, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False)):
-        stages[f"stage {stage}"] = sum(cost.by_module[f"blocks.{i}"] for i in range(first, end))
+    for stage, blocks in enumerate(model.stages):
+        stages[f"stage {stage}"] = sum(cost.by_module[f"blocks.{i}"] for i in blocks)
     stages["interpolations"] = sum(cost.by_module[f"interpolations.{at}"] for at in model.interpolations)
     return {**stages, "rest": cost.gflops - sum(stages.values())}

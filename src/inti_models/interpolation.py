@@ -20,20 +20,41 @@ Weighting = Literal["softmax", "sigmoid", "linear", "uniform"]
 CONTEXTS = ("point", "local", "global", "temporal")
 
 
-@register_notrace_function
-def frame_counts(num_frames: int, compressions: int) -> tuple[int, ...] | None:
-    """How many of ``num_frames`` input frames each remaining frame stands for.
+def frame_order(num_frames: int, group_size: int) -> tuple[int, ...]:
+    """Indices of the frames that compression takes in, in their order.
 
-    After ``k`` compressions a remaining frame stands for ``2**k`` input frames; only the last one can
-    stand for fewer. Returns None where all numbers are equal, so that nothing has to be weighted.
+    k compressions make one frame of ``group_size = 2**k`` neighbours. Frames that are no multiple of that are brought
+    to the next multiple: some stand twice, spread evenly over the clip, so that no frame counts more than twice as much
+    as another. Fewer than ``group_size`` frames are taken as they are; they become one.
 
-    >>> frame_counts(5, 1), frame_counts(5, 2), frame_counts(8, 2)
-    ((2, 2, 1), (4, 1), None)
+    >>> frame_order(8, 4), frame_order(5, 4), frame_order(3, 4)
+    ((0, 1, 2, 3, 4, 5, 6, 7), (0, 0, 1, 2, 2, 3, 4, 4), (0, 1, 2))
     """
-    span = 2**compressions
-    if num_frames % span == 0 or num_frames < span:
-        return None
-    return (span,) * (num_frames // span) + (num_frames % span,)
+    length = num_frames if num_frames < group_size else -(-num_frames // group_size) * group_size
+    return tuple((2 * i + 1) * num_frames // (2 * length) for i in range(length))  # nearest to the middle of each place
+
+
+@register_notrace_function
+def repeat_evenly(x: Tensor, group_size: int) -> Tensor:
+    """Frames in `frame_order`: (B, T, ...) -> (B, next multiple of ``group_size``, ...)."""
+    num_frames = x.shape[1]
+    if num_frames % group_size == 0 or num_frames < group_size:  # first, for an exported model's T is a symbol
+        return x
+    return x[:, list(frame_order(num_frames, group_size))]
+
+
+def sum_repeats(x: Tensor, num_frames: int, group_size: int) -> Tensor:
+    """What was computed for frames in `frame_order`, added up for each frame: (B, places, ...) -> (B, T, ...)."""
+    order = torch.tensor(frame_order(num_frames, group_size), device=x.device)
+    return x.new_zeros(x.shape[0], num_frames, *x.shape[2:]).index_add(1, order, x)
+
+
+def cascade(weights: Sequence[Tensor]) -> Tensor:
+    """The product of the weights along the way through interpolations, (B, T_k, ...) each, -> (B, T_0, ...)."""
+    cascaded = weights[0]
+    for k, of_stage in enumerate(weights[1:], start=1):
+        cascaded = cascaded * of_stage[:, torch.arange(cascaded.shape[1], device=cascaded.device) // 2**k]
+    return cascaded
 
 
 def interpolate(frame_pairs: Tensor, weights: Tensor) -> Tensor:
@@ -136,16 +157,14 @@ class WeightPrediction(nn.Module):
 class InterFrameInterpolation(nn.Module):
     """The compression function: T frames of tokens -> ceil(T / 2) frames (paper section 3, fig. 2).
 
-    An odd last frame passes through unchanged. Frames may stand for unequal numbers of input frames
-    (``counts``): the untrained layer then averages the input frames, not the remaining ones.
+    An odd last frame passes through unchanged.
 
-    Weightings, for the paper's ablation; ``l`` are the predicted logits and ``s`` the share of a frame
-    in the pair's input frames (1/2 where counts are equal):
+    Weightings, for the paper's ablation; ``l`` are the predicted logits:
 
-    - ``softmax``: softmax over the pair of ``l + log(count)``,
-    - ``sigmoid``: sigmoid of ``l + log(s / (1 - s))``, each frame for itself,
-    - ``linear``: ``s + l``,
-    - ``uniform``: ``s``; no prediction network.
+    - ``softmax``: softmax over the pair of ``l``,
+    - ``sigmoid``: sigmoid of ``l``, each frame for itself,
+    - ``linear``: ``1/2 + l``,
+    - ``uniform``: 1/2; no prediction network.
 
     Args:
         dim: channels ``C`` of a token.
@@ -189,34 +208,25 @@ class InterFrameInterpolation(nn.Module):
     def extra_repr(self) -> str:
         return f"weighting={self.weighting!r}"
 
-    def weights(self, frame_pairs: Tensor, grid_size: tuple[int, int], counts: Sequence[int] | None = None) -> Tensor:
+    def weights(self, frame_pairs: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """The weights of both frames of each pair, (B, P, 2, N, C) -> (B, P, 2, N).
 
         Args:
             frame_pairs: tokens, (B, P, 2, N, C).
             grid_size: height and width of the token grid.
-            counts: input frames that each of the 2 P frames stands for; None if all are equal.
         """
-        logits = None if self.predict is None else self.predict(frame_pairs, grid_size)
-        if logits is not None and counts is None and self.weighting == "softmax":  # nothing to copy to the device
-            return logits.softmax(dim=2)
-        dtype = torch.promote_types(frame_pairs.dtype, torch.float32) if logits is None else logits.dtype
-        pairs = [(1, 1)] if counts is None else list(zip(counts[::2], counts[1::2], strict=True))
-        count = torch.tensor(pairs, dtype=dtype, device=frame_pairs.device).unsqueeze(-1)  # P|1 2 1
-        share = count / count.sum(1, keepdim=True)
-        if logits is None:
-            return share.expand(frame_pairs.shape[:-1])
+        if self.predict is None:
+            dtype = torch.promote_types(frame_pairs.dtype, torch.float32)
+            return torch.full_like(frame_pairs[..., 0], 0.5, dtype=dtype)
+        logits = self.predict(frame_pairs, grid_size)
         if self.weighting == "softmax":
-            return (logits + count.log()).softmax(dim=2)
-        if self.weighting == "sigmoid":
-            return (logits if counts is None else logits + share.logit()).sigmoid()
-        return share + logits
+            return logits.softmax(dim=2)
+        return logits.sigmoid() if self.weighting == "sigmoid" else 0.5 + logits
 
     def forward(
         self,
         x: Tensor,
         grid_size: tuple[int, int],
-        counts: Sequence[int] | None = None,
         return_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Halve the frames.
@@ -224,7 +234,6 @@ class InterFrameInterpolation(nn.Module):
         Args:
             x: tokens, (B, T, N, C).
             grid_size: height and width of the token grid, ``N = num_prefix_tokens + H * W``.
-            counts: input frames that each frame stands for, length T; None if all are equal.
             return_weights: return the weight of each token of ``x`` too.
 
         Returns:
@@ -237,7 +246,7 @@ class InterFrameInterpolation(nn.Module):
             y, weights = x, torch.ones_like(x[..., 0], dtype=torch.promote_types(x.dtype, torch.float32))
         else:
             frame_pairs = x[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2))  # B P 2 N C
-            weights = self.weights(frame_pairs, grid_size, counts and counts[: 2 * num_pairs])
+            weights = self.weights(frame_pairs, grid_size)
             y, weights = interpolate(frame_pairs, weights), weights.flatten(1, 2)
             if odd.shape[1]:
                 y = torch.cat((y, odd), dim=1)

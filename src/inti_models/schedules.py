@@ -1,20 +1,66 @@
 """Schedules: where to compress, for a number of frames and a budget."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from fractions import Fraction
 
+from .interpolation import frame_order
+
+
+def default_schedule(depth: int) -> tuple[int, ...]:
+    """Compress after a third and after five sixths of the blocks: 37.5% off the blocks' cost.
+
+    ``1/3 * 1 + 1/2 * 1/2 + 1/6 * 1/4 = 0.625``: (4, 10) of 12 blocks, (8, 20) of 24.
+    """
+    return (round(depth / 3), round(depth * 5 / 6))
+
+
+def check_schedule(compress_at: Sequence[int], depth: int) -> tuple[int, ...]:
+    """Return ``compress_at`` as a tuple of ints.
+
+    Raises:
+        ValueError: if it is not a non-decreasing sequence of integers from 0 to ``depth``.
+    """
+    schedule = tuple(compress_at) if isinstance(compress_at, Sequence) else None
+    if (
+        schedule is None
+        or not all(type(i) is int and 0 <= i <= depth for i in schedule)
+        or list(schedule) != sorted(schedule)
+    ):
+        raise ValueError(
+            f"compress_at={compress_at!r} is not a schedule for {depth} blocks; pass a non-decreasing tuple of "
+            f"integers from 0 to {depth}, such as {default_schedule(depth)}, or () for no compression."
+        )
+    return schedule
+
+
+def stage_bounds(compress_at: Sequence[int], depth: int) -> list[tuple[int, int]]:
+    """Blocks of each stage: stage k runs the blocks from ``first`` to before ``end``, after k compressions.
+
+    >>> stage_bounds((4, 10), 12)
+    [(0, 4), (4, 10), (10, 12)]
+    """
+    return list(itertools.pairwise((0, *compress_at, depth)))
+
+
+def stage_frames(num_frames: int, compressions: int) -> list[int]:
+    """Frames that the blocks of each stage see, where a clip has ``num_frames``; see `interpolation.repeat_evenly`.
+
+    >>> stage_frames(8, 2), stage_frames(5, 2), stage_frames(3, 2)
+    ([8, 4, 2], [5, 4, 2], [3, 2, 1])
+    """
+    frames = len(frame_order(num_frames, 2**compressions))
+    return [num_frames, *(-(-frames // 2**k) for k in range(1, compressions + 1))]
+
 
 def mean_frames(compress_at: Sequence[int], depth: int, frames: int) -> float:
     """Frames that a block sees on average: what the blocks cost, in passes of one frame through all of them."""
-    total, bounds = 0, (0, *compress_at, depth)
-    for compressions in range(len(compress_at) + 1):
-        remaining = -(-frames // 2**compressions)
-        total += remaining * (bounds[compressions + 1] - bounds[compressions])
-    return total / depth
+    stages = zip(stage_bounds(compress_at, depth), stage_frames(frames, len(compress_at)), strict=True)
+    return sum(seen * (end - first) for (first, end), seen in stages) / depth
 
 
-def schedule_for(depth: int, frames: int, budget: float) -> tuple[int, ...]:
+def schedule_for_budget(depth: int, frames: int, budget: float) -> tuple[int, ...]:
     """A schedule whose blocks see at most ``budget`` frames on average.
 
     Compressions are as many as leave two frames, k = ceil(log2(frames)) - 1. They are spaced evenly, the i-th after

@@ -2,15 +2,14 @@
 
 The context of an interpolation stays within its pair, so a model with k compressions is a binary tree over the frames:
 the blocks before the first compression see one frame, those up to the second a pair, then four, ... A *node* of level
-``k`` stands for ``2**k`` neighbouring frames: one frame's tokens behind the blocks that follow k compressions. Windows
+``k`` stands for ``2**k`` neighbouring frames: one frame's tokens after the blocks that follow k compressions. Windows
 that overlap share nodes, so at stride 1 a new frame costs one new node of each level, whatever the window's length.
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .vision_transformer import InTIVisionTransformer
 
@@ -34,7 +33,7 @@ class StreamingClassifier:
     def __init__(self, model: InTIVisionTransformer, num_frames: int | None = None, stride: int = 1) -> None:
         num_frames = model.num_frames if num_frames is None else num_frames
         span = 2 ** len(model.compress_at)
-        if model.temporal is not None:
+        if model.temporal.mixes_frames:
             raise ValueError(
                 f"{type(model.temporal).__name__} lets all frames of a window see each other, so windows share "
                 "nothing; stream a model without temporal modules, or run it on each window."
@@ -49,12 +48,6 @@ class StreamingClassifier:
         if not model.global_pool:
             raise ValueError("global_pool='' gives no feature of a frame to classify; use 'token' or 'avg'.")
         self.model, self.num_frames, self.stride = model.eval(), num_frames, stride
-        self._bounds = (0, *model.compress_at, len(model.blocks))  # level k runs the blocks [bounds[k], bounds[k + 1])
-        self._interpolations = [
-            cast(nn.ModuleList, model.interpolations[at])[repeat]
-            for at in sorted(model.interpolations, key=int)
-            for repeat in range(model.compress_at.count(int(at)))
-        ]
         self.reset()
 
     def reset(self) -> None:
@@ -62,7 +55,7 @@ class StreamingClassifier:
         self._seen = 0
         self._shape: tuple[int, ...] | None = None
         # Of each level: start frame -> (B, N, C); of the last: start frame -> pooled feature (B, C).
-        self._nodes: list[dict[int, Tensor]] = [{} for _ in range(len(self._interpolations) + 1)]
+        self._nodes: list[dict[int, Tensor]] = [{} for _ in self.model.stages]
 
     @torch.no_grad()
     def push(self, frames: Tensor) -> Tensor:
@@ -78,18 +71,17 @@ class StreamingClassifier:
             ValueError: for frames of another shape, or another number of streams, than before.
         """
         clip = frames.unsqueeze(1) if frames.ndim == 4 else frames
-        clip = self.model._as_clip(clip)
+        clip = self.model.to_clip(clip)
         shape = (clip.shape[0], *clip.shape[2:])
         if self._shape not in (None, shape):
             raise ValueError(f"Frames are {shape}, those before were {self._shape}; call reset() for other streams.")
         self._shape = shape
         first, self._seen = self._seen, self._seen + clip.shape[1]
-        grid_size = self.model.patch_embed.dynamic_feat_size((clip.shape[3], clip.shape[4]))
         for level in range(len(self._nodes)):
             span = 2**level
             starts = [s for s in range(max(0, first - span + 1), self._seen - span + 1) if self._needed(level, s)]
             if starts:
-                self._add(level, starts, clip[:, [s - first for s in starts]] if level == 0 else None, grid_size)
+                self._add(level, starts, clip[:, [s - first for s in starts]] if level == 0 else None)
         logits = self._logits(self._window_starts(first))
         self._forget()
         return logits
@@ -99,19 +91,18 @@ class StreamingClassifier:
         offsets = range(0, min(self.num_frames, start + 1), 2**level)  # from the window's start to the node's
         return any(start - offset >= 0 and (start - offset) % self.stride == 0 for offset in offsets)
 
-    def _add(self, level: int, starts: Sequence[int], clip: Tensor | None, grid_size: tuple[int, int]) -> None:
+    def _add(self, level: int, starts: Sequence[int], clip: Tensor | None) -> None:
         """Compute the nodes of a level with these starts, of frames (B, n, C, H, W) or of the level below."""
         model, nodes = self.model, self._nodes[level]
         if clip is not None:
-            x = model._embed(clip)  # B n N C
+            x, self._inputs = model.embed(clip)  # B n N C
         else:
             below, half = self._nodes[level - 1], 2 ** (level - 1)
             pairs = [below[start + shift] for start in starts for shift in (0, half)]
-            x = self._interpolations[level - 1](torch.stack(pairs, dim=1), grid_size)  # B n N C
-        for block in model.blocks[self._bounds[level] : self._bounds[level + 1]]:
-            x = model._forward_block(block, x, grid_size)
+            x = torch.stack(pairs, dim=1)  # B 2n N C
+        x = model.forward_stage(level, x, self._inputs)  # B n N C
         if level + 1 == len(self._nodes):
-            x = model.fc_norm(model.pool(model.norm(x).flatten(0, 1))).unflatten(0, x.shape[:2])  # B n C
+            x = model.pool_frames(model.norm_tokens(x))  # B n C
         nodes.update(zip(starts, x.unbind(1), strict=True))
 
     def _window_starts(self, first: int) -> range:
@@ -120,16 +111,15 @@ class StreamingClassifier:
         return range(-(-earliest // self.stride) * self.stride, self._seen - self.num_frames + 1, self.stride)
 
     def _logits(self, windows: Sequence[int]) -> Tensor:
-        model, nodes, span = self.model, self._nodes[-1], 2 ** len(self._interpolations)
+        model, nodes, span = self.model, self._nodes[-1], 2 ** len(self.model.compress_at)
         if not windows:
             assert self._shape is not None
             parameter = next(model.parameters())
             return parameter.new_empty(self._shape[0], 0, model.num_classes or model.num_features)
         pooled = [
-            torch.stack([nodes[s] for s in range(window, window + self.num_frames, span)]).mean(dim=0)
-            for window in windows
+            torch.stack([nodes[s] for s in range(window, window + self.num_frames, span)], dim=1) for window in windows
         ]
-        return model.head(model.head_drop(torch.stack(pooled, dim=1)))
+        return model.classify_frames(torch.stack(pooled, dim=1))  # of B W n C
 
     def _forget(self) -> None:
         """Drop the nodes that no later window needs."""

@@ -169,7 +169,7 @@ def freeze(model: InTIVisionTransformer, train: str) -> None:
     """
     patterns = {"head": [r"head\."], "interpolation": [r"head\.", r"interpolations\."], "all": [""]}
     if train == "adapters":
-        if model.temporal is None:
+        if not model.temporal.mixes_frames:
             raise ValueError("train=adapters, but the model has no temporal method; choose interpolation, head or all.")
         also = model.temporal.also_trained
         patterns["adapters"] = [r"head\.", ADDED.pattern, *(() if also is None else (also,))]

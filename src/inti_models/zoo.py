@@ -1,7 +1,6 @@
 """The model zoo: architectures, data sets and published weights as tables, and timm entry points."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from . import zero_shot
 from .checkpoints import checkpoint_filter_fn
+from .stages import InTIConfig
 from .vision_transformer import InTIVisionTransformer, from_image_model
 
 PACKAGE = Path(str(resources.files("inti_models")))
@@ -359,6 +359,5 @@ def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -
 
 
 def _build_on(base: str, **kwargs: Any) -> InTIVisionTransformer:
-    names = set(inspect.signature(InTIVisionTransformer._add_interpolations).parameters) - {"device", "dtype"}
-    inti_args = {name: kwargs.pop(name) for name in names & kwargs.keys()}
-    return from_image_model(cast(VisionTransformer, timm.create_model(base, **kwargs)), **inti_args)
+    config, image_args = InTIConfig.split(kwargs)
+    return from_image_model(cast(VisionTransformer, timm.create_model(base, **image_args)), **vars(config))

@@ -62,7 +62,7 @@ def test_time_embedding_is_added_to_every_token_of_a_frame(fresh, method):
     clip = torch.randn(1, 4, 3, 32, 48)
     zero = fresh(method, num_frames=4)
     zero.load_state_dict({**model.state_dict(), "temporal.time_embed": torch.zeros(1, 4, 32)})
-    added = model._embed(clip) - zero._embed(clip)
+    added = model.embed(clip)[0] - zero.embed(clip)[0]
     assert_close(added, model.temporal.time_embed[:, :, None].expand(1, 4, 25, 32), atol=1e-5, rtol=1e-5)
 
 

@@ -80,12 +80,12 @@ def test_one_frame_clip_is_an_image(model):
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 5, 7, 8])
-def test_any_number_of_frames_runs_and_the_head_counts_them(model, frames):
+def test_any_number_of_frames_runs_and_the_head_of_features_is_the_model(model, frames):
     clip = torch.randn(2, frames, 3, 32, 48)
     logits = model(clip)
     assert logits.shape == (2, 5)
     assert torch.isfinite(logits).all()
-    assert_close(model.forward_head(model.forward_features(clip), num_frames=frames), logits)
+    assert_close(model.forward_head(model.forward_features(clip)), logits)
     weights = model.frame_weights(clip)
     assert weights.shape == (2, model.embedded_frames(frames), 4, 6)
 
@@ -99,16 +99,16 @@ def test_modules_see_the_frames_that_remain_at_their_depth(variant, small, frame
         block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
     model(torch.randn(1, frames, 3, 32, 48))
     start = embedded(variant, frames)
-    half = -(-start // 2)
-    assert seen == [start] * 4 + [half] * 6 + [-(-half // 2)] * 2
+    last = -(-start // 4)
+    half = 2 * last if start >= 4 else -(-start // 2)
+    assert seen == [start] * 4 + [half] * 6 + [last] * 2
 
 
-def test_last_frame_of_an_odd_clip_counts_for_fewer_frames(variant, small):
-    """Embedded frames are counted, three of which become a pair and one."""
+def test_head_takes_the_mean_over_frames(variant, small):
     model = small(*VARIANTS[variant], compress_at=(2,))
     clip = torch.randn(1, 3 * STRIDE.get(variant, 1), 3, 32, 48)
     tokens = model.forward_features(clip)[:, :, 0]
-    pooled = (2 * tokens[:, 0] + tokens[:, 1]) / 3
+    pooled = (tokens[:, 0] + tokens[:, 1]) / 2
     expected = model.head(model.norm(pooled) if model.temporal.norm_last else pooled)
     assert_close(model(clip), expected)
 

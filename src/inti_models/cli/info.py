@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"classes     {model.num_classes}")
     print(f"blocks      {len(model.blocks)} of width {model.embed_dim}")
     print(f"schedule    compress_at={model.compress_at}: {frames} frames become {remaining}")
-    if model.temporal is not None:
+    if model.temporal.mixes_frames:
         print(f"temporal    {type(model.temporal).__name__}: frames see each other in the blocks")
     print(f"GFLOPs      {cost.gflops:.4g} (multiply-adds of matrix products and convolutions)")
     print(

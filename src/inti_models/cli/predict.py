@@ -51,12 +51,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..hub import create
     from ..quantize import quantize_int8
-    from ..schedules import schedule_for
+    from ..schedules import schedule_for_budget
 
     model_args: dict[str, Any] = {} if args.frames is None else {"num_frames": args.frames}
     if args.budget is not None:
         model = create(args.model, device="meta", **model_args)
-        model_args["compress_at"] = schedule_for(len(model.blocks), model.num_frames, args.budget)
+        model_args["compress_at"] = schedule_for_budget(len(model.blocks), model.num_frames, args.budget)
     model = load_model(args.model, args.checkpoint, args.classes, **model_args)
     if args.int8:
         model = quantize_int8(model)

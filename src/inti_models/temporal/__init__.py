@@ -2,7 +2,7 @@
 
 from .aim import AIM
 from .divided_attention import DividedAttention
-from .method import TemporalBlock, TemporalMethod
+from .method import PerFrame, TemporalBlock, TemporalMethod
 from .st_adapter import STAdapter
 from .uniformerv2 import UniFormerV2
 
@@ -13,4 +13,4 @@ METHODS: dict[str, type[TemporalMethod]] = {
     "divided_attention": DividedAttention,
 }
 
-__all__ = ["METHODS", "TemporalBlock", "TemporalMethod"]
+__all__ = ["METHODS", "PerFrame", "TemporalBlock", "TemporalMethod"]

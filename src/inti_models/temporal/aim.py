@@ -1,4 +1,4 @@
-"""AIM: the image model's own attention used over time too, with adapters behind attention and beside the MLP.
+"""AIM: the image model's own attention used over time too, with adapters after attention and beside the MLP.
 
 Yang et al., "AIM: Adapting Image Models for Efficient Video Action Recognition", ICLR 2023, arXiv 2302.03024,
 section 3.2 to 3.4; code: https://github.com/taoyang1122/adapt-image-models, ``mmaction/models/backbones/vit_clip.py``.
@@ -75,7 +75,7 @@ class AIM(TemporalMethod):
         self.scale, self.adapt_input = scale, adapt_input
         self.time_embed = nn.Parameter(torch.zeros(1, self.num_frames, self.dim, **self.dd))
 
-    def adapt(self, block: nn.Module) -> AIMBlock:
+    def wrap_block(self, block: nn.Module) -> AIMBlock:
         """The block with its adapters."""
         names = (*(("time_in",) if self.adapt_input else ()), "time", "space", "joint")
         return AIMBlock(block, nn.ModuleDict({name: Adapter(self.dim, **self.dd) for name in names}), self.scale)

@@ -54,7 +54,7 @@ class DividedAttention(TemporalMethod):
         super().__init__(**model)
         self.time_embed = nn.Parameter(torch.zeros(1, self.num_frames, self.dim, **self.dd))
 
-    def adapt(self, block: nn.Module) -> DividedAttentionBlock:
+    def wrap_block(self, block: nn.Module) -> DividedAttentionBlock:
         """The block with its attention over time."""
         return DividedAttentionBlock(block, TemporalAttention(self.dim, self.num_heads, **self.dd))
 

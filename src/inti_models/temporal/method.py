@@ -81,13 +81,15 @@ class TemporalMethod(nn.Module):
 
     Attributes:
         norm_last: the final norm follows the mean over frames, instead of coming before it.
-        reads: blocks whose output `finish` gets.
+        out_indices: blocks whose output `fuse_features` gets.
+        mixes_frames: whether frames see each other.
         stride: input frames that become one when patches are embedded.
         also_trained: pattern of the image model's parameters that the paper trains beside the method's own.
     """
 
     norm_last: bool = False
-    reads: tuple[int, ...] = ()
+    out_indices: tuple[int, ...] = ()
+    mixes_frames: bool = True
     stride: int = 1
     also_trained: str | None = None
 
@@ -106,11 +108,18 @@ class TemporalMethod(nn.Module):
         self.dim, self.depth, self.num_heads = dim, depth, num_heads
         self.num_prefix_tokens, self.num_frames = num_prefix_tokens, num_frames
 
-    def adapt(self, block: nn.Module) -> nn.Module:
+    def wrap_block(self, block: nn.Module) -> nn.Module:
         """The image block, or what takes its place: a `TemporalBlock`."""
         return TemporalBlock(block, nn.Module())
 
-    def extend(self, patch_embed: nn.Module) -> None:
+    def wrap_blocks(self, blocks: Any) -> Any:
+        """All blocks of the image model, wrapped, in a container of the same kind."""
+        wrapped = blocks[:]
+        for i, block in enumerate(blocks):
+            wrapped[i] = self.wrap_block(block)
+        return wrapped
+
+    def init_patch_embed(self, patch_embed: nn.Module) -> None:
         """Make what the method needs beside the image model's patch embedding."""
 
     def prune(self, depth: int) -> None:
@@ -124,10 +133,23 @@ class TemporalMethod(nn.Module):
         """Tokens (B, T, N, C) after position embedding and before the first norm -> the same shape."""
         return x
 
-    def finish(self, x: Tensor, read: Sequence[Tensor], grid_size: tuple[int, int]) -> Tensor:
-        """Tokens after the last block and interpolation, (B, T', N, C), and those after the blocks in ``reads`` (with
-        the frames that remained there) -> what pooling, mean over frames and head get, (B, T', N, C)."""
+    def fuse_features(self, x: Tensor, features: Sequence[Tensor], grid_size: tuple[int, int]) -> Tensor:
+        """Tokens after the last block and interpolation, (B, T', N, C), and those after the blocks in ``out_indices``
+        (with the frames that remained there) -> what pooling, mean over frames and head get, (B, T', N, C)."""
         return x
+
+
+class PerFrame(TemporalMethod):
+    """No temporal method: each frame by itself, through the image blocks as they are."""
+
+    mixes_frames = False
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)  # nothing of a model's to know
+
+    def wrap_blocks(self, blocks: Any) -> Any:
+        """The blocks as they are."""
+        return blocks
 
 
 def interpolate_time(embedding: Tensor, num_frames: int) -> Tensor:

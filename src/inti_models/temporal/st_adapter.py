@@ -91,7 +91,7 @@ class STAdapter(TemporalMethod):
         self.width, self.before = width, tuple(before)
         self.kernel_size = (kernel_size[0], kernel_size[1], kernel_size[2])
 
-    def adapt(self, block: nn.Module) -> STAdapterBlock:
+    def wrap_block(self, block: nn.Module) -> STAdapterBlock:
         """The block with its adapters."""
         adapters = {
             place: Adapter(self.dim, self.width, self.kernel_size, self.num_prefix_tokens, **self.dd)

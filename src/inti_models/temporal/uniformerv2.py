@@ -103,13 +103,13 @@ class GlobalUnit(nn.Module):
 
 
 class UniFormerV2(TemporalMethod):
-    """Local units in every block, global units behind the last ones, one after the other (sequential fusion).
+    """Local units in every block, global units after the last ones, one after the other (sequential fusion).
 
-    The video token and the mean class token are mixed by learned shares, one a channel; the final norm follows.
+    The video token and the mean class token are mixed by learned fractions, one a channel; the final norm follows.
 
     Args:
         local_reduction: of the local units' bottleneck; None for no local units (Kinetics).
-        num_global: global units, one behind each of the last blocks.
+        num_global: global units, one after each of the last blocks.
         stride: 2: every second frame is embedded with its two neighbours (3D patch embedding; SSv2).
         fuse: mix with the mean class token; False: the video token alone (the official frozen models).
         drop_path: highest rate of the global units; drop: dropout in their MLPs. The official settings are 0 and 0.5
@@ -141,16 +141,16 @@ class UniFormerV2(TemporalMethod):
         if self.num_prefix_tokens < 1:
             raise ValueError("UniFormerV2 needs a class token; choose an image model that has one.")
         self.local_reduction, self.stride = local_reduction, stride
-        self.reads = tuple(range(self.depth - num_global, self.depth))
+        self.out_indices = tuple(range(self.depth - num_global, self.depth))
         self.video_token = nn.Parameter(torch.zeros(1, 1, self.dim, **self.dd))
         rates = torch.linspace(0, drop_path, num_global, device="cpu").tolist()
         self.units = nn.ModuleList(
             GlobalUnit(self.dim, self.num_heads, self.num_prefix_tokens, rate, drop, **self.dd) for rate in rates
         )
         self.balance = nn.Parameter(torch.zeros(self.dim, **self.dd)) if fuse else None
-        self.patch_embed: nn.ModuleList | None = None  # of the frames before and after; see `extend`
+        self.patch_embed: nn.ModuleList | None = None  # of the frames before and after; see `init_patch_embed`
 
-    def extend(self, patch_embed: nn.Module) -> None:
+    def init_patch_embed(self, patch_embed: nn.Module) -> None:
         """Make the patch embeddings of neighbouring frames, zero at the start (the official "center" inflation)."""
         if self.stride == 1:
             return
@@ -166,7 +166,7 @@ class UniFormerV2(TemporalMethod):
         for conv in self.patch_embed or ():
             nn.init.zeros_(cast(nn.Conv2d, conv).weight)
 
-    def adapt(self, block: nn.Module) -> UniFormerV2Block:
+    def wrap_block(self, block: nn.Module) -> UniFormerV2Block:
         """The block with its local units."""
         units = {
             place: LocalUnit(self.dim, self.local_reduction, self.num_prefix_tokens, **self.dd)
@@ -192,14 +192,14 @@ class UniFormerV2(TemporalMethod):
 
     def prune(self, depth: int) -> None:
         """Drop the global units of lost blocks."""
-        self.reads = tuple(i for i in self.reads if i < depth)
-        self.units = self.units[: len(self.reads)]
+        self.out_indices = tuple(i for i in self.out_indices if i < depth)
+        self.units = self.units[: len(self.out_indices)]
 
-    def finish(self, x: Tensor, read: Sequence[Tensor], grid_size: tuple[int, int]) -> Tensor:
-        """Put the video token's share into the class token of every frame, whose mean is then the mix of both."""
+    def fuse_features(self, x: Tensor, features: Sequence[Tensor], grid_size: tuple[int, int]) -> Tensor:
+        """Put the video token's part into the class token of every frame, whose mean is then the mix of both."""
         video = self.video_token.expand(x.shape[0], -1, -1)
-        for unit, tokens in zip(self.units, read, strict=True):
+        for unit, tokens in zip(self.units, features, strict=True):
             video = unit(video, tokens, grid_size)
-        share = 0 if self.balance is None else self.balance.sigmoid()
-        fused = (1 - share) * video + share * x[:, :, 0]  # B T C
+        kept = 0 if self.balance is None else self.balance.sigmoid()
+        fused = (1 - kept) * video + kept * x[:, :, 0]  # B T C
         return torch.cat((fused.unsqueeze(2), x[:, :, 1:]), dim=2)

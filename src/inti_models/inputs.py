@@ -1,0 +1,85 @@
+"""What a model takes: a clip, or an image as a clip of one frame. Opaque to FX, which cannot trace branches on shapes.
+
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
+"""
+
+from timm.layers import register_notrace_function
+from torch import Tensor
+
+
+@register_notrace_function
+def as_clip(x: Tensor, in_chans: int, img_size: tuple[int, int] | None, patch_size: tuple[int, int] | None) -> Tensor:
+    """A clip (B, T, C, H, W) as it is; an image (B, C, H, W) as a clip of one frame.
+
+    What cannot be told apart is taken as stated: (T, C, H, W) is a batch of T images, and (B, C, T, H, W)
+    with T equal to the number of channels is a clip of C frames.
+
+    Args:
+        x: clip or image.
+        in_chans: channels expected.
+        img_size: exact size expected, if any.
+        patch_size: what the size has to be divisible by, if anything.
+
+    Raises:
+        ValueError: for another number of dimensions, channels or frames, another size, or integers.
+    """
+    shape = tuple(x.shape)
+    if x.ndim not in (4, 5):
+        raise ValueError(f"Input of shape {shape} is neither a clip (B, T, C, H, W) nor an image (B, C, H, W).")
+    if not x.is_floating_point():
+        raise ValueError(
+            f"Input is {x.dtype}, not floating point; normalise it first, with "
+            "inti_models.data.create_clip_transform for example."
+        )
+    if shape[-3] != in_chans:
+        advice = "check the layout"
+        if x.ndim == 5 and shape[1] == in_chans:
+            advice = "this looks like (B, C, T, H, W): pass x.transpose(1, 2)"
+        elif x.ndim == 4 and shape[0] == in_chans:
+            advice = "this looks like (C, T, H, W): pass x.transpose(0, 1).unsqueeze(0)"
+        raise ValueError(
+            f"Input of shape {shape} has {shape[-3]} channels where {in_chans} are expected in a clip "
+            f"(B, T, C, H, W) or image (B, C, H, W); {advice}."
+        )
+    clip = x if x.ndim == 5 else x.unsqueeze(1)
+    if clip.shape[1] == 0:
+        raise ValueError(f"Input of shape {shape} has no frames; a clip needs at least one.")
+    if img_size is not None and shape[-2:] != tuple(img_size):
+        raise ValueError(
+            f"Frames are {shape[-2]}x{shape[-1]}, the model expects {img_size[0]}x{img_size[1]}; resize them, call "
+            "model.set_input_size(...), or create the model with img_size=... or dynamic_img_size=True."
+        )
+    if patch_size is not None and (shape[-2] % patch_size[0] or shape[-1] % patch_size[1]):
+        raise ValueError(
+            f"Frames are {shape[-2]}x{shape[-1]}, not a multiple of the patch size {patch_size[0]}x{patch_size[1]}; "
+            "resize them or create the model with dynamic_img_pad=True."
+        )
+    return clip
+
+
+@register_notrace_function
+def as_frames(x: Tensor) -> Tensor:
+    """Features of an image, (B, N, C), as those of one frame, (B, 1, N, C)."""
+    return x if x.ndim == 4 else x.unsqueeze(1)
+
+
+@register_notrace_function
+def drop_frame_dim(x: Tensor, drop: bool) -> Tensor:
+    """For images: (B, 1, ...) -> (B, ...)."""
+    return x.squeeze(1) if drop else x
+
+
+@register_notrace_function
+def is_image(x: Tensor, ndim: int) -> bool:
+    """Whether ``x`` has the ``ndim`` dimensions of an image (or its features)."""
+    return x.ndim == ndim
+
+
+@register_notrace_function
+def check_mask(attn_mask: Tensor | None, is_causal: bool, temporal: bool) -> Tensor | None:
+    """Return the mask; a ValueError if it is not one (N, N) mask for all frames, or a temporal method would see it."""
+    if temporal and (attn_mask is not None or is_causal):
+        raise ValueError("attn_mask and is_causal are for models without a temporal method; leave them out.")
+    if attn_mask is not None and attn_mask.ndim != 2:
+        raise ValueError(f"attn_mask has shape {tuple(attn_mask.shape)}; pass one of (N, N) for all frames.")
+    return attn_mask
