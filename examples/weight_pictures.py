@@ -11,20 +11,20 @@ from pathlib import Path
 
 from inti_models import load
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.visualize import draw_stages, draw_weights, explain
+from inti_models.visualize import draw_stages, draw_weights, explain_clips
 
 
 def draw(output: Path, clips: int) -> list[float]:
-    """Write two pictures of each clip; returns the share of the weights that is on frames that show the digit."""
+    """Write two pictures of each clip; returns the fraction of the weights that is on frames that show the digit."""
     output.mkdir(parents=True, exist_ok=True)
     batch = MotionDigits("validation", size=64, occlusion=1.0).render(range(1, 1 + clips))
-    shares = []
-    explanations = explain(load("inti_vit_t8_32_motiondigits"), batch.clips)
+    fractions = []
+    explanations = explain_clips(load("inti_vit_t8_32_motiondigits"), batch.clips)
     for i, (explanation, clear) in enumerate(zip(explanations, batch.clear, strict=True)):
         draw_weights(explanation).savefig(output / f"weights-{i}.png", dpi=100)
         draw_stages(explanation).savefig(output / f"stages-{i}.png", dpi=100)
-        shares.append(float(explanation.shares[clear].sum()))
-    return shares
+        fractions.append(float(explanation.fractions[clear].sum()))
+    return fractions
 
 
 def main() -> None:
@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("pictures"))
     parser.add_argument("--clips", type=int, default=2)
     args = parser.parse_args()
-    for i, share in enumerate(draw(args.output, args.clips)):
-        print(f"clip {i}: {share:.0%} of the weights on the frames that show the digit")
+    for i, fraction in enumerate(draw(args.output, args.clips)):
+        print(f"clip {i}: {fraction:.0%} of the weights on the frames that show the digit")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from torch.testing import assert_close
 from inti_models import load
 from inti_models.data import create_clip_transform, resolve_clip_config
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.explain import aggregate, frame_shares, relevance, to_pixels, token_weights
+from inti_models.explain import aggregate, clip_weights, explain_clip, frame_fractions, relevance, to_pixels
+from inti_models.interpolation import frame_order
 
 VARIANTS = [
     {},
@@ -25,14 +26,15 @@ def first_interpolation(model):
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_product_of_the_stages_is_the_cascade(tiny, variant, frames):
     model, clip = tiny(**variant), torch.randn(2, frames, 3, 32, 48)
-    weights = token_weights(model, clip)
-    product = torch.ones(2, frames, 4, 6)
-    for k, stage in enumerate(weights.stages):
-        assert stage.shape == (2, -(-frames // 2**k), 4, 6)
-        product *= stage[:, torch.arange(frames) // 2**k]
-    assert_close(weights.cascaded, product)
-    assert weights.span == 2 ** len(model.compress_at)
-    assert len(weights.class_token) == (len(weights.stages) if model.has_class_token else 0)
+    weights = clip_weights(model, clip)
+    places = len(frame_order(frames, model.group_size))
+    product = torch.ones(2, places, 4, 6)
+    for k, stage in enumerate(weights.interpolation_weights):
+        assert stage.shape == (2, -(-places // 2**k), 4, 6)
+        product *= stage[:, torch.arange(places) // 2**k]
+    assert_close(weights.frame_weights, product)
+    assert weights.group_size == 2 ** len(model.compress_at)
+    assert len(weights.class_token) == (len(weights.interpolation_weights) if model.has_class_token else 0)
     if weights.class_token:
         raw = model.interpolation_weights(clip)
         assert all(torch.equal(a, b[:, :, 0]) for a, b in zip(weights.class_token, raw, strict=True))
@@ -40,7 +42,7 @@ def test_product_of_the_stages_is_the_cascade(tiny, variant, frames):
 
 def test_shares_are_of_all_frames():
     weights = torch.rand(3, 5, 2, 4)
-    shares = frame_shares(weights)
+    shares = frame_fractions(weights)
     assert_close(shares.sum(1), torch.ones(3))
     assert_close(shares[1, 3], weights[1, 3].sum() / weights[1].sum())
 
@@ -53,24 +55,41 @@ def test_pixels_have_the_weight_of_their_patch():
 
 def test_aggregated_frame_is_the_weighted_sum_of_its_group(tiny):
     model, clip = tiny(), torch.rand(2, 7, 3, 32, 48)
-    weights = token_weights(model, clip)
-    pictures = aggregate(clip, weights.cascaded, weights.span)
+    weights = clip_weights(model, clip)
+    assert weights.order == (0, 1, 2, 3, 3, 4, 5, 6)
+    pictures = aggregate(clip[:, weights.order], weights.frame_weights, weights.group_size)
     assert pictures.shape == (2, 2, 3, 32, 48)
     x, y = 9, 41  # pixel of patch (1, 5)
-    expected = sum(weights.cascaded[1, t, 1, 5] * clip[1, t, :, x, y] for t in (4, 5, 6))
+    expected = sum(weights.frame_weights[1, i, 1, 5] * clip[1, t, :, x, y] for i, t in enumerate((3, 4, 5, 6), start=4))
     assert_close(pictures[1, 1, :, x, y], expected)
     same = clip[:, :1].expand(-1, 8, -1, -1, -1)
-    assert_close(aggregate(same, token_weights(model, same).cascaded, 4), same[:, :2])
+    assert_close(aggregate(same, clip_weights(model, same).frame_weights, 4), same[:, :2])
 
 
-@pytest.mark.parametrize("frames", [5, 8])
+def test_relevance_of_a_frame_that_stands_twice_is_the_sum_of_both(tiny, clip):
+    model, places = tiny(), [0, 0, 1, 2, 2, 3, 4, 4]
+    parts = relevance(model, clip[:, places], class_index=1)
+    expected = torch.stack([parts[:, [i for i, t in enumerate(places) if t == frame]].sum(1) for frame in range(5)], 1)
+    assert_close(relevance(model, clip, class_index=1), expected)
+
+
+def test_an_explanation_is_one_forward_and_one_backward_pass(tiny, clip):
+    model, calls = tiny(), []
+    model.patch_embed.register_forward_pre_hook(lambda *_: calls.append("forward"))
+    explain_clip(model, clip)
+    assert calls == ["forward"]
+    clip_weights(model, clip)
+    assert calls == ["forward", "forward"]
+
+
+@pytest.mark.parametrize("frames", [3, 8])
 def test_relevance_is_the_derivative_by_the_weight_times_the_weight(tiny, frames):
     model, clip = tiny().double(), torch.randn(2, frames, 3, 32, 48, dtype=torch.float64)
     parts = relevance(model, clip, class_index=3)
     layer, seen = first_interpolation(model), {}
     layer.register_forward_pre_hook(lambda _, args: seen.update(x=args[0]))
     weights = model.interpolation_weights(clip)[0]
-    for b, t, h, w in ((0, 0, 0, 0), (1, 3, 2, 5), (1, frames - 1, 3, 1)):
+    for b, t, h, w in ((0, 0, 0, 0), (1, 1, 2, 5), (1, frames - 1, 3, 1)):
         token, logits = 1 + h * 6 + w, []
         for step in (1e-4, -1e-4):
 
@@ -90,8 +109,11 @@ def test_relevance_is_the_derivative_by_the_weight_times_the_weight(tiny, frames
 @pytest.mark.parametrize("variant", VARIANTS, ids=str)
 def test_parts_add_up_to_gradient_times_input(tiny, variant):
     model, clip = tiny(**variant), torch.randn(2, 5, 3, 32, 48)
-    parts = relevance(model, clip)
-    assert parts.shape == (2, 5, 4, 6) and parts.isfinite().all()
+    assert relevance(model, clip).shape == (2, 5, 4, 6)
+    found = explain_clip(model, clip)
+    assert_close(found.logits, model(clip))
+    assert_close(found.weights.frame_weights, clip_weights(model, clip).frame_weights)
+    parts = found.relevance
     layer = first_interpolation(model) if model.compress_at else model.blocks[-2]
     seen = {}
 
@@ -133,18 +155,18 @@ def occluded():
     model = load("inti_vit_t8_32_motiondigits")
     batch = MotionDigits("validation", size=32, occlusion=1.0, length=300).render(range(300))
     transform = create_clip_transform(**resolve_clip_config(model))
-    weights = token_weights(model, torch.stack([transform(clip) for clip in batch.clips]))
+    weights = clip_weights(model, torch.stack([transform(clip) for clip in batch.clips]))
     return batch, weights
 
 
 def test_trained_model_keeps_the_frames_that_show_the_digit(occluded):
     batch, weights = occluded
     clear = batch.clear.float()
-    share = (frame_shares(weights.cascaded) * clear).sum(dim=1).mean()
+    share = (frame_fractions(weights.frame_weights) * clear).sum(dim=1).mean()
     assert share > 1.5 * clear.mean()  # 0.42 where 0.25 is even
     pairs = clear.unflatten(1, (4, 2))
     mixed = pairs.sum(dim=2) == 1  # one frame of the pair shows the digit
-    kept = (weights.stages[0].mean(dim=(2, 3)).unflatten(1, (4, 2)) * pairs).sum(dim=2)[mixed]
+    kept = (weights.interpolation_weights[0].mean(dim=(2, 3)).unflatten(1, (4, 2)) * pairs).sum(dim=2)[mixed]
     assert mixed.sum() > 100 and kept.mean() > 0.85  # 0.92 where 0.5 is even
     token = (weights.class_token[0].unflatten(1, (4, 2)) * pairs).sum(dim=2)[mixed]
     assert token.mean() > 0.8
@@ -161,6 +183,6 @@ def test_trained_model_keeps_the_places_where_something_is(occluded):
     wiped = torch.where(shown[:, :, None, None, None], clips, background.expand_as(clips)).byte()
     model = load("inti_vit_t8_32_motiondigits")
     transform = create_clip_transform(**resolve_clip_config(model))
-    kept = token_weights(model, torch.stack([transform(clip) for clip in wiped])).cascaded
+    kept = clip_weights(model, torch.stack([transform(clip) for clip in wiped])).frame_weights
     at_place = kept.flatten(2).gather(2, place.unsqueeze(2)).squeeze(2)
     assert at_place[shown].mean() > 1.5 * at_place[~shown].mean()

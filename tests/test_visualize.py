@@ -10,7 +10,7 @@ from inti_models import visualize
 from inti_models.cli import main
 from inti_models.data import iterate_frames, write_video
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.explain import frame_shares
+from inti_models.explain import frame_fractions
 from inti_models.text import printable
 
 pytest.importorskip("matplotlib")
@@ -32,7 +32,7 @@ def test_explanation_shows_what_the_model_saw(model, video):
     e = visualize.explain_file(model, video)
     assert e.frames.shape == (8, 3, 32, 32) and e.frames.dtype == torch.uint8
     assert e.times.tolist() == pytest.approx([i / 8 for i in range(8)])
-    assert torch.allclose(e.shares, frame_shares(e.weights.cascaded)[0])
+    assert torch.allclose(e.fractions, frame_fractions(e.weights.frame_weights)[0])
     assert e.aggregated.shape == (2, 3, 32, 32) and e.relevance.shape == (8, 4, 4)
     assert e.label == e.labels[0] and len(e.labels) == 5
     assert visualize.explain_file(model, video, 7).label.index == 7
@@ -56,15 +56,15 @@ def test_figures_have_a_cell_for_every_frame_on_every_model(tiny, model_args):
     model = tiny(**model_args)
     model.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": 1.0, "input_size": (3, 32, 48)}
     frames = torch.randint(256, (2, model.num_frames, 3, 40, 60), dtype=torch.uint8)
-    for e in visualize.explain(model, frames):
-        kept = e.weights.cascaded.shape[1]
-        assert e.frames.shape == (kept, 3, 32, 48) and len(e.times) == len(e.shares) == kept
+    for e in visualize.explain_clips(model, frames):
+        kept = e.weights.frame_weights.shape[1]
+        assert e.frames.shape == (kept, 3, 32, 48) and len(e.times) == len(e.fractions) == kept
         for draw in (visualize.draw_weights, visualize.draw_stages, visualize.draw_relevance):
             figure = draw(e)
             shown = [axis for axis in figure.axes if axis.get_images()]
             titles = [axis.get_title() for axis in shown]
             if draw is visualize.draw_weights:
-                assert titles.count("became") == (len(e.aggregated) if e.weights.span > 1 else 0)
+                assert titles.count("became") == (len(e.aggregated) if e.weights.group_size > 1 else 0)
                 assert len([t for t in titles if t.endswith(" s")]) == kept
             for axis in shown[: kept if draw is not visualize.draw_stages else 1]:
                 overlay = axis.get_images()[-1]
@@ -77,7 +77,7 @@ def test_heat_map_over_a_frame_is_its_weights(model, video):
     axis = next(a for a in visualize.draw_weights(e).axes if a.get_title() == "0.62 s")
     frame, heat = (torch.as_tensor(image.get_array()) for image in axis.get_images())
     assert torch.equal(frame.permute(2, 0, 1), e.frames[5])
-    assert torch.allclose(heat[::8, ::8].float(), e.weights.cascaded[0, 5])
+    assert torch.allclose(heat[::8, ::8].float(), e.weights.frame_weights[0, 5])
 
 
 @pytest.mark.parametrize("ending", list(visualize.WRITERS))
@@ -103,7 +103,7 @@ def test_names_are_escaped_in_the_page(tiny, tmp_path, name):
     model = tiny()
     model.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "label_names": [name] * 5}
     model.pretrained_cfg |= {"crop_pct": 1.0, "input_size": (3, 32, 48)}
-    (e,) = visualize.explain(model, torch.randint(256, (1, 8, 3, 32, 48), dtype=torch.uint8))
+    (e,) = visualize.explain_clips(model, torch.randint(256, (1, 8, 3, 32, 48), dtype=torch.uint8))
     visualize.write(e, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "<b>" not in page and "\x1b" not in page and html.escape(printable(name)) in page

@@ -19,7 +19,7 @@ from inti_models import InTIVisionTransformer, load
 from inti_models.data import Limits, read_clips, write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.flops import count_flops
-from inti_models.visualize import draw_relevance, draw_stages, draw_weights, explain
+from inti_models.visualize import draw_relevance, draw_stages, draw_weights, explain_clips
 
 SHIPPED = "inti_vit_t8_32_motiondigits"
 MODELS = (SHIPPED, "inti_vit_b16_k400", "inti_vit_l14_k400")  # the others are downloaded when they are first chosen
@@ -89,7 +89,7 @@ def classify(video: str | None, name: str, compress_at: str):
             stride=model.frame_stride,
             limits=Limits(max_duration=MAX_SECONDS, timeout=MAX_SECONDS),
         )
-        (explanation,) = explain(model, clips.frames, clips.times)
+        (explanation,) = explain_clips(model, clips.frames, clips.times)
     except (OSError, ValueError) as error:  # one sentence each; uploads lie in a folder that tells the reader nothing
         raise gr.Error(str(error).replace(str(video), "The file"), duration=None, print_exception=False) from error
     clip = torch.zeros(1, model.num_frames, model.in_chans, *model.patch_embed.img_size)

@@ -1,8 +1,10 @@
 """What was kept of a clip, and what made the model say so: weights and relevance of every frame and place.
 
-Shapes: ``B`` clips, ``T`` frames (``T_k`` behind k compressions), a grid of ``h x w`` tokens in each.
+Shapes: ``B`` clips, ``T`` frames (``T_k`` after k compressions), a grid of ``h x w`` tokens in each. ``T_0`` frames go
+into the first compression: those of the clip, some of them twice where T is no multiple (`frame_order`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,45 +12,70 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .interpolation import cascade, frame_order, sum_repeats
 from .vision_transformer import InTIVisionTransformer
 
 
 @dataclass(frozen=True)
-class TokenWeights:
+class ClipWeights:
     """Weights of the interpolations on a batch of clips.
 
     Attributes:
-        cascaded: how much of each input token is in the token that it became part of (`frame_weights`; the paper's
-            fig. 4), (B, T, h, w).
-        stages: the weights that each interpolation gave, (B, T_k, h, w) for k = 0, 1, ...
+        frame_weights: how much of each input token is in the token that it became part of (the paper's fig. 4),
+            (B, T_0, h, w).
+        interpolation_weights: the weights that each interpolation gave, (B, T_k, h, w) for k = 0, 1, ...
         class_token: the same of the class token, (B, T_k) each; empty for a model without one.
-        span: frames that became one, ``2**len(compress_at)``; fewer in the last group if T is no multiple.
+        group_size: frames that became one; fewer if the clip is shorter.
+        order: the T_0 frames, as indices of the clip's.
     """
 
-    cascaded: Tensor
-    stages: list[Tensor]
+    frame_weights: Tensor
+    interpolation_weights: list[Tensor]
     class_token: list[Tensor]
-    span: int
+    group_size: int
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ClipExplanation:
+    """What a model says of a batch of clips, and why.
+
+    Attributes:
+        logits: (B, num_classes).
+        weights: of the interpolations.
+        relevance: of each frame and place for the class, (B, T_0, h, w); see `relevance`.
+    """
+
+    logits: Tensor
+    weights: ClipWeights
+    relevance: Tensor
 
 
 @torch.no_grad()
-def token_weights(model: InTIVisionTransformer, clip: Tensor) -> TokenWeights:
-    """The weights of a model's interpolations on clips (B, T, C, H, W) or images (B, C, H, W)."""
-    grid_size = model.patch_embed.dynamic_feat_size((clip.shape[-2], clip.shape[-1]))
-    stages = model.interpolation_weights(clip)  # B T_k N each
-    return TokenWeights(
-        cascaded=model.frame_weights(clip),
-        stages=[weights[..., model.num_prefix_tokens :].unflatten(-1, grid_size) for weights in stages],
-        class_token=[weights[..., 0] for weights in stages] if model.has_class_token else [],
-        span=2 ** len(model.compress_at),
+def clip_weights(model: InTIVisionTransformer, clip: Tensor) -> ClipWeights:
+    """The weights of a model's interpolations on clips (B, T, C, H, W) or images (B, C, H, W); one forward pass."""
+    clip = model.to_clip(clip)
+    return _clip_weights(model, clip, model.interpolation_weights(clip))
+
+
+def _clip_weights(model: InTIVisionTransformer, clip: Tensor, weights: Sequence[Tensor]) -> ClipWeights:
+    grid_size = model.grid_size(clip)
+    order = frame_order(model.embedded_frames(clip.shape[1]), model.group_size)
+    places = [of_stage[..., model.num_prefix_tokens :].unflatten(-1, grid_size) for of_stage in weights]
+    return ClipWeights(
+        frame_weights=cascade(places) if places else clip.new_ones(len(clip), len(order), *grid_size),
+        interpolation_weights=places,
+        class_token=[of_stage[..., 0] for of_stage in weights] if model.has_class_token else [],
+        group_size=model.group_size,
+        order=order,
     )
 
 
-def frame_shares(weights: Tensor) -> Tensor:
-    """Which frames counted: the mean weight of each over its places, as a share of all frames' (sums to one).
+def frame_fractions(weights: Tensor) -> Tensor:
+    """Which frames counted: the mean weight of each over its places, as a fraction of all frames' (sums to one).
 
     Args:
-        weights: cascaded weights (B, T, h, w).
+        weights: frame weights (B, T, h, w).
 
     Returns:
         (B, T).
@@ -62,21 +89,21 @@ def to_pixels(weights: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(weights, size, mode="nearest-exact")
 
 
-def aggregate(clip: Tensor, weights: Tensor, span: int) -> Tensor:
+def aggregate(clip: Tensor, weights: Tensor, group_size: int) -> Tensor:
     """The picture that each group of frames became: their sum, weighted pixel by pixel (the paper's fig. 5).
 
     The network interpolates tokens, not pixels, and between other blocks; this shows what its weights take.
 
     Args:
-        clip: (B, T, C, H, W).
-        weights: cascaded weights (B, T, h, w).
-        span: frames of a group.
+        clip: (B, T, C, H, W); frames in the order of the weights.
+        weights: frame weights (B, T, h, w).
+        group_size: frames of a group.
 
     Returns:
-        (B, ceil(T / span), C, H, W), floating point.
+        (B, ceil(T / group_size), C, H, W), floating point.
     """
     weighted = clip * to_pixels(weights, (clip.shape[-2], clip.shape[-1])).unsqueeze(2)
-    return torch.stack([group.sum(dim=1) for group in weighted.split(span, dim=1)], dim=1)
+    return torch.stack([group.sum(dim=1) for group in weighted.split(group_size, dim=1)], dim=1)
 
 
 def relevance(model: InTIVisionTransformer, clip: Tensor, class_index: int | None = None) -> Tensor:
@@ -99,37 +126,49 @@ def relevance(model: InTIVisionTransformer, clip: Tensor, class_index: int | Non
     Raises:
         ValueError: for a model without a classifier, or an index that is no class.
     """
+    clip = model.to_clip(clip)
+    parts = explain_clip(model, clip, class_index).relevance
+    return sum_repeats(parts, model.embedded_frames(clip.shape[1]), model.group_size)
+
+
+def explain_clip(model: InTIVisionTransformer, clip: Tensor, class_index: int | None = None) -> ClipExplanation:
+    """Logits, weights and relevance by one forward and one backward pass; arguments and errors of `relevance`."""
     if model.num_classes < 1 or not model.global_pool:
         raise ValueError("The model has no classifier to explain; create it with a number of classes and pooling.")
     if class_index is not None and not 0 <= class_index < model.num_classes:
         raise ValueError(f"class_index={class_index} is no class; pass one from 0 to {model.num_classes - 1}.")
     seen: dict[str, Any] = {}
 
-    def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> Tensor:
-        """Remember what goes in and make what comes out a leaf, so that the gradient ends here."""
-        seen["args"], seen["output"] = args, output.detach().requires_grad_()
-        return seen["output"]
+    def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        """Remember the tokens that go in, and make those that come out a leaf, so that the gradient ends here."""
+        tokens, *weights = output if isinstance(output, tuple) else (output,)
+        seen["x"], seen["y"] = args[0].detach(), tokens.detach().requires_grad_()
+        return (seen["y"], *weights) if weights else seen["y"]
 
     interpolations = [m for places in model.interpolations.values() for m in places]  # type: ignore[attr-defined]
     layer = interpolations[0] if interpolations else model.blocks[-2] if len(model.blocks) > 1 else model.norm_pre
+    clip, training = model.to_clip(clip), model.training
+    stage_weights: list[Tensor] = []
     hook = layer.register_forward_hook(keep)
-    training = model.training
     try:
         with torch.enable_grad():
-            logits = model.eval()(clip)
+            tokens = model.eval().forward_stages(clip, weights=stage_weights)
+            logits = model.forward_head(model.norm_tokens(tokens))
             chosen = logits.argmax(dim=1) if class_index is None else torch.full_like(logits[:, 0], class_index).long()
-            (gradient,) = torch.autograd.grad(logits.gather(1, chosen.unsqueeze(1)).sum(), seen["output"])
+            (gradient,) = torch.autograd.grad(logits.gather(1, chosen.unsqueeze(1)).sum(), seen["y"])
     finally:
         hook.remove()
         model.train(training)
-    grid_size = model.patch_embed.dynamic_feat_size((clip.shape[-2], clip.shape[-1]))
+    stage_weights = [weights.detach() for weights in stage_weights]
     if interpolations:
-        with torch.no_grad():
-            x = seen["args"][0]  # B T N C
-            _, weights = layer(*seen["args"][:3], True)  # B T N
-            pair = torch.arange(x.shape[1], device=x.device) // 2
-            parts = weights * (gradient[:, pair] * x).sum(dim=-1)
+        x = seen["x"]  # B T_0 N C
+        pair = torch.arange(x.shape[1], device=x.device) // 2
+        parts = stage_weights[0] * (gradient[:, pair] * x).sum(dim=-1)
     else:
-        parts = (gradient * seen["output"].detach()).sum(dim=-1)  # B T N, or BT N of an image block
+        parts = (gradient * seen["y"].detach()).sum(dim=-1)  # B T N, or BT N of an image block
         parts = parts.view(len(clip), -1, parts.shape[-1])
-    return parts[..., model.num_prefix_tokens :].unflatten(-1, grid_size)
+    return ClipExplanation(
+        logits=logits.detach(),
+        weights=_clip_weights(model, clip, stage_weights),
+        relevance=parts[..., model.num_prefix_tokens :].unflatten(-1, model.grid_size(clip)),
+    )

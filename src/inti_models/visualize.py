@@ -5,7 +5,7 @@ import html
 import io
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from .data import create_clip_transform, read_clips, resolve_clip_config, write_video
-from .explain import TokenWeights, aggregate, frame_shares, relevance, to_pixels, token_weights
+from .explain import ClipWeights, aggregate, explain_clip, frame_fractions, to_pixels
 from .files import replacing
+from .interpolation import cascade
 from .predict import Label, top_labels
 from .text import printable
 from .vision_transformer import InTIVisionTransformer
@@ -34,10 +35,10 @@ class Explanation:
     """A clip and all that the pictures show of it.
 
     Attributes:
-        frames: what the model saw, uint8 (T, 3, H, W).
+        frames: what the model saw, uint8 (T, 3, H, W), in the order of the weights (`frame_order`).
         times: of the frames, in seconds, (T,).
         weights: of its tokens, for one clip (leading dimensions of 1).
-        shares: of the frames, (T,).
+        fractions: how much each frame counted, (T,).
         aggregated: the picture that each group of frames became, uint8 (groups, 3, H, W).
         relevance: of each frame and place for ``label``, (T, h, w).
         label: the class that relevance is of, with its probability.
@@ -46,18 +47,18 @@ class Explanation:
 
     frames: Tensor
     times: Tensor
-    weights: TokenWeights
-    shares: Tensor
+    weights: ClipWeights
+    fractions: Tensor
     aggregated: Tensor
     relevance: Tensor
     label: Label
     labels: list[Label]
 
 
-def explain(
+def explain_clips(
     model: InTIVisionTransformer, clips: Tensor, times: Tensor | None = None, class_index: int | None = None
 ) -> list[Explanation]:
-    """Weights, shares, aggregated frames and relevance of a batch of clips.
+    """Weights, fractions, aggregated frames and relevance of a batch of clips.
 
     Args:
         model: a model with a classifier; put into evaluation mode.
@@ -74,35 +75,33 @@ def explain(
     explained = []
     for i, clip in enumerate(clips):
         x = normalize(clip).unsqueeze(0).to(device)
-        parts = relevance(model, x, class_index)[0].cpu()
-        weights = token_weights(model, x)
-        weights = TokenWeights(
-            weights.cascaded.float().cpu(),
-            [stage.float().cpu() for stage in weights.stages],
-            [stage.float().cpu() for stage in weights.class_token],
-            weights.span,
+        found = explain_clip(model, x, class_index)
+        weights = replace(
+            found.weights,
+            frame_weights=found.weights.frame_weights.float().cpu(),
+            interpolation_weights=[stage.float().cpu() for stage in found.weights.interpolation_weights],
+            class_token=[stage.float().cpu() for stage in found.weights.class_token],
         )
-        with torch.inference_mode():
-            probabilities = model(x)[0].float().softmax(dim=-1).cpu()
+        probabilities = found.logits[0].float().softmax(dim=-1).cpu()
         labels = top_labels(model, probabilities, 5)
         every = top_labels(model, probabilities, model.num_classes)
         label = next(label for label in every if class_index in (None, label.index))
         frames = see(clip)
         frames = frames.expand(-1, 3, -1, -1)
-        stride = len(frames) // weights.cascaded.shape[1] or 1  # of a temporal method that embeds frames together
-        frames = frames[::stride][: weights.cascaded.shape[1]]
+        stride = model.temporal.stride  # of a temporal method that embeds frames together
+        frames = frames[::stride][list(weights.order)]
         seconds = torch.arange(len(clip), dtype=torch.float64) if times is None else times[i]
         explained.append(
             Explanation(
                 frames=frames,
-                times=seconds[::stride][: len(frames)],
+                times=seconds[::stride][list(weights.order)],
                 weights=weights,
-                shares=frame_shares(weights.cascaded)[0],
-                aggregated=aggregate(frames.unsqueeze(0).float(), weights.cascaded, weights.span)[0]
+                fractions=frame_fractions(weights.frame_weights)[0],
+                aggregated=aggregate(frames.unsqueeze(0).float(), weights.frame_weights, weights.group_size)[0]
                 .round()
                 .clamp(0, 255)
                 .byte(),
-                relevance=parts.float(),
+                relevance=found.relevance[0].float().cpu(),
                 label=label,
                 labels=labels,
             )
@@ -113,26 +112,26 @@ def explain(
 def explain_file(
     model: InTIVisionTransformer, path: str | os.PathLike[str], class_index: int | None = None
 ) -> Explanation:
-    """`explain` for a clip of a video file, sampled as the model is."""
+    """`explain_clips` for a clip of a video file, sampled as the model is."""
     clips = read_clips(path, model.num_frames, sampling=model.sampling, stride=model.frame_stride)
-    return explain(model, clips.frames, clips.times, class_index)[0]
+    return explain_clips(model, clips.frames, clips.times, class_index)[0]
 
 
 def draw_weights(explanation: Explanation) -> "Figure":
-    """The frames of each group under their cascaded weights, what became of the group, and the shares of frames."""
-    e, span = explanation, explanation.weights.span
+    """The frames of each group under their weights, what became of the group, and the fractions of frames."""
+    e, span = explanation, explanation.weights.group_size
     rows = _rows(len(e.frames), span)
     columns = max(len(row) for _, row in rows) + (span > 1)
     figure, cells = _grid(len(rows), columns, extra=1.6)
     image = None
     for (group, frames), row in zip(rows, cells, strict=True):
         for axis, t in zip(row, frames, strict=False):
-            image = _show(axis, e.frames[t], e.weights.cascaded[0, t], f"{e.times[t]:.2f} s")
+            image = _show(axis, e.frames[t], e.weights.frame_weights[0, t], f"{e.times[t]:.2f} s")
         if span > 1 and frames[-1] == min((group + 1) * span, len(e.frames)) - 1:
             _show(row[-1], e.aggregated[group], None, "became")
     assert image is not None
     figure.colorbar(image, ax=cells.ravel().tolist(), fraction=0.03, label="weight in the frame that it became")
-    _draw_shares(figure.add_subplot(figure.inti_grid[-1, :]), e)  # type: ignore[attr-defined]
+    _draw_fractions(figure.add_subplot(figure.inti_grid[-1, :]), e)  # type: ignore[attr-defined]
     figure.suptitle(f"{printable(e.labels[0].name)} ({e.labels[0].probability:.1%})", parse_math=False)
     return figure
 
@@ -140,11 +139,11 @@ def draw_weights(explanation: Explanation) -> "Figure":
 def draw_stages(explanation: Explanation) -> "Figure":
     """The weights that each compression gave to the frames before it, and to their class tokens."""
     e = explanation
-    stages = e.weights.stages or [torch.ones_like(e.weights.cascaded)]
+    stages = e.weights.interpolation_weights or [torch.ones_like(e.weights.frame_weights)]
     figure, cells = _grid(len(stages), min(_ACROSS, stages[0].shape[1]), extra=0)
     image = None
     for k, (stage, row) in enumerate(zip(stages, cells, strict=True)):
-        before = aggregate(e.frames.unsqueeze(0).float(), _cascade(e.weights, k), 2**k)[0].clamp(0, 255).byte()
+        before = aggregate(e.frames.unsqueeze(0).float(), _weights_before(e.weights, k), 2**k)[0].clamp(0, 255).byte()
         for t, axis in enumerate(row[: stage.shape[1]]):
             title = f"stage {k + 1}, {t + 1}"
             if e.weights.class_token:
@@ -177,7 +176,7 @@ def write_png(explanation: Explanation, path: Path) -> None:
 
 
 def film(explanation: Explanation) -> Tensor:
-    """A picture for each frame: it, its weights, what its group became, its place in the shares; uint8 (T, 3, H, W)."""
+    """A picture for each frame: it, its weights, what its group became, its fraction; uint8 (T, 3, H, W)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -188,10 +187,10 @@ def film(explanation: Explanation) -> Tensor:
         cells = figure.add_gridspec(2, 3, height_ratios=(3, 1))
         axes = [figure.add_subplot(cells[0, i]) for i in range(3)]
         _show(axes[0], e.frames[t], None, f"{e.times[t]:.2f} s")
-        image = _show(axes[1], e.frames[t], e.weights.cascaded[0, t], "weights")
-        _show(axes[2], e.aggregated[t // e.weights.span], None, "became")
+        image = _show(axes[1], e.frames[t], e.weights.frame_weights[0, t], "weights")
+        _show(axes[2], e.aggregated[t // e.weights.group_size], None, "became")
         figure.colorbar(image, ax=axes, fraction=0.03)
-        _draw_shares(figure.add_subplot(cells[1, :]), e, at=t)
+        _draw_fractions(figure.add_subplot(cells[1, :]), e, at=t)
         canvas.draw()
         pictures.append(torch.from_numpy(np.asarray(canvas.buffer_rgba())[..., :3].copy()).permute(2, 0, 1))
     return torch.stack(pictures)
@@ -211,15 +210,15 @@ def write_mp4(explanation: Explanation, path: Path) -> None:
 def write_html(explanation: Explanation, path: Path) -> None:
     """A page by itself: labels, weights, stages and relevance."""
     e = explanation
-    best = int(e.shares.argmax())
+    best = int(e.fractions.argmax())
     rows = "".join(f"<tr><td>{_escaped(label.name)}</td><td>{label.probability:.1%}</td></tr>" for label in e.labels)
-    shares = ", ".join(f"{time:.2f} s: {share:.0%}" for time, share in zip(e.times, e.shares, strict=True))
+    fractions = ", ".join(f"{time:.2f} s: {part:.0%}" for time, part in zip(e.times, e.fractions, strict=True))
     name = _escaped(e.label.name)
     sections = (
         (
             "What was kept",
-            f"Of all frames, the one at {e.times[best]:.2f} s counted most, {e.shares[best]:.0%}. "
-            f"Shares of the frames: {shares}.",
+            f"Of all frames, the one at {e.times[best]:.2f} s counted most, {e.fractions[best]:.0%}. "
+            f"Fractions of the frames: {fractions}.",
             draw_weights(e),
             "Frames of the clip with the weights of their places as heat maps, and the frame that each group became",
         ),
@@ -294,7 +293,7 @@ def _rows(num_frames: int, span: int) -> list[tuple[int, list[int]]]:
 
 
 def _grid(rows: int, columns: int, extra: float) -> "tuple[Figure, np.ndarray]":
-    """A figure of empty cells; with room below for the shares."""
+    """A figure of empty cells; with room below for the fractions."""
     from matplotlib.figure import Figure
 
     columns = max(columns, 2)
@@ -320,24 +319,22 @@ def _show(axis: "Axes", frame: Tensor, weights: Tensor | None, title: str, signe
     return axis.imshow(pixels.numpy(), cmap=colors, vmin=low, vmax=1, alpha=0.6)
 
 
-def _draw_shares(axis: "Axes", explanation: Explanation, at: int | None = None) -> None:
+def _draw_fractions(axis: "Axes", explanation: Explanation, at: int | None = None) -> None:
     e = explanation
-    colors = ["tab:orange" if t == at else "tab:blue" for t in range(len(e.shares))]
-    axis.bar(range(len(e.shares)), e.shares.tolist(), color=colors)
-    step = -(-len(e.shares) // 16)
-    axis.set_xticks(range(0, len(e.shares), step), [f"{time:.2f}" for time in e.times[::step]], fontsize=7)
+    colors = ["tab:orange" if t == at else "tab:blue" for t in range(len(e.fractions))]
+    axis.bar(range(len(e.fractions)), e.fractions.tolist(), color=colors)
+    step = -(-len(e.fractions) // 16)
+    axis.set_xticks(range(0, len(e.fractions), step), [f"{time:.2f}" for time in e.times[::step]], fontsize=7)
     axis.tick_params(axis="y", labelsize=7)
     axis.set_xlabel("frame, s", fontsize=8)
-    axis.set_ylabel("share", fontsize=8)
-    axis.axhline(1 / len(e.shares), color="gray", linewidth=0.8, linestyle="--")
+    axis.set_ylabel("fraction", fontsize=8)
+    axis.axhline(1 / len(e.fractions), color="gray", linewidth=0.8, linestyle="--")
 
 
-def _cascade(weights: TokenWeights, compressions: int) -> Tensor:
-    """Weights of the input frames in those behind so many compressions, (B, T, h, w)."""
-    cascaded = torch.ones_like(weights.cascaded)
-    for k, stage in enumerate(weights.stages[:compressions]):
-        cascaded = cascaded * stage[:, torch.arange(cascaded.shape[1]) // 2**k]
-    return cascaded
+def _weights_before(weights: ClipWeights, compressions: int) -> Tensor:
+    """Weights of the input frames in those after so many compressions, (B, T_0, h, w)."""
+    stages = weights.interpolation_weights[:compressions]
+    return cascade(stages) if stages else torch.ones_like(weights.frame_weights)
 
 
 def _png(figure: "Figure") -> bytes:

@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
         index = names.index(args.label) if args.label in names else int(args.label)
     explanation = visualize.explain_file(model, args.file, index)
     visualize.write(explanation, args.output)
-    best = int(explanation.shares.argmax())
+    best = int(explanation.fractions.argmax())
     print(
         f"{args.output}: {explanation.labels[0].name} {explanation.labels[0].probability:.1%}; the frame at "
-        f"{explanation.times[best]:.2f} s counted most ({explanation.shares[best]:.0%})"
+        f"{explanation.times[best]:.2f} s counted most ({explanation.fractions[best]:.0%})"
     )
     return 0
