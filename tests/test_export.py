@@ -10,7 +10,7 @@ from inti_models import export as export_module
 from inti_models import save_pretrained
 from inti_models.cli import main
 from inti_models.data.motion_digits import CLASS_NAMES
-from inti_models.export import export, read_metadata
+from inti_models.export import export_model, read_metadata
 from inti_models.zoo import create_model
 
 NAME = "inti_vit_t8_32_motiondigits"
@@ -37,7 +37,7 @@ def small(tiny, temporal):
 @pytest.mark.parametrize("temporal", TEMPORAL)
 def test_exported_program_gives_the_logits_of_the_model(tiny, tmp_path, temporal):
     model = small(tiny, temporal)
-    assert export(model, tmp_path / "m.pt2", "torch-export") <= 1e-4
+    assert export_model(model, tmp_path / "m.pt2", "torch-export") <= 1e-4
     program = torch.export.load(tmp_path / "m.pt2").module()
     for batch, frames in ((1, 8), (5, 8), (2, 16)):
         clip = torch.randn(batch, frames, 3, 32, 48)
@@ -49,7 +49,7 @@ def test_exported_program_gives_the_logits_of_the_model(tiny, tmp_path, temporal
 def test_onnxruntime_gives_the_logits_of_the_model(tiny, tmp_path, temporal):
     onnxruntime = pytest.importorskip("onnxruntime")
     model = small(tiny, temporal)
-    assert export(model, tmp_path / "m.onnx", "onnx") <= 1e-4
+    assert export_model(model, tmp_path / "m.onnx", "onnx") <= 1e-4
     assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
     assert read_metadata(tmp_path / "m.onnx")["num_frames"] == model.num_frames
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
@@ -64,7 +64,7 @@ def test_onnxruntime_gives_the_logits_of_the_model(tiny, tmp_path, temporal):
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="AOTInductor needs a C++ compiler")
 def test_compiled_package_gives_the_logits_of_the_model_and_describes_itself(tiny, tmp_path):
     model = tiny(depth=1, compress_at=(0,), context=("point",))
-    assert export(model, tmp_path / "m.pt2", "aoti") <= 1e-4
+    assert export_model(model, tmp_path / "m.pt2", "aoti") <= 1e-4
     package = torch._inductor.aoti_load_package(str(tmp_path / "m.pt2"))
     for batch, frames in ((1, 8), (3, 4)):
         clip = torch.randn(batch, frames, 3, 32, 48)
@@ -75,7 +75,7 @@ def test_compiled_package_gives_the_logits_of_the_model_and_describes_itself(tin
 @torch.no_grad()
 def test_frames_that_do_not_halve_without_a_rest_are_fixed(tiny, tmp_path):
     model = tiny(num_frames=5, **ONE_BLOCK)
-    export(model, tmp_path / "m.pt2", "torch-export")
+    export_model(model, tmp_path / "m.pt2", "torch-export")
     program = torch.export.load(tmp_path / "m.pt2").module()
     clip = torch.randn(3, 5, 3, 32, 48)
     assert_close(program(clip), model(clip), atol=1e-4, rtol=0)
@@ -101,7 +101,7 @@ def test_file_with_other_logits_is_not_left(tiny, tmp_path, monkeypatch):
     wrong = lambda path: lambda clip: model(clip) + 1e-3  # noqa: E731
     monkeypatch.setitem(export_module._RUNNERS, "torch-export", wrong)
     with pytest.raises(RuntimeError, match="differs from the model by 0.001"):
-        export(model, tmp_path / "m.pt2", "torch-export")
+        export_model(model, tmp_path / "m.pt2", "torch-export")
     assert not list(tmp_path.iterdir())
 
 
@@ -115,7 +115,7 @@ def test_file_with_other_logits_is_not_left(tiny, tmp_path, monkeypatch):
 )
 def test_bad_request_is_refused(tiny, tmp_path, format, file, error, message):
     with pytest.raises(error, match=message):
-        export(tiny(), tmp_path / file, format)
+        export_model(tiny(), tmp_path / file, format)
 
 
 def test_other_files_have_no_metadata(tmp_path):

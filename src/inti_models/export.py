@@ -27,7 +27,7 @@ _MAX_BATCH, _MAX_GROUPS = 1024, 256
 _ONNX_LIMIT = 2**31  # bytes of a protobuf
 
 
-def export(model: InTIVisionTransformer, path: str | os.PathLike[str], format: str) -> float:
+def export_model(model: InTIVisionTransformer, path: str | os.PathLike[str], format: str) -> float:
     """Write a model for another runtime, run what was written, and compare it with the model.
 
     The file appears under its name only when it gives the same logits. It says in itself what its input is and what
@@ -81,8 +81,7 @@ def export(model: InTIVisionTransformer, path: str | os.PathLike[str], format: s
 
 def frame_multiple(model: InTIVisionTransformer) -> int | None:
     """What the number of frames of an exported model has to be a multiple of; None where it is fixed."""
-    stride = 1 if model.temporal is None else model.temporal.stride
-    multiple = stride * 2 ** len(model.compress_at)
+    multiple = model.temporal.stride * 2 ** len(model.compress_at)
     return multiple if model.num_frames % multiple == 0 and model.num_frames >= 2 * multiple else None
 
 
@@ -107,7 +106,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a file that `export` wrote.
+        ValueError: it is not a file that `export_model` wrote.
     """
     path = Path(path)
     if not path.is_file():

@@ -18,10 +18,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..export import export
+    from ..export import export_model
 
     model_args = {} if args.frames is None else {"num_frames": args.frames}
     model = load_model(args.model, args.checkpoint, **model_args)
-    difference = export(model, args.output, args.format)
+    difference = export_model(model, args.output, args.format)
     print(f"{args.output}: differs from the model by at most {difference:.1e} on random clips")
     return 0
