@@ -207,6 +207,18 @@ def long_video() -> str:
     )
 
 
+def ragged() -> str:
+    """Accuracy at numbers of frames that do not halve without a rest."""
+    measured = read("ragged")
+    if measured is None:
+        return NOT_MEASURED
+    names = ("repeated evenly", "last repeated", "last pair again")
+    table = columns(measured["rows"], {"frames": "{frames}"} | {name: f"{{{name}:.2f}}" for name in names})
+    return (
+        f"`{measured['model']}`, {measured['clips']} clips of MotionDigits' validation set; top-1, percent.\n\n{table}"
+    )
+
+
 def latency() -> str:
     """From file to label."""
     measured = read("latency_cpu")
@@ -330,6 +342,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "batch32": lambda: throughput("throughput_cpu_batch32"),
     "streaming": streaming,
     "long_video": long_video,
+    "ragged": ragged,
     "latency": latency,
     "interpolation": interpolation,
     "quantization": quantization,
