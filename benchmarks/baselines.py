@@ -30,7 +30,6 @@ class DropFrames(nn.Module):
         self,
         x: Tensor,
         grid_size: tuple[int, int],
-        counts: Sequence[int] | None = None,
         return_weights: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Tokens (B, T, N, C) -> (B, ceil(T/2), N, C); an odd last frame is kept.
@@ -45,11 +44,7 @@ class DropFrames(nn.Module):
 
 
 def drop_frames(model: InTIVisionTransformer) -> InTIVisionTransformer:
-    """Drop every other frame wherever ``model`` interpolates two. Changes and returns the model.
-
-    Where the number of frames is odd, the mean over the last frames goes on weighting each by the number of
-    input frames that it stands for.
-    """
+    """Drop every other frame wherever ``model`` interpolates two. Changes and returns the model."""
     for at, places in model.interpolations.items():
         model.interpolations[at] = nn.ModuleList(DropFrames() for _ in cast(nn.ModuleList, places))
     return model

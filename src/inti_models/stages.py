@@ -161,9 +161,9 @@ class InTIModel(nn.Module):
     def adopt(cls, source: nn.Module) -> Self:
         """A model of this class with the modules of another (not copies), and its attributes; ``__init__`` is not run.
 
-        The one place that makes a model without its constructor: timm keeps no arguments that would build ``source``
-        again, and a constructor would allocate and draw every parameter only to drop it. It can go when a trunk is a
-        submodule, which needs other keys in checkpoints.
+        The one place that makes a model without its constructor, which would draw every parameter only to drop it, and
+        needs arguments that a model which was not made by ``timm.create_model`` does not state. It can go when the
+        trunk is a submodule, which would change the keys of checkpoints.
         """
         model = cls.__new__(cls)
         model.__dict__.update({name: copy.copy(value) for name, value in source.__dict__.items()})
@@ -198,7 +198,11 @@ class InTIModel(nn.Module):
         self.temporal.init_patch_embed(self.patch_embed)
         self.blocks = self.temporal.wrap_blocks(self.blocks)
         self.train(self.training)
-        self._model_args = {**config.model_args(), "compress_at": self.compress_at}
+        self._model_args = {
+            **getattr(self, "_model_args", {}),  # those that timm made the image model with
+            **config.model_args(),
+            "compress_at": self.compress_at,
+        }
 
     def _temporal_method(self, name: str | None, args: Mapping[str, Any], device, dtype) -> TemporalMethod:
         if name is None:
@@ -364,7 +368,7 @@ class InTIModel(nn.Module):
         if stage > 0:
             at = self.compress_at[stage - 1]
             interpolation = cast(nn.ModuleList, self.interpolations[str(at)])[self.compress_at[: stage - 1].count(at)]
-            x = interpolation(x, inputs.grid_size, weights is not None)
+            x = interpolation(x, inputs.grid_size, return_weights=weights is not None)
             if weights is not None:
                 x, stage_weights = x
                 weights.append(stage_weights)
@@ -399,7 +403,8 @@ class InTIModel(nn.Module):
 
         Args:
             clip: (B, T, C, H, W).
-            attn_mask, is_causal: for the blocks; the mask is one for all frames, (N, N).
+            attn_mask: attention mask (N, N), the same for every frame.
+            is_causal: causal attention within each frame.
             num_blocks: stop right after so many blocks; None to run to the end.
             after_block: gets the tokens after each block that is among its keys, before any compression that follows.
             weights: gets the weights of each interpolation.
