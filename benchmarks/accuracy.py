@@ -27,11 +27,12 @@ from typing import Any
 import timm
 import torch
 from baselines import add_temporal_attention, drop_frames, merge_tokens, tome_schedule
+from timm.data import resolve_input_data_config
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from inti_models.checkpoints import load_checkpoint
-from inti_models.data import MotionDigitsClips, create_clip_transform, resolve_clip_config
+from inti_models.data import MotionDigitsClips, create_clip_transform
 from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, MotionDigits, split_labels
 from inti_models.evaluation import evaluate
 from inti_models.files import replacing, write_text
@@ -246,7 +247,7 @@ def run(row: Row, work_dir: Path, threads: int) -> None:
         ),
     )
     recipe.data.num_workers = 0
-    transform = create_clip_transform(**resolve_clip_config(model))
+    transform = create_clip_transform(**resolve_input_data_config(model))
     train_set = MotionDigitsClips(digits_data(row, model, "train"), transform, train=True, seed=row.seed)
     progress = Trainer(model, recipe, train_set, None, folder, create_accelerator(recipe)).run()
     validation = digits_data(row, model, "validation")

@@ -70,7 +70,7 @@ def main() -> None:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = create_model(args.model).to(device).train()
-    config = timm.data.resolve_model_data_config(model)
+    config = timm.data.resolve_input_data_config(model)
     size = (3, args.input_size, args.input_size)
     with tempfile.TemporaryDirectory() as folder:
         videos, file_info = make_videos(Path(folder), args)

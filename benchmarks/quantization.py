@@ -48,7 +48,7 @@ def variants(model: nn.Module) -> dict[str, nn.Module]:
 def agreement(clips: int) -> dict[str, dict[str, float]]:
     """Accuracy of each variant, labels that it shares with float32, and its largest difference of a logit."""
     model = timm.create_model(SMALL, pretrained=True)
-    transform = create_clip_transform(**timm.data.resolve_model_data_config(model))
+    transform = create_clip_transform(**timm.data.resolve_input_data_config(model))
     digits = MotionDigits("validation", size=32, length=clips)
     batch = torch.stack([transform(digits[i][0]) for i in range(clips)])
     labels = torch.tensor([digits[i][1] for i in range(clips)])

@@ -9,13 +9,14 @@ goes left, right, or neither" on MotionDigits. For fine-tuning the whole network
 import argparse
 
 import torch
+from timm.data import resolve_input_data_config
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
 from inti_models import InTIVisionTransformer, load
-from inti_models.data import create_clip_transform, resolve_clip_config
+from inti_models.data import create_clip_transform
 from inti_models.data.motion_digits import MOTIONS, MotionDigits
 
 CLASSES = ("left", "right", "neither")
@@ -25,7 +26,7 @@ CLASSES = ("left", "right", "neither")
 def pooled(model: InTIVisionTransformer, split: str, clips: int) -> tuple[Tensor, Tensor]:
     """Features (clips, C) before the classifier, and new labels (clips,)."""
     batch = MotionDigits(split, size=model.patch_embed.img_size[0]).render(range(clips))
-    transform = create_clip_transform(**resolve_clip_config(model))
+    transform = create_clip_transform(**resolve_input_data_config(model))
     features = [
         model.forward_head(model.forward_features(transform(clip).unsqueeze(0)), pre_logits=True)
         for clip in tqdm(batch.clips, desc=split)

@@ -159,7 +159,7 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
     videos = find_videos(root)
     model = timm.create_model("inti_vit_t8_32_motiondigits", pretrained=True)
     model.reset_classifier(2)
-    transform = create_clip_transform(**timm.data.resolve_model_data_config(model), num_crops=3)
+    transform = create_clip_transform(**timm.data.resolve_input_data_config(model), num_crops=3)
     data = VideoDataset(videos, transform, model.num_frames, num_clips=2)
 
     evaluation = evaluate(model, data, batch_size=4, num_workers=1, work_dir=work, max_broken=0.25, progress=False)
@@ -177,7 +177,7 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
 
 def test_the_shipped_model_on_motion_digits(tmp_path):
     model = timm.create_model("inti_vit_t8_32_motiondigits", pretrained=True)
-    transform = create_clip_transform(**timm.data.resolve_model_data_config(model))
+    transform = create_clip_transform(**timm.data.resolve_input_data_config(model))
     data = MotionDigitsClips(MotionDigits("validation", size=32, length=40), transform)
     evaluation = evaluate(model, data, batch_size=16, work_dir=tmp_path, progress=False)
     assert evaluation.top1 > 75

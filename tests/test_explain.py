@@ -1,9 +1,10 @@
 import pytest
 import torch
+from timm.data import resolve_input_data_config
 from torch.testing import assert_close
 
 from inti_models import load
-from inti_models.data import create_clip_transform, resolve_clip_config
+from inti_models.data import create_clip_transform
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.explain import aggregate, clip_weights, explain_clip, frame_fractions, relevance, to_pixels
 from inti_models.interpolation import frame_order
@@ -154,7 +155,7 @@ def occluded():
     """Clips in which only some frames show the digit, and the shipped model's weights on them."""
     model = load("inti_vit_t8_32_motiondigits")
     batch = MotionDigits("validation", size=32, occlusion=1.0, length=300).render(range(300))
-    transform = create_clip_transform(**resolve_clip_config(model))
+    transform = create_clip_transform(**resolve_input_data_config(model))
     weights = clip_weights(model, torch.stack([transform(clip) for clip in batch.clips]))
     return batch, weights
 
@@ -182,7 +183,7 @@ def test_trained_model_keeps_the_places_where_something_is(occluded):
     place = torch.nn.functional.avg_pool2d(moving, 8).flatten(2).argmax(dim=2)
     wiped = torch.where(shown[:, :, None, None, None], clips, background.expand_as(clips)).byte()
     model = load("inti_vit_t8_32_motiondigits")
-    transform = create_clip_transform(**resolve_clip_config(model))
+    transform = create_clip_transform(**resolve_input_data_config(model))
     kept = clip_weights(model, torch.stack([transform(clip) for clip in wiped])).frame_weights
     at_place = kept.flatten(2).gather(2, place.unsqueeze(2)).squeeze(2)
     assert at_place[shown].mean() > 1.5 * at_place[~shown].mean()

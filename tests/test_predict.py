@@ -5,7 +5,9 @@ import sys
 import pytest
 import timm
 import torch
+from PIL import Image
 
+from inti_models import load, save_pretrained
 from inti_models.cli import main
 from inti_models.data import create_clip_transform, iterate_frames, read_clips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
@@ -36,7 +38,7 @@ def test_a_video_file_gets_its_label(model, video):
 
 def test_probabilities_are_those_of_the_model_on_the_decoded_frames(model, video):
     path, _ = video
-    transform = create_clip_transform(**timm.data.resolve_model_data_config(model))
+    transform = create_clip_transform(**timm.data.resolve_input_data_config(model))
     clip = transform(read_clips(path, model.num_frames).frames[0])
     with torch.inference_mode():
         expected = model(clip.unsqueeze(0)).softmax(-1)[0]
@@ -87,7 +89,7 @@ def test_stream_labels_each_window_as_the_model_does(model, tmp_path):
     windows = list(classify_stream(model, iterate_frames(tmp_path / "clip.mp4"), stride=4, topk=2))
     assert [(w.start, w.end) for w in windows] == [(s / 8, (s + 7) / 8) for s in range(0, 17, 4)]
     decoded = torch.stack([frame for _, frame in iterate_frames(tmp_path / "clip.mp4")])
-    transform = create_clip_transform(**timm.data.resolve_model_data_config(model))
+    transform = create_clip_transform(**timm.data.resolve_input_data_config(model))
     for start, window in zip(range(0, 17, 4), windows, strict=True):
         with torch.inference_mode():
             expected = model(transform(decoded[start : start + 8]).unsqueeze(0)).softmax(-1)[0].topk(2)
@@ -181,3 +183,32 @@ def test_fused_normalization_labels_a_file_alike(model, tmp_path):
     assert fused.views(tmp_path / "clip.mp4").dtype == torch.uint8
     expected = VideoClassifier(model).probabilities(tmp_path / "clip.mp4")
     torch.testing.assert_close(fused.probabilities(tmp_path / "clip.mp4"), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("args", "resize"), [({"in_chans": 1}, None), ({"img_size": 48}, None), ({"in_chans": 1}, (48, 40))], ids=str
+)
+def test_one_channel_and_resized_models_go_from_file_to_label(tmp_path, capsys, args, resize):
+    torch.manual_seed(0)
+    model = timm.create_model(NAME, depth=1, embed_dim=32, num_heads=1, patch_size=8, compress_at=(1,), **args).eval()
+    if resize is not None:
+        model.set_input_size(img_size=resize)
+    size = resize or (args.get("img_size", 32),) * 2
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.1, 0.2, 0.6), "std": (0.2, 0.4, 0.6), "crop_pct": 1.0}
+    save_pretrained(model, tmp_path / "model", label_names=CLASS_NAMES)
+    gray = torch.rand(8, 1, *size).mul(255).byte().expand(-1, 3, -1, -1)
+    path = tmp_path / "frames"
+    path.mkdir()
+    for i, frame in enumerate(gray):
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(path / f"{i}.png")
+
+    clip = gray[:, : model.in_chans] / 255
+    mean, std = ([0.3], [0.4]) if model.in_chans == 1 else ([0.1, 0.2, 0.6], [0.2, 0.4, 0.6])
+    clip = (clip - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+    with torch.inference_mode():
+        expected = model(clip.unsqueeze(0))[0].softmax(-1)
+    again = load(tmp_path / "model")
+    for each in (model, again, again.fuse_normalization()):
+        torch.testing.assert_close(VideoClassifier(each).probabilities(path), expected, atol=1e-5, rtol=1e-4)
+    assert main(["predict", str(path), "--model", str(tmp_path / "model"), "--topk", "1", "--device", "cpu"]) == 0
+    assert CLASS_NAMES[int(expected.argmax())] in capsys.readouterr().out

@@ -1,9 +1,10 @@
 import pytest
 import torch
+from timm.data import resolve_input_data_config
 
 from inti_models import load, save_pretrained
 from inti_models.cli import main
-from inti_models.data import create_clip_transform, resolve_clip_config, write_video
+from inti_models.data import create_clip_transform, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.quantize import quantize_int8
 
@@ -20,7 +21,7 @@ def quantized():
 def test_int8_model_says_what_the_float_model_says(quantized):
     plain = load(NAME).eval()
     batch = MotionDigits("validation", size=32).render(range(100))
-    transform = create_clip_transform(**resolve_clip_config(plain))
+    transform = create_clip_transform(**resolve_input_data_config(plain))
     clips = torch.stack([transform(clip) for clip in batch.clips])
     logits, expected = quantized(clips), plain(clips)
     assert (logits.argmax(1) == expected.argmax(1)).float().mean() >= 0.97

@@ -96,7 +96,7 @@ def test_config_names_modules_and_sizes_of_the_model(name):
     assert model.get_classifier().out_features == model.num_classes == cfg.num_classes
     assert (model.in_chans, *model.patch_embed.img_size) == cfg.input_size
     assert model.num_frames == 8
-    assert timm.data.resolve_model_data_config(model)["mean"] == cfg.mean
+    assert timm.data.resolve_input_data_config(model)["mean"] == cfg.mean
 
 
 @pytest.mark.parametrize(

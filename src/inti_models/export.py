@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data import resolve_input_data_config
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from .data import resolve_clip_config
 from .files import replacing
 from .vision_transformer import InTIVisionTransformer
 
@@ -87,7 +87,7 @@ def frame_multiple(model: InTIVisionTransformer) -> int | None:
 
 def describe(model: InTIVisionTransformer) -> dict[str, Any]:
     """What `read_metadata` gives back."""
-    config, cfg = resolve_clip_config(model), getattr(model, "pretrained_cfg", {})
+    config, cfg = resolve_input_data_config(model), getattr(model, "pretrained_cfg", {})
     return {
         "architecture": cfg.get("architecture"),
         "input": "normalised clip (batch, frames, channels, height, width), float32; pixels / 255 - mean, / std",

@@ -7,9 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
+from timm.data import resolve_input_data_config
 from torch import Tensor
 
-from .data import ClipTransform, Limits, create_clip_transform, read_clips, resolve_clip_config
+from .data import ClipTransform, Limits, create_clip_transform, read_clips
 from .data.video import DEFAULT_LIMITS
 from .streaming import StreamingClassifier, forward_chunked
 from .vision_transformer import InTIVisionTransformer
@@ -178,7 +179,7 @@ def classify_stream(
 
 def _transform(model: InTIVisionTransformer, num_crops: int = 1) -> ClipTransform:
     return create_clip_transform(
-        **resolve_clip_config(model), num_crops=num_crops, normalize=not model.normalization_fused
+        **resolve_input_data_config(model), num_crops=num_crops, normalize=not model.normalization_fused
     )
 
 

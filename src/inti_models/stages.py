@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self, cast
 
 import torch
+from timm.data import resolve_input_data_config
 from timm.models import checkpoint
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
@@ -286,10 +287,9 @@ class InTIModel(nn.Module):
                 "This model pads frames, in time or at their borders, with zeros that stand for the mean; normalise "
                 "its frames with inti_models.data.create_clip_transform instead."
             )
+        config = resolve_input_data_config(self)
         mean, std = (
-            torch.as_tensor(self.pretrained_cfg[key], dtype=torch.float64, device=proj.weight.device).expand(
-                self.in_chans
-            )
+            torch.as_tensor(config[key], dtype=torch.float64, device=proj.weight.device).expand(self.in_chans)
             for key in ("mean", "std")
         )
         weight = proj.weight.double() / std.view(1, -1, 1, 1)

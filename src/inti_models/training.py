@@ -17,6 +17,7 @@ from typing import cast
 
 import torch
 from accelerate import Accelerator
+from timm.data import resolve_input_data_config
 from torch import nn
 
 from .checkpoints import ADDED
@@ -26,7 +27,6 @@ from .data import (
     create_clip_transform,
     create_train_transform,
     find_videos,
-    resolve_clip_config,
 )
 from .data.lists import VideoList, read_class_names
 from .data.motion_digits import CLASS_NAMES, MotionDigits
@@ -181,7 +181,7 @@ def training_data(recipe: Recipe, model: InTIVisionTransformer) -> MotionDigitsC
     """The training set, as clips for this model."""
     a = recipe.augmentation
     transform = create_train_transform(
-        **resolve_clip_config(model),
+        **resolve_input_data_config(model),
         scale=a.scale,
         ratio=a.ratio,
         hflip=a.hflip,
@@ -212,7 +212,7 @@ def validation_data(
     if recipe.data.validation is None:
         return None
     num_clips, num_crops = views
-    transform = create_clip_transform(**resolve_clip_config(model), num_crops=num_crops)
+    transform = create_clip_transform(**resolve_input_data_config(model), num_crops=num_crops)
     if recipe.data.validation == MOTIONDIGITS:
         if data_class_names(recipe) != CLASS_NAMES:
             raise ValueError(f"data.train={recipe.data.train} has not the classes of motiondigits; validate elsewhere.")
@@ -234,6 +234,6 @@ def _videos(recipe: Recipe, source: str, split: str | None) -> VideoList:
 
 
 def _motion_digits(recipe: Recipe, model: InTIVisionTransformer, split: str) -> MotionDigits:
-    size = resolve_clip_config(model)["input_size"][-1]
+    size = resolve_input_data_config(model)["input_size"][-1]
     args = recipe.data.train_args if split == "train" else recipe.data.validation_args
     return MotionDigits(split, **{"size": size, "num_frames": model.num_frames, **args})

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
+from timm.data import resolve_input_data_config
 from torch import Tensor
 
-from .data import create_clip_transform, read_clips, resolve_clip_config, write_video
+from .data import create_clip_transform, read_clips, write_video
 from .explain import ClipWeights, aggregate, explain_clip, frame_fractions, to_pixels
 from .files import replacing
 from .interpolation import cascade
@@ -69,7 +70,7 @@ def explain_clips(
     Raises:
         ValueError: see `relevance`.
     """
-    config, device = resolve_clip_config(model.eval()), next(model.parameters()).device
+    config, device = resolve_input_data_config(model.eval()), next(model.parameters()).device
     see = create_clip_transform(**config, normalize=False)
     normalize = create_clip_transform(**config, normalize=not model.normalization_fused)
     explained = []

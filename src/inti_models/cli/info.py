@@ -13,13 +13,15 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from timm.models import get_model_input_config
+
     from ..flops import zoo_cost
     from ..zoo import create_model
 
     model = create_model(args.name, device="meta")
     frames = args.frames or model.num_frames
     cost, naive = zoo_cost(args.name, frames), zoo_cost(args.name, frames, compress_at=())
-    channels, height, width = model.pretrained_cfg["input_size"]
+    channels, height, width = get_model_input_config(model)["input_size"]
     remaining = -(-model.embedded_frames(frames) // 2 ** len(model.compress_at))
     print(f"model       {args.name}")
     print(f"parameters  {cost.parameters / 1e6:.2f} M")

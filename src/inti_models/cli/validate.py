@@ -83,12 +83,14 @@ def _views_of(
     videos: "VideoList | None", model: "InTIVisionTransformer", args: argparse.Namespace
 ) -> "VideoDataset | MotionDigitsClips":
     """Videos, or the clips of MotionDigits if None, as a data set for the model."""
-    from ..data import MotionDigitsClips, VideoDataset, create_clip_transform, resolve_clip_config
+    from timm.data import resolve_input_data_config
+
+    from ..data import MotionDigitsClips, VideoDataset, create_clip_transform
     from ..data.motion_digits import CLASS_NAMES, MotionDigits
 
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); name one that has, or pass --zero-shot.")
-    config = resolve_clip_config(model)
+    config = resolve_input_data_config(model)
     num_clips, num_crops = args.views
     transform = create_clip_transform(**config, num_crops=num_crops)
     names = tuple(model.pretrained_cfg.get("label_names") or ())

@@ -4,7 +4,7 @@ from .augmentation import ClipMixup, TrainTransform, create_train_transform, see
 from .datasets import MotionDigitsClips, Sample, VideoDataset
 from .lists import VideoList, find_videos, read_class_names
 from .samplers import TrainSampler
-from .transforms import ClipTransform, create_clip_transform, resolve_clip_config
+from .transforms import ClipTransform, create_clip_transform
 from .video import Clips, Limits, VideoError, iterate_frames, read_clips, write_video
 
 __all__ = [
@@ -25,7 +25,6 @@ __all__ = [
     "iterate_frames",
     "read_class_names",
     "read_clips",
-    "resolve_clip_config",
     "seeded",
     "write_video",
 ]

@@ -101,7 +101,7 @@ def create_train_transform(
 ) -> TrainTransform:
     """Makes the training transform for whole clips, from the keys of timm's data config and timm's augmentations.
 
-        config = timm.data.resolve_model_data_config(model)
+        config = timm.data.resolve_input_data_config(model)
         transform = create_train_transform(**config, auto_augment="rand-m9-mstd0.5-inc1", reprob=0.25)
 
     Args:

@@ -3,22 +3,19 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from timm.data import resolve_model_data_config
 from timm.data.constants import (
     DEFAULT_CROP_MODE,
     DEFAULT_CROP_PCT,
     IMAGENET_DEFAULT_MEAN,
     IMAGENET_DEFAULT_STD,
 )
-from timm.models import get_model_input_config
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-__all__ = ["ClipTransform", "create_clip_transform", "resolve_clip_config"]
+__all__ = ["ClipTransform", "create_clip_transform"]
 
 _INTERPOLATIONS = {
     "bicubic": v2.InterpolationMode.BICUBIC,
@@ -100,11 +97,6 @@ class ClipTransform:
         return clip.float().div_(255).sub_(mean).div_(std)
 
 
-def resolve_clip_config(model: nn.Module) -> dict[str, Any]:
-    """timm's data config of a model, with the input size that the model has, not the one that its weights came with."""
-    return {**resolve_model_data_config(model), "input_size": get_model_input_config(model)["input_size"]}
-
-
 def create_clip_transform(
     input_size: Sequence[int] = (3, 224, 224),
     interpolation: str = "bicubic",
@@ -117,8 +109,11 @@ def create_clip_transform(
 ) -> ClipTransform:
     """Makes the evaluation transform for whole clips, from the keys of timm's data config.
 
-        config = timm.data.resolve_model_data_config(model)
+        config = timm.data.resolve_input_data_config(model)
         transform = create_clip_transform(**config)
+
+    (timm's config of the model as it is now: `timm.data.resolve_model_data_config` gives that of its checkpoint, which
+    may have another size or other channels.)
 
     It does to each frame what `timm.data.create_transform(**config)` does to a PIL image. The
     two resizes round differently: by 0.25 of 255 grey levels on average, by 4 at sharp edges.
