@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader, default_collate
 from tqdm import tqdm
 
 from inti_models.data import (
+    FrameSampling,
     Sample,
     VideoDataset,
     VideoList,
@@ -41,10 +42,7 @@ from inti_models.data import (
 )
 from inti_models.zoo import create_model
 
-SAMPLINGS: dict[str, dict[str, Any]] = {
-    "uniform 8": {"num_frames": 8, "sampling": "uniform"},
-    "dense 8x8": {"num_frames": 8, "sampling": "dense", "stride": 8},
-}
+SAMPLINGS = {"uniform 8": FrameSampling(8), "dense 8x8": FrameSampling(8, "dense", 8)}
 TRANSFORMS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "crop and flip": {},
@@ -138,13 +136,11 @@ def unchanged(clip: Tensor) -> Tensor:
     return clip
 
 
-def training_set(
-    videos: VideoList, config: dict[str, Any], sampling: dict[str, Any], augmentation: str
-) -> VideoDataset:
+def training_set(videos: VideoList, config: dict[str, Any], sampling: FrameSampling, augmentation: str) -> VideoDataset:
     """Clips for a data config, sampled and augmented in a named way."""
     settings = TRANSFORMS[augmentation]
     transform = unchanged if settings is None else create_train_transform(**config, **settings)
-    return VideoDataset(videos, transform, train=True, **sampling)
+    return VideoDataset(videos, transform, sampling, train=True)
 
 
 def clips_per_second(dataset: VideoDataset, clips: int) -> dict[str, float]:

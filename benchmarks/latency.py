@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from inti_models.benchmark import machine
-from inti_models.data import read_clips, write_video
+from inti_models.data import FrameSampling, write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.predict import VideoClassifier
 from inti_models.zoo import create_model
@@ -51,7 +51,7 @@ def make_files(folder: Path, name: str, count: int) -> list[Path]:
 def parts(classify: VideoClassifier, path: Path) -> dict[str, float]:
     """Milliseconds of each step of one file."""
     model, marks = classify.model, [time.perf_counter()]
-    clips = read_clips(path, model.num_frames, sampling=model.sampling, stride=model.frame_stride)
+    clips = FrameSampling.of(model).read(path)
     marks.append(time.perf_counter())
     views = torch.stack([classify.transform(clip) for clip in clips.frames])
     marks.append(time.perf_counter())

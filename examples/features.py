@@ -13,7 +13,7 @@ import torch
 from timm.data import resolve_input_data_config
 
 from inti_models import load
-from inti_models.data import create_clip_transform, read_clips
+from inti_models.data import FrameSampling, create_clip_transform
 from inti_models.data.motion_digits import MotionDigits
 
 
@@ -23,7 +23,7 @@ def features(name: str, video: str | None) -> dict[int, torch.Tensor]:
     if video is None:
         frames = MotionDigits("validation", size=model.patch_embed.img_size[0])[0][0]
     else:
-        frames = read_clips(video, model.num_frames, sampling=model.sampling, stride=model.frame_stride).frames[0]
+        frames = FrameSampling.of(model).read(video).frames[0]
     clip = create_clip_transform(**resolve_input_data_config(model))(frames).unsqueeze(0)
     blocks = list(range(0, len(model.blocks), 2))
     with torch.inference_mode():

@@ -16,7 +16,14 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
-from inti_models.data import MotionDigitsClips, VideoDataset, create_clip_transform, find_videos, write_video
+from inti_models.data import (
+    FrameSampling,
+    MotionDigitsClips,
+    VideoDataset,
+    create_clip_transform,
+    find_videos,
+    write_video,
+)
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.evaluation import MOST_CLASSES, Evaluation, confusion_picture, evaluate, write_report
 from inti_models.predict import VideoClassifier
@@ -160,7 +167,7 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
     model = timm.create_model("inti_vit_t8_32_motiondigits", pretrained=True)
     model.reset_classifier(2)
     transform = create_clip_transform(**timm.data.resolve_input_data_config(model), num_crops=3)
-    data = VideoDataset(videos, transform, model.num_frames, num_clips=2)
+    data = VideoDataset(videos, transform, FrameSampling.of(model), num_clips=2)
 
     evaluation = evaluate(model, data, batch_size=4, num_workers=1, work_dir=work, max_broken=0.25, progress=False)
     classify = VideoClassifier(model, views=(2, 3))
@@ -170,7 +177,7 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
     (sentence,) = evaluation.unreadable.values()
     assert "broken.mp4" in sentence
 
-    other = VideoDataset(find_videos(root / "b" / ".."), transform, model.num_frames, num_clips=2)
+    other = VideoDataset(find_videos(root / "b" / ".."), transform, FrameSampling.of(model), num_clips=2)
     with pytest.raises(ValueError, match="other data;"):
         evaluate(model, other, batch_size=4, work_dir=work, max_broken=0.25, progress=False)
 

@@ -16,7 +16,7 @@ import gradio as gr
 import torch
 
 from inti_models import InTIVisionTransformer, load
-from inti_models.data import Limits, read_clips, write_video
+from inti_models.data import FrameSampling, Limits, write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.flops import count_flops
 from inti_models.visualize import draw_relevance, draw_stages, draw_weights, explain_clips
@@ -82,13 +82,8 @@ def classify(video: str | None, name: str, compress_at: str):
         if size > MAX_MEGABYTES:
             raise ValueError(f"The file has {size:.0f} MB; take one of at most {MAX_MEGABYTES} MB.")
         model, naive = model_of(name, schedule(compress_at)), model_of(name, ())
-        clips = read_clips(
-            video,
-            model.num_frames,
-            sampling=model.sampling,
-            stride=model.frame_stride,
-            limits=Limits(max_duration=MAX_SECONDS, timeout=MAX_SECONDS),
-        )
+        limits = Limits(max_duration=MAX_SECONDS, timeout=MAX_SECONDS)
+        clips = FrameSampling.of(model).read(video, limits=limits)
         (explanation,) = explain_clips(model, clips.frames, clips.times)
     except (OSError, ValueError) as error:  # one sentence each; uploads lie in a folder that tells the reader nothing
         raise gr.Error(str(error).replace(str(video), "The file"), duration=None, print_exception=False) from error

@@ -10,7 +10,7 @@ import torch
 from timm.data import resolve_input_data_config
 from torch import Tensor
 
-from .data import ClipTransform, Limits, create_clip_transform, read_clips
+from .data import ClipTransform, FrameSampling, Limits, create_clip_transform
 from .data.video import DEFAULT_LIMITS
 from .streaming import StreamingClassifier, forward_chunked
 from .vision_transformer import InTIVisionTransformer
@@ -69,14 +69,7 @@ class VideoClassifier:
 
     def views(self, path: str | os.PathLike[str]) -> Tensor:
         """The model's input for a file: views (V, T, C, H, W)."""
-        clips = read_clips(
-            path,
-            self.model.num_frames,
-            sampling=self.model.sampling,
-            stride=self.model.frame_stride,
-            num_clips=self.num_clips,
-            limits=self.limits,
-        )
+        clips = FrameSampling.of(self.model).read(path, self.num_clips, limits=self.limits)
         frames = torch.stack([self.transform(clip) for clip in clips.frames])  # V T C H W, or V 3 T C H W
         return frames if frames.ndim == 5 else frames.flatten(0, 1)
 

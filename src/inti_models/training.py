@@ -22,6 +22,7 @@ from torch import nn
 
 from .checkpoints import ADDED
 from .data import (
+    FrameSampling,
     MotionDigitsClips,
     VideoDataset,
     create_clip_transform,
@@ -193,9 +194,7 @@ def training_data(recipe: Recipe, model: InTIVisionTransformer) -> MotionDigitsC
     return VideoDataset(
         _videos(recipe, recipe.data.train, recipe.data.train_split),
         transform,
-        model.num_frames,
-        model.sampling,
-        model.frame_stride,
+        FrameSampling.of(model),
         train=True,
         seed=recipe.seed,
     )
@@ -225,7 +224,7 @@ def validation_data(
         train = None if motion_digits else _videos(recipe, recipe.data.train, recipe.data.train_split)
         classes = CLASS_NAMES if train is None else train.classes
         videos = find_videos(recipe.data.validation, recipe.data.root, classes, recipe.data.validation_split)
-    return VideoDataset(videos, transform, model.num_frames, model.sampling, model.frame_stride, num_clips=num_clips)
+    return VideoDataset(videos, transform, FrameSampling.of(model), num_clips=num_clips)
 
 
 def _videos(recipe: Recipe, source: str, split: str | None) -> VideoList:

@@ -15,7 +15,7 @@ from PIL import Image
 from timm.data import resolve_input_data_config
 from torch import Tensor
 
-from .data import create_clip_transform, read_clips, write_video
+from .data import FrameSampling, create_clip_transform, write_video
 from .explain import ClipWeights, aggregate, explain_clip, frame_fractions, to_pixels
 from .files import replacing
 from .interpolation import cascade
@@ -114,7 +114,7 @@ def explain_file(
     model: InTIVisionTransformer, path: str | os.PathLike[str], class_index: int | None = None
 ) -> Explanation:
     """`explain_clips` for a clip of a video file, sampled as the model is."""
-    clips = read_clips(path, model.num_frames, sampling=model.sampling, stride=model.frame_stride)
+    clips = FrameSampling.of(model).read(path)
     return explain_clips(model, clips.frames, clips.times, class_index)[0]
 
 

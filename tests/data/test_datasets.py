@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from inti_models.data import (
+    FrameSampling,
     MotionDigitsClips,
     TrainSampler,
     VideoDataset,
@@ -79,16 +80,16 @@ def values(clip: Tensor) -> Tensor:
 
 def train_set(videos: VideoList, augment: bool = True, **arguments: object) -> VideoDataset:
     config = {"auto_augment": "rand-m9-mstd0.5-inc1", "reprob": 0.5} if augment else {"scale": (1, 1), "hflip": 0}
-    return VideoDataset(
-        videos, create_train_transform(**CONFIG, **config), **{"num_frames": 4, "train": True, **arguments}
-    )
+    sampling = {name: arguments.pop(name) for name in ("num_frames", "sampling", "stride") if name in arguments}
+    frames = FrameSampling(**{"num_frames": 4, **sampling})
+    return VideoDataset(videos, create_train_transform(**CONFIG, **config), frames, **{"train": True, **arguments})
 
 
 @pytest.mark.parametrize("sampling", [{"sampling": "uniform"}, {"sampling": "dense", "stride": 2}])
 @pytest.mark.parametrize(("num_clips", "num_crops"), [(1, 1), (2, 1), (2, 3)])
 def test_evaluation_clips_are_all_views(textured: VideoList, sampling: dict, num_clips: int, num_crops: int) -> None:
     transform = create_clip_transform(**CONFIG, num_crops=num_crops)
-    dataset = VideoDataset(textured, transform, num_frames=3, num_clips=num_clips, **sampling)
+    dataset = VideoDataset(textured, transform, FrameSampling(3, **sampling), num_clips)
     assert len(dataset) == 6
     assert dataset.class_names == tuple("abcdef")
     clip, label, fault = dataset[4]
@@ -100,7 +101,7 @@ def test_evaluation_clips_are_all_views(textured: VideoList, sampling: dict, num
 
 
 def test_unreadable_video_gives_zeros_and_a_fault_in_evaluation(broken: VideoList) -> None:
-    dataset = VideoDataset(broken, create_clip_transform(**CONFIG, num_crops=3), num_frames=4, num_clips=2)
+    dataset = VideoDataset(broken, create_clip_transform(**CONFIG, num_crops=3), FrameSampling(4), num_clips=2)
     for index in (0, 2, 3):
         clip, label, fault = dataset[index]
         assert clip.shape == dataset[1][0].shape == (6, 4, 3, 32, 32)
@@ -214,7 +215,7 @@ def test_keys_of_the_wrong_kind_are_refused(plain: VideoList) -> None:
     for train in (train_set(plain), MotionDigitsClips(digits, transform, train=True)):
         with pytest.raises(TypeError, match=r"0 is no key of a training set; expected \(index, draw\)"):
             train[0]
-    for evaluation in (VideoDataset(plain, transform, 4), MotionDigitsClips(digits, transform)):
+    for evaluation in (VideoDataset(plain, transform, FrameSampling(4)), MotionDigitsClips(digits, transform)):
         with pytest.raises(TypeError, match=r"\(0, 1\) is no key of a set to evaluate on"):
             evaluation[0, 1]
 
@@ -241,7 +242,7 @@ def test_folder_of_frames_is_a_video(tmp_path: Path) -> None:
         for t in range(6):
             Image.new("RGB", (32, 32), (grey + t,) * 3).save(folder / f"img_{t}.png")
     videos = find_videos(tmp_path)
-    clip, label, _ = VideoDataset(videos, create_clip_transform(**CONFIG), num_frames=3)[1]
+    clip, label, _ = VideoDataset(videos, create_clip_transform(**CONFIG), FrameSampling(3))[1]
     assert label == 1
     torch.testing.assert_close(values(clip[0]), torch.tensor([91.0, 93.0, 95.0]))
 

@@ -85,7 +85,7 @@ def _views_of(
     """Videos, or the clips of MotionDigits if None, as a data set for the model."""
     from timm.data import resolve_input_data_config
 
-    from ..data import MotionDigitsClips, VideoDataset, create_clip_transform
+    from ..data import FrameSampling, MotionDigitsClips, VideoDataset, create_clip_transform
     from ..data.motion_digits import CLASS_NAMES, MotionDigits
 
     if model.num_classes < 1:
@@ -105,7 +105,7 @@ def _views_of(
         return MotionDigitsClips(MotionDigits("validation", size=size, num_frames=model.num_frames), transform)
     if names:
         videos = videos.relabelled(names)
-    return VideoDataset(videos, transform, model.num_frames, model.sampling, model.frame_stride, num_clips=num_clips)
+    return VideoDataset(videos, transform, FrameSampling.of(model), num_clips=num_clips)
 
 
 def print_accuracy(evaluation: "Evaluation") -> None:

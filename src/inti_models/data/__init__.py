@@ -4,6 +4,7 @@ from .augmentation import ClipMixup, TrainTransform, create_train_transform, see
 from .datasets import MotionDigitsClips, Sample, VideoDataset
 from .lists import VideoList, find_videos, read_class_names
 from .samplers import TrainSampler
+from .sampling import FrameSampling
 from .transforms import ClipTransform, create_clip_transform
 from .video import Clips, Limits, VideoError, iterate_frames, read_clips, write_video
 
@@ -11,6 +12,7 @@ __all__ = [
     "ClipMixup",
     "ClipTransform",
     "Clips",
+    "FrameSampling",
     "Limits",
     "MotionDigitsClips",
     "Sample",

@@ -13,8 +13,9 @@ from torch.utils.data import Dataset
 from .augmentation import TrainTransform, seeded
 from .lists import VideoList
 from .motion_digits import CLASS_NAMES, MotionDigits
+from .sampling import FrameSampling
 from .transforms import ClipTransform
-from .video import VideoError, _check_request, read_clips
+from .video import VideoError
 
 __all__ = ["MotionDigitsClips", "Sample", "VideoDataset"]
 
@@ -40,9 +41,7 @@ class VideoDataset(Dataset[Sample]):
     Args:
         videos: see `find_videos`.
         transform: uint8 T,3,H,W -> float T,C,H,W, or with crops 3,T,C,H,W.
-        num_frames: T.
-        sampling: "uniform" or "dense"; see `read_clips`.
-        stride: frames from one sampled frame to the next ("dense").
+        frames: which frames of a video make a clip, such as `FrameSampling.of(model)`.
         num_clips: temporal clips of a video (evaluation).
         train: whether frames are random.
         seed: of all that is random.
@@ -56,21 +55,19 @@ class VideoDataset(Dataset[Sample]):
         self,
         videos: VideoList,
         transform: Transform,
-        num_frames: int,
-        sampling: str = "uniform",
-        stride: int | None = None,
+        frames: FrameSampling,
         num_clips: int = 1,
         train: bool = False,
         seed: int = 0,
         attempts: int = 10,
     ) -> None:
-        _check_request(num_frames, sampling, stride, num_clips)
+        if num_clips < 1:
+            raise ValueError(f"num_clips is {num_clips}; expected a number of at least 1.")
         if train and num_clips != 1:
             raise ValueError(f"num_clips is {num_clips}; expected 1, as training takes one clip of a video.")
         if attempts < 1:
             raise ValueError(f"attempts is {attempts}; expected a number of at least 1.")
-        self.videos, self.transform = videos, transform
-        self.num_frames, self.sampling, self.stride, self.num_clips = num_frames, sampling, stride, num_clips
+        self.videos, self.transform, self.frames, self.num_clips = videos, transform, frames, num_clips
         self.train, self.seed, self.attempts = train, seed, attempts
 
     @property
@@ -92,7 +89,7 @@ class VideoDataset(Dataset[Sample]):
         try:
             clips = self._read(index)
         except (VideoError, OSError) as error:
-            black = torch.zeros(self.num_clips, self.num_frames, 3, 32, 32, dtype=torch.uint8)
+            black = torch.zeros(self.num_clips, self.frames.num_frames, 3, 32, 32, dtype=torch.uint8)
             return torch.zeros_like(_as_views(black, self.transform)), label, str(error)
         return _as_views(clips, self.transform), label, ""
 
@@ -110,14 +107,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _read(self, index: int, generator: torch.Generator | None = None) -> Tensor:
         """uint8 V,T,3,H,W."""
-        return read_clips(
-            self.videos.paths[index],
-            self.num_frames,
-            sampling=self.sampling,
-            stride=self.stride,
-            num_clips=self.num_clips,
-            generator=generator,
-        ).frames
+        return self.frames.read(self.videos.paths[index], self.num_clips, generator).frames
 
 
 class MotionDigitsClips(Dataset[Sample]):

@@ -168,7 +168,7 @@ def read_clips(
         VideoError: (a ValueError) The arguments make no sense, or the file is not a video that
             decodes, or is above the limits or `MAX_BYTES`.
     """
-    _check_request(num_frames, sampling, stride, num_clips)
+    check_request(num_frames, sampling, stride, num_clips)
     path = Path(path)
     source = _open_source(path, _Guard(limits))
     timeline = source.timeline
@@ -386,7 +386,8 @@ def write_video(path: str | os.PathLike[str], frames: Tensor, fps: float | Fract
         raise OSError(f"cannot write {path}: {error.strerror}.") from error
 
 
-def _check_request(num_frames: int, sampling: str, stride: int | None, num_clips: int) -> None:
+def check_request(num_frames: int, sampling: str, stride: int | None, num_clips: int = 1) -> None:
+    """Raise a `VideoError` for arguments of `read_clips` that make no sense."""
     for name, value in (("num_frames", num_frames), ("num_clips", num_clips)):
         if not isinstance(value, int) or value < 1:
             raise VideoError(f"{name} is {value!r}; expected a whole number of at least 1.")

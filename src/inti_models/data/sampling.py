@@ -1,0 +1,61 @@
+"""Which frames of a video make a clip."""
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from .video import DEFAULT_LIMITS, Clips, Limits, check_request, read_clips
+
+
+class Sampled(Protocol):
+    """A model that says which frames it takes, as `inti_models.InTIVisionTransformer` does."""
+
+    num_frames: int
+    sampling: str
+    frame_stride: int | None
+
+
+@dataclass(frozen=True)
+class FrameSampling:
+    """What a model wants of a video: which frames make a clip.
+
+    Attributes:
+        num_frames: frames of a clip, T.
+        sampling: "uniform" or "dense"; see `read_clips`.
+        stride: frames of the video from one sampled frame to the next ("dense"); None for "uniform".
+
+    Raises:
+        ValueError: values that make no sense.
+    """
+
+    num_frames: int
+    sampling: str = "uniform"
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        check_request(self.num_frames, self.sampling, self.stride)
+
+    @classmethod
+    def of(cls, model: Sampled) -> "FrameSampling":
+        """What this model wants."""
+        return cls(model.num_frames, model.sampling, model.frame_stride)
+
+    def read(
+        self,
+        path: str | os.PathLike[str],
+        num_clips: int = 1,
+        generator: torch.Generator | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Clips:
+        """Read clips of a file by `read_clips`."""
+        return read_clips(
+            path,
+            self.num_frames,
+            sampling=self.sampling,
+            stride=self.stride,
+            num_clips=num_clips,
+            generator=generator,
+            limits=limits,
+        )
