@@ -25,7 +25,7 @@ from inti_models.data import (
     write_video,
 )
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.evaluation import MOST_CLASSES, Evaluation, confusion_picture, evaluate, write_report
+from inti_models.evaluation import MOST_CLASSES, Evaluation, confusion_picture, evaluate, validate, write_report
 from inti_models.predict import VideoClassifier
 from support.processes import launched
 
@@ -176,6 +176,10 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
     assert (evaluation.class_names, evaluation.labels.tolist()) == (("a", "b"), [0, 1, 1])
     (sentence,) = evaluation.unreadable.values()
     assert "broken.mp4" in sentence
+
+    again = validate(model, root, views=(2, 3), batch_size=4, max_broken=0.25, output=tmp_path / "report")
+    assert torch.equal(again.probabilities, evaluation.probabilities)
+    assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["videos"] == 3
 
     other = VideoDataset(find_videos(root / "b" / ".."), transform, FrameSampling.of(model), num_clips=2)
     with pytest.raises(ValueError, match="other data;"):

@@ -15,10 +15,10 @@ from torch.distributed.tensor import DTensor
 
 from inti_models import trainer
 from inti_models.data.motion_digits import CLASS_NAMES
-from inti_models.evaluation import evaluate
+from inti_models.evaluation import evaluate, views_of
 from inti_models.recipe import Recipe
 from inti_models.trainer import Trainer, create_accelerator
-from inti_models.training import build_model, train, training_data, validation_data
+from inti_models.training import build_model, open_data, train, training_set
 from inti_models.zoo import create_model
 from support.processes import forked, killing, launched
 from support.runs import assert_equal, metrics, optimization, tiny_recipe, weights
@@ -174,7 +174,8 @@ def fit(recipe: Recipe, output: Path, export=None) -> tuple[Mean, trainer.Progre
     """Train a `Mean`, and return it with what was noted."""
     torch.manual_seed(0)
     network, data_of = Mean(), build_model(recipe, CLASS_NAMES)
-    sets = training_data(recipe, data_of), validation_data(recipe, data_of)
+    train_source, validation_source = open_data(recipe)
+    sets = training_set(recipe, data_of, train_source), views_of(validation_source, data_of)
     return network, Trainer(network, recipe, *sets, output, create_accelerator(recipe), export).run()
 
 
@@ -185,7 +186,7 @@ def test_a_network_of_any_kind_can_be_fitted(tmp_path):
     assert progress.updates == 8
     assert [row["updates"] for row in progress.history] == [4, 8]
     assert progress.history[1]["train_loss"] < progress.history[0]["train_loss"]
-    views = validation_data(tiny_recipe(), build_model(tiny_recipe(), CLASS_NAMES))
+    views = views_of(open_data(tiny_recipe())[1], build_model(tiny_recipe(), CLASS_NAMES))
     measured = evaluate(network, views, batch_size=24)
     assert progress.history[1]["top1"] == measured.top1
     assert progress.history[1]["validation_loss"] == pytest.approx(measured.loss)

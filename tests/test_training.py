@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import inti_models
+from inti_models.data import open_source
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.heads import FactorizedHead
 from inti_models.recipe import Recipe, load_recipe
@@ -41,6 +42,25 @@ def test_a_run_leaves_models_metrics_and_the_recipe(run):
     report = json.loads((run / "evaluation/evaluation.json").read_text())
     assert report["videos"] == 24
     assert report["top1"] == pytest.approx(rows[-1]["top1"], abs=0.01)  # one view, as in between
+
+
+def test_data_are_searched_once(tmp_path, monkeypatch):
+    searched = []
+
+    def search(data, split="validation", **options):
+        searched.append(split)
+        return open_source(data, split, **options)
+
+    monkeypatch.setattr("inti_models.training.open_source", search)
+    monkeypatch.setattr("inti_models.evaluation.open_source", search)
+    train(tiny_recipe(optimization=optimization(epochs=1)), tmp_path / "run")
+    assert searched == ["train", "validation"]
+
+
+def test_views_that_the_validation_set_cannot_give_are_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match="2 clips of each video are asked for, but motiondigits has one"):
+        train(tiny_recipe(views=(2, 1)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def model(**changes):

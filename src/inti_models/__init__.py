@@ -11,6 +11,7 @@ from .registration import register
 
 if TYPE_CHECKING:
     from . import zoo
+    from .evaluation import validate
     from .hub import load, push_to_hub, save_pretrained
     from .interpolation import InterFrameInterpolation
     from .schedules import schedule_for_budget
@@ -30,6 +31,7 @@ __all__ = [
     "save_pretrained",
     "schedule_for_budget",
     "set_zero_shot_head",
+    "validate",
     "zoo",
 ]
 _MODULES = {
@@ -43,6 +45,7 @@ _MODULES = {
     "save_pretrained": "hub",
     "schedule_for_budget": "schedules",
     "set_zero_shot_head": "zero_shot",
+    "validate": "evaluation",
 }
 
 

@@ -22,13 +22,17 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from huggingface_hub import EvalResult
+from timm.data import resolve_input_data_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from .data import FrameSampling, Source, create_clip_transform, open_source
+from .data.sources import ClipDataset
 from .files import replacing, write_text
 from .tensor_files import digest
 from .text import csv_cell, printable
+from .vision_transformer import InTIVisionTransformer
 
 _logger = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
@@ -243,6 +247,62 @@ def evaluate(
         _logger.warning(fault)
     labels, probabilities = (torch.from_numpy(table[name].copy()) for name in ("label", "probabilities"))
     return Evaluation(labels, probabilities, tuple(dataset.class_names), faults)
+
+
+def validate(
+    model: InTIVisionTransformer,
+    data: str | os.PathLike[str] | Source,
+    *,
+    views: tuple[int, int] = (1, 1),
+    root: str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    device: str | torch.device = "cpu",
+    precision: str = "no",
+    max_broken: float = 0.01,
+    output: str | os.PathLike[str] | None = None,
+) -> Evaluation:
+    """Measure a model on videos with labels, by its own frames, size and class names; see `evaluate` for the rest.
+
+    Args:
+        model: an InTI model with a classifier.
+        data: a folder, a list file, or the name of a data set (see `inti_models.data.open_source`); or one opened.
+        views: temporal clips and spatial crops of each video, such as (4, 3).
+        root, class_names: of the list; see `inti_models.data.open_source`.
+        output: folder for the report (see `write_report`), and for what a stopped run has measured.
+
+    Raises:
+        FileNotFoundError: there are no such data.
+        ValueError: the model has no classifier, or not the classes of the data; or see `evaluate`.
+    """
+    if model.num_classes < 1:
+        raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
+    if isinstance(data, str | os.PathLike):
+        data = open_source(data, root=root, class_names=class_names)
+    names = model.pretrained_cfg.get("label_names") or ()
+    if len(names) == model.num_classes:
+        data = data.relabelled(names)
+    evaluation = evaluate(
+        model,
+        views_of(data, model, views),
+        batch_size=batch_size,
+        num_workers=num_workers,
+        device=device,
+        precision=precision,
+        work_dir=output,
+        max_broken=max_broken,
+    )
+    if output is not None and (not dist.is_initialized() or dist.get_rank() == 0):
+        write_report(evaluation, output)
+    return evaluation
+
+
+def views_of(source: Source, model: InTIVisionTransformer, views: tuple[int, int] = (1, 1)) -> ClipDataset:
+    """Return views, temporal clips and spatial crops, of each video for this model."""
+    num_clips, num_crops = views
+    transform = create_clip_transform(**resolve_input_data_config(model), num_crops=num_crops)
+    return source.dataset(transform, FrameSampling.of(model), num_clips)
 
 
 def _probabilities(model: nn.Module, clips: Tensor, batch_size: int, device: torch.device, precision: str) -> Tensor:

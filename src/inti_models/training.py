@@ -12,6 +12,7 @@ Files in the output folder:
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -21,17 +22,9 @@ from timm.data import resolve_input_data_config
 from torch import nn
 
 from .checkpoints import ADDED
-from .data import (
-    FrameSampling,
-    MotionDigitsClips,
-    VideoDataset,
-    create_clip_transform,
-    create_train_transform,
-    find_videos,
-)
-from .data.lists import VideoList, read_class_names
-from .data.motion_digits import CLASS_NAMES, MotionDigits
-from .evaluation import Evaluation, evaluate, write_report
+from .data import FrameSampling, Source, create_train_transform, open_source, read_class_names
+from .data.sources import ClipDataset
+from .evaluation import Evaluation, validate, views_of
 from .files import write_text
 from .heads import factorize, fold
 from .hub import load, save_pretrained
@@ -42,7 +35,6 @@ from .zero_shot import set_zero_shot_head
 from .zoo import create_model
 
 RECIPE = "recipe.yaml"
-MOTIONDIGITS = "motiondigits"
 
 
 def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
@@ -63,9 +55,13 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
     """
     output = Path(output)
     accelerator = create_accelerator(recipe)
-    class_names = data_class_names(recipe)
+    train_source, validation_source = open_data(recipe)
+    class_names = train_source.class_names
     model = build_model(recipe, class_names)
-    train_set, validation_set = training_data(recipe, model), validation_data(recipe, model)
+    train_set = training_set(recipe, model, train_source)
+    validation_set = None if validation_source is None else views_of(validation_source, model)
+    if validation_source is not None:
+        views_of(validation_source, model, recipe.views)  # which raises now if the last measurement would
     if accelerator.is_main_process:
         claim(output, recipe)
     accelerator.wait_for_everyone()
@@ -78,29 +74,24 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
 
     Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
     accelerator.wait_for_everyone()
-    evaluation = None if validation_set is None else _measure_last(recipe, output, accelerator)
+    evaluation = None if validation_source is None else _measure_last(recipe, validation_source, output, accelerator)
     accelerator.end_training()
     return evaluation
 
 
-def _measure_last(recipe: Recipe, output: Path, accelerator: Accelerator) -> Evaluation:
+def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Accelerator) -> Evaluation:
     """The model after the last epoch, by the views of the recipe."""
-    model = load(output / "last")
-    views = validation_data(recipe, model, recipe.views)
-    assert views is not None
-    evaluation = evaluate(
-        model,
-        views,
+    return validate(
+        load(output / "last"),
+        source,
+        views=recipe.views,
         batch_size=recipe.optimization.batch_size,
         num_workers=recipe.data.num_workers,
         device=accelerator.device,
         precision=recipe.precision,
         max_broken=recipe.data.max_broken,
-        work_dir=output / "evaluation",
+        output=output / "evaluation",
     )
-    if accelerator.is_main_process:
-        write_report(evaluation, output / "evaluation")
-    return evaluation
 
 
 def claim(output: Path, recipe: Recipe) -> None:
@@ -125,11 +116,28 @@ def claim(output: Path, recipe: Recipe) -> None:
 # From the recipe to model and data
 
 
-def data_class_names(recipe: Recipe) -> tuple[str, ...]:
-    """Names of the classes of the training data, in the order of class indices."""
-    if recipe.data.train == MOTIONDIGITS:
-        return CLASS_NAMES
-    return _videos(recipe, recipe.data.train, recipe.data.train_split).class_names
+def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
+    """Return what to train on and what to measure on, with the classes of the former; the latter may be None.
+
+    Where the validation set has numbers for classes, they are those of the training set.
+
+    Raises:
+        ValueError: the validation set has classes that the training set has not.
+    """
+    data = recipe.data
+    names = None if data.class_names is None else read_class_names(data.class_names)
+    train = open_source(
+        data.train, "train", root=data.root, class_names=names, split=data.train_split, args=data.train_args
+    )
+    if data.validation is None:
+        return train, None
+    open_validation = partial(
+        open_source, data.validation, root=data.root, split=data.validation_split, args=data.validation_args
+    )
+    validation = open_validation(class_names=names)
+    if not validation.has_names:
+        return train, open_validation(class_names=train.classes)
+    return train, validation.relabelled(train.class_names)
 
 
 def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTransformer:
@@ -178,8 +186,8 @@ def freeze(model: InTIVisionTransformer, train: str) -> None:
         parameter.requires_grad = any(re.match(pattern, name) for pattern in patterns[train])
 
 
-def training_data(recipe: Recipe, model: InTIVisionTransformer) -> MotionDigitsClips | VideoDataset:
-    """The training set, as clips for this model."""
+def training_set(recipe: Recipe, model: InTIVisionTransformer, source: Source) -> ClipDataset:
+    """Return augmented clips of random frames for this model."""
     a = recipe.augmentation
     transform = create_train_transform(
         **resolve_input_data_config(model),
@@ -189,50 +197,4 @@ def training_data(recipe: Recipe, model: InTIVisionTransformer) -> MotionDigitsC
         auto_augment=a.auto_augment,
         reprob=a.reprob,
     )
-    if recipe.data.train == MOTIONDIGITS:
-        return MotionDigitsClips(_motion_digits(recipe, model, "train"), transform, train=True, seed=recipe.seed)
-    return VideoDataset(
-        _videos(recipe, recipe.data.train, recipe.data.train_split),
-        transform,
-        FrameSampling.of(model),
-        train=True,
-        seed=recipe.seed,
-    )
-
-
-def validation_data(
-    recipe: Recipe, model: InTIVisionTransformer, views: tuple[int, int] = (1, 1)
-) -> MotionDigitsClips | VideoDataset | None:
-    """The validation set, as views for this model and with the classes of the training set; None without one.
-
-    Raises:
-        ValueError: it has classes that the training set has not.
-    """
-    if recipe.data.validation is None:
-        return None
-    num_clips, num_crops = views
-    transform = create_clip_transform(**resolve_input_data_config(model), num_crops=num_crops)
-    if recipe.data.validation == MOTIONDIGITS:
-        if data_class_names(recipe) != CLASS_NAMES:
-            raise ValueError(f"data.train={recipe.data.train} has not the classes of motiondigits; validate elsewhere.")
-        return MotionDigitsClips(_motion_digits(recipe, model, "validation"), transform)
-    videos = _videos(recipe, recipe.data.validation, recipe.data.validation_split)
-    if videos.has_names:
-        videos = videos.relabelled(data_class_names(recipe))
-    else:  # then its labels are numbers of those
-        motion_digits = recipe.data.train == MOTIONDIGITS
-        train = None if motion_digits else _videos(recipe, recipe.data.train, recipe.data.train_split)
-        classes = CLASS_NAMES if train is None else train.classes
-        videos = find_videos(recipe.data.validation, recipe.data.root, classes, recipe.data.validation_split)
-    return VideoDataset(videos, transform, FrameSampling.of(model), num_clips=num_clips)
-
-
-def _videos(recipe: Recipe, source: str, split: str | None) -> VideoList:
-    file = recipe.data.class_names
-    return find_videos(source, recipe.data.root, None if file is None else read_class_names(file), split)
-
-
-def _motion_digits(recipe: Recipe, model: InTIVisionTransformer, split: str) -> MotionDigits:
-    size = resolve_input_data_config(model)["input_size"][-1]
-    args = recipe.data.train_args if split == "train" else recipe.data.validation_args
-    return MotionDigits(split, **{"size": size, "num_frames": model.num_frames, **args})
+    return source.dataset(transform, FrameSampling.of(model), train=True, seed=recipe.seed)

@@ -5,6 +5,7 @@ from .datasets import MotionDigitsClips, Sample, VideoDataset
 from .lists import VideoList, find_videos, read_class_names
 from .samplers import TrainSampler
 from .sampling import FrameSampling
+from .sources import Source, open_source
 from .transforms import ClipTransform, create_clip_transform
 from .video import Clips, Limits, VideoError, iterate_frames, read_clips, write_video
 
@@ -16,6 +17,7 @@ __all__ = [
     "Limits",
     "MotionDigitsClips",
     "Sample",
+    "Source",
     "TrainSampler",
     "TrainTransform",
     "VideoDataset",
@@ -25,6 +27,7 @@ __all__ = [
     "create_train_transform",
     "find_videos",
     "iterate_frames",
+    "open_source",
     "read_class_names",
     "read_clips",
     "seeded",

@@ -1,0 +1,133 @@
+"""Labelled clips by name: a folder or list of videos, or one of the data sets that this package makes."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from .augmentation import TrainTransform
+from .datasets import MotionDigitsClips, VideoDataset
+from .lists import VideoList, find_videos
+from .motion_digits import CLASS_NAMES, MotionDigits
+from .sampling import FrameSampling
+from .transforms import ClipTransform
+
+ClipDataset = VideoDataset | MotionDigitsClips
+
+
+class Source(Protocol):
+    """Labelled clips before it is known for which model, such as `ListedVideos`."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """Number in lists -> name, in the order of indices."""
+        ...
+
+    @property
+    def has_names(self) -> bool:
+        """Whether the classes have names, and not just numbers."""
+        ...
+
+    def relabelled(self, names: Sequence[str]) -> "Source":
+        """Return the same clips, labelled for other classes, among which theirs are; a ValueError if they are not."""
+        ...
+
+    def dataset(
+        self,
+        transform: ClipTransform | TrainTransform,
+        frames: FrameSampling,
+        num_clips: int = 1,
+        train: bool = False,
+        seed: int = 0,
+    ) -> ClipDataset:
+        """Return clips for a model; for the arguments see `VideoDataset`."""
+        ...
+
+
+class ListedVideos:
+    """The videos of a `VideoList`."""
+
+    def __init__(self, videos: VideoList) -> None:
+        self.videos, self.class_names = videos, videos.class_names
+        self.classes, self.has_names = videos.classes, videos.has_names
+
+    def relabelled(self, names: Sequence[str]) -> "ListedVideos":
+        return ListedVideos(self.videos.relabelled(names))
+
+    def dataset(
+        self,
+        transform: ClipTransform | TrainTransform,
+        frames: FrameSampling,
+        num_clips: int = 1,
+        train: bool = False,
+        seed: int = 0,
+    ) -> VideoDataset:
+        return VideoDataset(self.videos, transform, frames, num_clips, train, seed)
+
+
+class RenderedDigits:
+    """Clips of `MotionDigits`, of the size and the number of frames that the model takes unless ``args`` say others."""
+
+    class_names, classes, has_names = CLASS_NAMES, dict(enumerate(CLASS_NAMES)), True
+
+    def __init__(self, part: str, args: Mapping[str, Any]) -> None:
+        self.part, self.args = part, args
+
+    def relabelled(self, names: Sequence[str]) -> "RenderedDigits":
+        if tuple(names) != CLASS_NAMES:
+            raise ValueError(
+                f"The model or training set with the classes {', '.join(names[:3])}, ... has not the classes of "
+                "motiondigits; measure on other data."
+            )
+        return self
+
+    def dataset(
+        self,
+        transform: ClipTransform | TrainTransform,
+        frames: FrameSampling,
+        num_clips: int = 1,
+        train: bool = False,
+        seed: int = 0,
+    ) -> MotionDigitsClips:
+        if num_clips != 1:
+            raise ValueError(f"{num_clips} clips of each video are asked for, but motiondigits has one; take one.")
+        size = (transform.finish if isinstance(transform, TrainTransform) else transform).input_size[-1]
+        digits = MotionDigits(self.part, **{"size": size, "num_frames": frames.num_frames, **self.args})
+        return MotionDigitsClips(digits, transform, train, seed)
+
+
+# Name -> part ("train" or "validation") and arguments -> clips.
+NAMED: dict[str, Callable[[str, Mapping[str, Any]], Source]] = {"motiondigits": RenderedDigits}
+
+
+def open_source(
+    data: str | os.PathLike[str],
+    part: str = "validation",
+    *,
+    root: str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | Mapping[int, str] | None = None,
+    split: str | None = None,
+    args: Mapping[str, Any] | None = None,
+) -> Source:
+    """Return the clips of a folder, a list file (see `find_videos`), or a data set in `NAMED`.
+
+    Args:
+        data: path or name; a name hides a file that is called so in the working folder (write ``./motiondigits``).
+        part: "train" or "validation"; of data sets by name.
+        root, class_names, split: of folders and lists; see `find_videos`.
+        args: of data sets by name.
+
+    Raises:
+        FileNotFoundError: there is no such folder or file.
+        ValueError: it is not a list of videos, or an argument is of the other kind of data.
+    """
+    if data in NAMED:
+        if split is not None:
+            raise ValueError(f"split={split!r} is for lists and folders; {data} has its own, so leave it out.")
+        return NAMED[str(data)](part, args or {})
+    if args:
+        raise ValueError(f"{dict(args)} are arguments of {', '.join(NAMED)}, not of {Path(data)}; leave them out.")
+    return ListedVideos(find_videos(data, root, class_names, split))
