@@ -42,7 +42,7 @@ from inti_models.interpolation import CONTEXTS
 from inti_models.recipe import Optimization, Recipe
 from inti_models.tensor_files import save_checkpoint
 from inti_models.trainer import Trainer, create_accelerator
-from inti_models.training import lean_later
+from inti_models.training import init_interpolation_logits
 from inti_models.zoo import PACKAGE, create_model
 
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +55,7 @@ VALIDATION_CLIPS = {"adaptation": 6_000, "long": 6_000}
 FEWER_VALIDATION_CLIPS = 3_000  # of the other tables
 THROUGHPUT_BATCH = 32
 # Logits at the start: weights 0.12 and 0.88 in each weighting.
-LEAN = {"softmax": 1.0, "sigmoid": 2.0, "linear": 0.381, "uniform": 0.0}
+LOGIT_INIT = {"softmax": 1.0, "sigmoid": 2.0, "linear": 0.381, "uniform": 0.0}
 FIRST_MOTIONS = ("left", "right", "grow", "shrink", "swing", "still")
 OTHER_MOTIONS = tuple(name for name in MOTIONS if name not in FIRST_MOTIONS)
 
@@ -74,7 +74,7 @@ class Row:
         data_args: of MotionDigits, in training and validation.
         clips: to train on.
         lr: highest learning rate.
-        lean: at the start (see `inti_models.training.lean_later`); None for that of the weighting.
+        logit_init: see `inti_models.training.init_interpolation_logits`; None for that of the weighting.
     """
 
     table: str
@@ -85,7 +85,7 @@ class Row:
     start: str | None = "image"
     data_args: dict[str, Any] = field(default_factory=dict)
     clips: int = CLIPS
-    lean: float | None = None
+    logit_init: float | None = None
     lr: float = 1e-3
 
     @property
@@ -124,7 +124,7 @@ SECOND_ROUND = Row("long", "InTI, a second round", seed=1, start=LONG_RUNS[0].id
 WEIGHTING = (
     Row("weighting", "sigmoid", model_args={"weighting": "sigmoid"}),
     Row("weighting", "linear", model_args={"weighting": "linear"}),
-    Row("weighting", "softmax, neutral start", lean=0.0),
+    Row("weighting", "softmax, neutral start", logit_init=0.0),
     Row("weighting", "fixed, 0.12 and 0.88", method="fixed"),
 )
 CONTEXT = tuple(
@@ -198,7 +198,7 @@ def build(row: Row, work_dir: Path) -> nn.Module:
         load_checkpoint(model, work_dir / row.start / "model.safetensors")
     model.head = factorize(model.head, FACTORS)
     weighting = row.model_args.get("weighting", "softmax")
-    lean_later(model, LEAN[weighting] if row.lean is None else row.lean)
+    init_interpolation_logits(model, LOGIT_INIT[weighting] if row.logit_init is None else row.logit_init)
     match row.method:
         case "drop":
             drop_frames(model)

@@ -18,7 +18,6 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,7 +151,7 @@ def clips_per_second(dataset: VideoDataset, clips: int) -> dict[str, float]:
     return {"clips_per_second": round(clips / clock, 2), "clips_per_cpu_second": round(clips / cpu, 2)}
 
 
-def times_after_collating(samples: Sequence[Sample]) -> tuple[float, float]:
+def times_after_collating(samples: list[Sample]) -> tuple[float, float]:
     """Clock and CPU time of the worker at which a batch is ready."""
     _, _, faults = default_collate(samples)
     if any(faults):

@@ -154,7 +154,7 @@ def test_wrong_usage_exits_with_2(option, capsys):
     assert repr(option[1]) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", [["--workers", "-1"], ["--max-broken", "2"], ["--max-broken", "few"]])
+@pytest.mark.parametrize("option", [["--workers", "-1"], ["--max-unreadable", "2"], ["--max-unreadable", "few"]])
 def test_wrong_numbers_of_validate_exit_with_2(option, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["validate", "videos", "--model", NAME, "=".join(option)])

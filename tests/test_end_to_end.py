@@ -220,7 +220,7 @@ def with_broken(data, tmp_path):
 
 def test_a_broken_video_is_replaced_in_training(with_broken, capsys):
     data, broken, _ = with_broken
-    overrides = ["optimization.epochs=1", "optimization.batch_size=4", "data.max_broken=0.1"]  # 16 videos
+    overrides = ["optimization.epochs=1", "optimization.batch_size=4", "data.max_unreadable=0.1"]  # 16 videos
     assert train(data, data / "run", *overrides) == 0
     (said,) = sentences(capsys)
     assert broken in said
@@ -241,7 +241,7 @@ def test_too_many_broken_videos_stop_training(with_broken, capsys):
 
 def test_broken_videos_are_counted_in_validation_up_to_a_limit(with_broken, trained, capsys):
     data, _, broken = with_broken
-    assert validate(trained, data / "test", "--max-broken", 0.1, "--output", data / "report") == 0
+    assert validate(trained, data / "test", "--max-unreadable", 0.1, "--output", data / "report") == 0
     report = printed(capsys.readouterr().out)
     assert (report["top-1"], report["videos"]) == ("91.67%", "12 measured, 1 unreadable")
     (sentence,) = json.loads((data / "report" / "evaluation.json").read_text())["unreadable"]

@@ -169,7 +169,7 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
     transform = create_clip_transform(**timm.data.resolve_input_data_config(model), num_crops=3)
     data = VideoDataset(videos, transform, FrameSampling.of(model), num_clips=2)
 
-    evaluation = evaluate(model, data, batch_size=4, num_workers=1, work_dir=work, max_broken=0.25, progress=False)
+    evaluation = evaluate(model, data, batch_size=4, num_workers=1, work_dir=work, max_unreadable=0.25, progress=False)
     classify = VideoClassifier(model, views=(2, 3))
     readable = [path for path in videos.paths if "broken" not in path]
     torch.testing.assert_close(evaluation.probabilities, torch.stack([classify.probabilities(p) for p in readable]))
@@ -177,13 +177,13 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
     (sentence,) = evaluation.unreadable.values()
     assert "broken.mp4" in sentence
 
-    again = validate(model, root, views=(2, 3), batch_size=4, max_broken=0.25, output=tmp_path / "report")
+    again = validate(model, root, views=(2, 3), batch_size=4, max_unreadable=0.25, output=tmp_path / "report")
     assert torch.equal(again.probabilities, evaluation.probabilities)
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["videos"] == 3
 
     other = VideoDataset(find_videos(root / "b" / ".."), transform, FrameSampling.of(model), num_clips=2)
     with pytest.raises(ValueError, match="other data;"):
-        evaluate(model, other, batch_size=4, work_dir=work, max_broken=0.25, progress=False)
+        evaluate(model, other, batch_size=4, work_dir=work, max_unreadable=0.25, progress=False)
 
 
 def test_the_shipped_model_on_motion_digits(tmp_path):
@@ -200,7 +200,7 @@ def test_the_shipped_model_on_motion_digits(tmp_path):
 
 def test_broken_videos_are_listed_and_left_out(caplog):
     with caplog.at_level(logging.WARNING):
-        evaluation = run(dataset=Noise(broken=(4, 2)), max_broken=0.2)
+        evaluation = run(dataset=Noise(broken=(4, 2)), max_unreadable=0.2)
     assert evaluation.unreadable == {2: "2.mp4 is no video.", 4: "4.mp4 is no video."}
     assert [record.getMessage() for record in caplog.records] == list(evaluation.unreadable.values())
     np.testing.assert_array_equal(evaluation.labels, expected(Classifier(), Noise(broken=(4, 2)))[0])
@@ -209,15 +209,15 @@ def test_broken_videos_are_listed_and_left_out(caplog):
 
 def test_too_many_broken_videos_are_an_error_that_names_one():
     data = Noise(broken=(2, 4, 5))
-    with pytest.raises(ValueError, match=r"At least 3 of 12 .* max_broken=0.1; .* 2\.mp4 is no video"):
-        run(dataset=data, max_broken=0.1)
+    with pytest.raises(ValueError, match=r"At least 3 of 12 .* max_unreadable=0.1; .* 2\.mp4 is no video"):
+        run(dataset=data, max_unreadable=0.1)
     assert 11 not in data.read, "it goes on though the limit is passed"
     with pytest.raises(ValueError, match="cannot be read"):
-        run(dataset=Noise(length=3, broken=range(3)), max_broken=1.0)
+        run(dataset=Noise(length=3, broken=range(3)), max_unreadable=1.0)
 
 
 def test_broken_videos_are_tried_again(tmp_path):
-    run(dataset=Noise(broken=(4,)), max_broken=0.1, work_dir=tmp_path)
+    run(dataset=Noise(broken=(4,)), max_unreadable=0.1, work_dir=tmp_path)
     repaired = Noise()
     assert_same(run(dataset=repaired, work_dir=tmp_path), run(dataset=Noise()))
     assert set(repaired.read) == {0, 4}  # the first one tells whether the data are the same
@@ -229,7 +229,7 @@ def in_processes(work_dir, output, kill=None):
     def evaluated() -> None:
         state = PartialState(cpu=True)
         data = Noise(length=13, broken=(2,), kill=kill)
-        evaluation = run(dataset=data, batch_size=1, work_dir=work_dir, max_broken=0.1)
+        evaluation = run(dataset=data, batch_size=1, work_dir=work_dir, max_unreadable=0.1)
         torch.save((vars(evaluation), data.read), f"{output}.{state.process_index}")
         state.destroy_process_group()
 
@@ -243,7 +243,7 @@ def test_two_killed_processes_then_two_then_one_give_the_result_of_one(tmp_path)
     assert not list(tmp_path.glob("output*"))
 
     assert in_processes(work, output) == [0, 0]
-    whole = run(dataset=Noise(length=13, broken=(2,)), max_broken=0.1)
+    whole = run(dataset=Noise(length=13, broken=(2,)), max_unreadable=0.1)
     read = []
     for rank in range(2):
         result, indices = torch.load(f"{output}.{rank}", weights_only=True)
@@ -256,7 +256,7 @@ def test_two_killed_processes_then_two_then_one_give_the_result_of_one(tmp_path)
     assert len({*read[0]} & {*read[1]}) <= 1, "the work is not shared"
 
     alone = Noise(length=13, broken=(2,))
-    assert_same(run(dataset=alone, work_dir=work, max_broken=0.1), whole)
+    assert_same(run(dataset=alone, work_dir=work, max_unreadable=0.1), whole)
     assert set(alone.read) == {0, 2}
 
 
@@ -318,7 +318,7 @@ def test_wrong_arguments_get_a_sentence():
 
 
 def test_report_is_json_a_table_and_a_picture(tmp_path):
-    evaluation = run(dataset=Noise(length=20, broken=(1,)), max_broken=0.1)
+    evaluation = run(dataset=Noise(length=20, broken=(1,)), max_unreadable=0.1)
     write_report(evaluation, tmp_path / "new" / "report")
     folder = tmp_path / "new" / "report"
     assert sorted(path.name for path in folder.iterdir()) == ["confusion.png", "evaluation.json", "per_class.csv"]

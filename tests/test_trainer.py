@@ -40,7 +40,7 @@ def plain(tmp_path_factory) -> Path:
 EVENTFUL = tiny_recipe(
     model_args={**tiny_recipe().model_args, "drop_path_rate": 0.2},
     factors=[10, 12],
-    lean=1.0,
+    interpolation_logit_init=1.0,
     save_every=3,
     optimization=optimization(batch_size=8, accumulation=2, ema=0.8),
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -13,11 +14,11 @@ from inti_models.data import open_source
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.heads import FactorizedHead
 from inti_models.recipe import Recipe, load_recipe
-from inti_models.training import build_model, freeze, lean_later, train
+from inti_models.training import build_model, freeze, init_interpolation_logits, train
 from inti_models.zoo import create_model
 from support.runs import assert_equal, metrics, optimization, tiny_recipe, weights
 
-FACTORIZED = tiny_recipe(factors=[10, 12], train="interpolation")
+FACTORIZED = tiny_recipe(factors=[10, 12], trainable="interpolation")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def model(**changes):
 
 def test_only_what_is_asked_for_is_trained(run):
     """Here head and interpolations. The head is saved as one linear layer."""
-    before = model(train="interpolation").state_dict()
+    before = model(trainable="interpolation").state_dict()
     changed = {name for name, tensor in weights(run).items() if not torch.equal(tensor, before[name])}
     assert all(name.startswith(("interpolations.", "head.")) for name in changed)
     assert "head.weight" in changed
@@ -82,7 +83,7 @@ def test_freezing_leaves_the_head_and_refuses_what_is_not_there():
     assert {name for name, p in network.named_parameters() if p.requires_grad} == {"head.weight", "head.bias"}
     freeze(network, "all")
     assert all(p.requires_grad for p in network.parameters())
-    with pytest.raises(ValueError, match="train=adapters, but the model has no temporal method"):
+    with pytest.raises(ValueError, match="trainable=adapters, but the model has no temporal method"):
         freeze(network, "adapters")
 
 
@@ -134,7 +135,7 @@ def test_a_leaning_start_tells_a_clip_from_its_reverse():
     clip = torch.randn(1, 2, 3, 32, 32)
     network = model().eval()
     assert torch.allclose(network(clip), network(clip.flip(1)), atol=1e-6)
-    lean_later(network, 1.0)
+    init_interpolation_logits(network, 1.0)
     (interpolation_weights,) = network.interpolation_weights(clip)
     expected = torch.tensor([-1.0, 1.0]).softmax(0)
     torch.testing.assert_close(interpolation_weights[0], expected.unsqueeze(1).expand(2, 17))
@@ -146,7 +147,7 @@ def test_a_trained_interpolation_does_not_lean():
     for bias in (p for name, p in network.named_parameters() if name.endswith("logit.bias")):
         nn.init.constant_(bias, 0.3)
     before = {name: p.clone() for name, p in network.named_parameters()}
-    lean_later(network, 1.0)
+    init_interpolation_logits(network, 1.0)
     assert all(torch.equal(before[name], p) for name, p in network.named_parameters())
 
 
@@ -176,6 +177,24 @@ def test_a_model_of_another_size_is_trained_and_saved_at_that_size(tmp_path):
     assert inti_models.load(tmp_path / "run/last").patch_embed.img_size == (48, 48)
 
 
+def test_a_run_whose_recipe_has_keys_of_before_is_resumed(run, tmp_path):
+    folder = shutil.copytree(run, tmp_path / "run")
+    text = (folder / "recipe.yaml").read_text()
+    for new, old in {
+        "interpolation_logit_init:": "lean:",
+        "trainable:": "train:",
+        "  max_unreadable:": "  max_broken:",
+    }.items():
+        assert new in text
+        text = text.replace(new, old)
+    (folder / "recipe.yaml").write_text(text)
+    assert train(FACTORIZED, folder).labels.tolist()  # which measured it again
+    assert_equal(weights(folder), weights(run))
+    assert metrics(folder) == metrics(run)
+    with pytest.raises(ValueError, match=r"another recipe \(trainable: interpolation\)"):
+        train(dataclasses.replace(FACTORIZED, trainable="head"), folder)
+
+
 def test_a_run_of_another_recipe_is_not_continued(run):
     before = weights(run)
     with pytest.raises(ValueError, match=r"holds a run of another recipe \(epochs: 2\)"):
@@ -192,6 +211,6 @@ def test_a_finished_run_is_not_trained_again(run):
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="train=adapters"):
-        train(tiny_recipe(train="adapters"), tmp_path / "run")
+    with pytest.raises(ValueError, match="trainable=adapters"):
+        train(tiny_recipe(trainable="adapters"), tmp_path / "run")
     assert not (tmp_path / "run").exists()

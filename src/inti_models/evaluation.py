@@ -166,7 +166,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     precision: str = "no",
     work_dir: str | os.PathLike[str] | None = None,
-    max_broken: float = 0.01,
+    max_unreadable: float = 0.01,
     progress: bool = True,
 ) -> Evaluation:
     """Measure a model on a data set: the softmax of its logits, averaged over the views of each video.
@@ -184,14 +184,14 @@ def evaluate(
         work_dir: folder, seen by all processes, that keeps what was measured of each video. A run with the same
             model, data and precision, by any number of processes, takes what is there and measures the rest, broken
             videos among them.
-        max_broken: share of the videos that may be unreadable.
+        max_unreadable: fraction of the videos that may be unreadable.
         progress: show a bar.
 
     Returns:
         The same in every process.
 
     Raises:
-        ValueError: there are no videos, or more are unreadable than ``max_broken`` allows; ``work_dir`` is another
+        ValueError: there are no videos, or more are unreadable than ``max_unreadable`` allows; ``work_dir`` is another
             run's; the classes of model and data differ; the model's output is not finite; unknown ``precision``.
         OSError: ``work_dir`` cannot be written.
     """
@@ -228,7 +228,7 @@ def evaluate(
         for start, (clips, labels, sentences) in zip(range(0, len(mine), step), loader, strict=True):
             indices = mine[start : start + step]
             faults |= {index: sentence for index, sentence in zip(indices, sentences, strict=True) if sentence}
-            _check_broken(faults, len(dataset), max_broken)
+            _check_unreadable(faults, len(dataset), max_unreadable)
             probabilities = _probabilities(model, clips, batch_size, device, precision)
             _check_output(probabilities, indices, classes)
             rows = np.empty(len(indices), row)
@@ -242,7 +242,7 @@ def evaluate(
     table = np.concatenate([done, *(rows for rows, _ in parts)])
     table = table[np.unique(table["index"], return_index=True)[1]]
     faults = dict(sorted((index, fault) for _, some in parts for index, fault in some.items()))
-    _check_broken(faults, len(dataset), max_broken)
+    _check_unreadable(faults, len(dataset), max_unreadable)
     for fault in faults.values() if rank == 0 else ():
         _logger.warning(fault)
     labels, probabilities = (torch.from_numpy(table[name].copy()) for name in ("label", "probabilities"))
@@ -260,7 +260,7 @@ def validate(
     num_workers: int = 0,
     device: str | torch.device = "cpu",
     precision: str = "no",
-    max_broken: float = 0.01,
+    max_unreadable: float = 0.01,
     output: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Measure a model on videos with labels, by its own frames, size and class names; see `evaluate` for the rest.
@@ -291,7 +291,7 @@ def validate(
         device=device,
         precision=precision,
         work_dir=output,
-        max_broken=max_broken,
+        max_unreadable=max_unreadable,
     )
     if output is not None and (not dist.is_initialized() or dist.get_rank() == 0):
         write_report(evaluation, output)
@@ -323,11 +323,12 @@ def _check_output(probabilities: Tensor, indices: Sequence[int], classes: int) -
             )
 
 
-def _check_broken(faults: dict[int, str], videos: int, max_broken: float) -> None:
-    if len(faults) > max_broken * videos or len(faults) == videos:
+def _check_unreadable(faults: dict[int, str], videos: int, max_unreadable: float) -> None:
+    if len(faults) > max_unreadable * videos or len(faults) == videos:
         raise ValueError(
-            f"At least {len(faults)} of {videos} videos cannot be read, too many for max_broken={max_broken:g}; "
-            f"correct the list or its root, or raise max_broken. The first: {next(iter(faults.values()))}"
+            f"At least {len(faults)} of {videos} videos cannot be read, too many for max_unreadable={max_unreadable:g}"
+            "; correct the list or its root, or raise max_unreadable. "
+            f"The first: {next(iter(faults.values()))}"
         )
 
 

@@ -6,9 +6,9 @@ The published recipes are the YAML files in ``inti_models/recipes``; each says w
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
 
@@ -18,6 +18,12 @@ RECIPES = PACKAGE / "recipes"
 TRAINABLE = ("all", "interpolation", "adapters", "head")
 HEADS = ("auto", "new", "zero_shot")
 PRECISIONS = ("no", "fp16", "bf16")
+# Key of runs that began before it was renamed -> key.
+RENAMED = {
+    "lean": "interpolation_logit_init",
+    "train": "trainable",
+    "data.max_broken": "data.max_unreadable",
+}
 
 
 @dataclass
@@ -32,7 +38,7 @@ class Data:
         train_split, validation_split: values of the lists' columns of splits, or sub-folders; null for all.
         train_args, validation_args: arguments of `MotionDigits`.
         num_workers: data loading processes for each training process.
-        max_broken: share of videos that may turn out to be unreadable before the run stops.
+        max_unreadable: fraction of videos that may turn out to be unreadable before the run stops.
     """
 
     train: str = MISSING
@@ -44,7 +50,7 @@ class Data:
     train_args: dict[str, Any] = field(default_factory=dict)
     validation_args: dict[str, Any] = field(default_factory=dict)
     num_workers: int = 4
-    max_broken: float = 0.01
+    max_unreadable: float = 0.01
 
 
 @dataclass
@@ -120,9 +126,9 @@ class Recipe:
             one, "zero_shot" makes one of the class names by the text tower of the model's CLIP.
         factors: numbers of values of labels whose combinations are the classes, such as [10, 12] (digit, motion)
             or [97, 300] (verb, noun), the last varying fastest; the head then adds up one term for each label.
-        lean: at the start the logits of an untrained interpolation are -lean for the earlier and +lean for the
-            later frame. 0 is the neutral start, at which a clip and its reverse look the same.
-        train: "all", "head", "interpolation" (and head) or "adapters" (and interpolations and head).
+        interpolation_logit_init: at the start the logits of an untrained interpolation are minus this for the earlier
+            and plus this for the later frame. 0 is the neutral start, at which a clip and its reverse look the same.
+        trainable: "all", "head", "interpolation" (and head) or "adapters" (and interpolations and head).
         precision: "no" (float32), "bf16" or "fp16" autocast.
         fsdp: shard parameters over processes (FSDP2) instead of copying them (DDP).
         compile: compile the blocks with torch.compile.
@@ -139,8 +145,8 @@ class Recipe:
     model_args: dict[str, Any] = field(default_factory=dict)
     head: str = "auto"
     factors: list[int] = field(default_factory=list)
-    lean: float = 0.0
-    train: str = "all"
+    interpolation_logit_init: float = 0.0
+    trainable: str = "all"
     data: Data = field(default_factory=Data)
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimization: Optimization = field(default_factory=Optimization)
@@ -176,10 +182,12 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if "=" not in override:
             raise ValueError(f"{override!r} is not an override; write key=value, such as optimization.lr=1e-4.")
     try:
-        values = OmegaConf.merge(
-            OmegaConf.structured(Recipe), OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))
-        )
-        recipe = OmegaConf.to_object(values)
+        given = [OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))]
+        for values in given:
+            for old, new in RENAMED.items():
+                if isinstance(values, DictConfig) and OmegaConf.select(values, old) is not None:
+                    raise ValueError(f"{old} in {path} or its overrides is called {new} now; rename it.")
+        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), *given))
     except MissingMandatoryValue as error:
         raise ValueError(f"{path} leaves {error.full_key} open; add {error.full_key}=VALUE.") from error
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, TypeError) as error:
@@ -190,6 +198,24 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     assert isinstance(recipe, Recipe)
     _check(recipe)
     return recipe
+
+
+def recipe_of_run(path: Path) -> Recipe:
+    """Return the recipe that a run wrote, with keys that were renamed since under their names of today.
+
+    Raises:
+        ValueError: it is not a recipe.
+    """
+    try:
+        values = cast(DictConfig, OmegaConf.load(path))
+        for old, new in RENAMED.items():
+            value, (parent, _, key) = OmegaConf.select(values, old), old.rpartition(".")
+            if value is not None:
+                OmegaConf.update(values, new, value)
+                del (OmegaConf.select(values, parent) if parent else values)[key]
+        return cast(Recipe, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), values)))
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is not a recipe ({error}).") from error
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
@@ -205,7 +231,7 @@ def as_yaml(recipe: Recipe) -> str:
 def _check(recipe: Recipe) -> None:
     """Raise a ValueError for what types alone do not show."""
     o, a = recipe.optimization, recipe.augmentation
-    choices = {"train": TRAINABLE, "head": HEADS, "precision": PRECISIONS}
+    choices = {"trainable": TRAINABLE, "head": HEADS, "precision": PRECISIONS}
     for name, allowed in choices.items():
         if getattr(recipe, name) not in allowed:
             raise ValueError(f"{name}={getattr(recipe, name)!r} is unknown; choose one of {', '.join(allowed)}.")
@@ -223,7 +249,7 @@ def _check(recipe: Recipe) -> None:
         if value < 1:
             raise ValueError(f"{name}={value} is not a number of at least 1.")
     shares = {
-        "data.max_broken": recipe.data.max_broken,
+        "data.max_unreadable": recipe.data.max_unreadable,
         "augmentation.hflip": a.hflip,
         "augmentation.reprob": a.reprob,
         "augmentation.mixup_prob": a.mixup_prob,

@@ -273,10 +273,10 @@ class Trainer:
         self.loss_sum, self.faults = torch.zeros_like(self.loss_sum), []
         if main and progress.unreadable:
             write_text(self.output / "unreadable.json", json.dumps(progress.unreadable, indent=2) + "\n")
-        if len(progress.unreadable) > self.recipe.data.max_broken * videos:
+        if len(progress.unreadable) > self.recipe.data.max_unreadable * videos:
             raise ValueError(
-                f"{len(progress.unreadable)} of {videos} videos cannot be read, more than data.max_broken="
-                f"{self.recipe.data.max_broken:g} allows; see {self.output / 'unreadable.json'}."
+                f"{len(progress.unreadable)} of {videos} videos cannot be read, more than data.max_unreadable="
+                f"{self.recipe.data.max_unreadable:g} allows; see {self.output / 'unreadable.json'}."
             )
         if not np.isfinite(progress.loss_sum):
             raise ValueError(
@@ -314,7 +314,7 @@ class Trainer:
                 num_workers=recipe.data.num_workers,
                 device=self.accelerator.device,
                 precision=recipe.precision,
-                max_broken=recipe.data.max_broken,
+                max_unreadable=recipe.data.max_unreadable,
             )
             is_best = evaluation.top1 > progress.best
             progress.best = max(progress.best, evaluation.top1)

@@ -28,7 +28,7 @@ from .evaluation import Evaluation, validate, views_of
 from .files import write_text
 from .heads import factorize, fold
 from .hub import load, save_pretrained
-from .recipe import Recipe, as_yaml, load_recipe
+from .recipe import Recipe, as_yaml, recipe_of_run
 from .trainer import Trainer, create_accelerator
 from .vision_transformer import InTIVisionTransformer
 from .zero_shot import set_zero_shot_head
@@ -89,7 +89,7 @@ def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Acc
         num_workers=recipe.data.num_workers,
         device=accelerator.device,
         precision=recipe.precision,
-        max_broken=recipe.data.max_broken,
+        max_unreadable=recipe.data.max_unreadable,
         output=output / "evaluation",
     )
 
@@ -101,16 +101,19 @@ def claim(output: Path, recipe: Recipe) -> None:
         ValueError: it holds a run of another recipe.
     """
     file, text = output / RECIPE, as_yaml(recipe)
-    if file.exists():
-        theirs, ours = as_yaml(load_recipe(file)).splitlines(), text.splitlines()  # with keys that were added since
-        if theirs != ours:
-            other = next((line.strip() for line in theirs if line not in ours), "fewer values")
-            raise ValueError(
-                f"{output} holds a run of another recipe ({other}); choose another folder, or delete this one."
-            )
+    if not file.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        write_text(file, text)
         return
-    output.mkdir(parents=True, exist_ok=True)
-    write_text(file, text)
+    try:
+        theirs = as_yaml(recipe_of_run(file))
+    except ValueError:
+        theirs = file.read_text(encoding="utf-8", errors="replace")
+    if theirs != text:
+        other = next((line.strip() for line in theirs.splitlines() if line not in text.splitlines()), "fewer values")
+        raise ValueError(
+            f"{output} holds a run of another recipe ({other}); choose another folder, or delete this one."
+        )
 
 
 # From the recipe to model and data
@@ -150,26 +153,27 @@ def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTrans
         model.reset_classifier(len(class_names))
     if recipe.factors:
         model.head = cast(nn.Linear, factorize(model.head, recipe.factors))
-    lean_later(model, recipe.lean)
+    init_interpolation_logits(model, recipe.interpolation_logit_init)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(stages=recipe.checkpoint_stages or None)
-    freeze(model, recipe.train)
+    freeze(model, recipe.trainable)
     return model
 
 
 @torch.no_grad()
-def lean_later(model: InTIVisionTransformer, logit: float) -> None:
+def init_interpolation_logits(model: InTIVisionTransformer, logit: float) -> None:
     """Start untrained interpolations off balance, the logits at -logit for the earlier and +logit for the later frame.
 
     At the exact mean nothing shows the order of frames, so that neither blocks nor interpolations get a gradient
-    towards it: a plateau (measured on MotionDigits). A lean leaves a trail in the tokens that has a direction.
+    towards it: a plateau (measured on MotionDigits). Unequal weights leave a trail in the
+    tokens that has a direction.
     """
     for name, bias in model.interpolations.named_parameters():
         if name.endswith("predict.logit.bias") and not bias.any():
             bias.copy_(torch.tensor([-logit, logit]))
 
 
-def freeze(model: InTIVisionTransformer, train: str) -> None:
+def freeze(model: InTIVisionTransformer, trainable: str) -> None:
     """Freeze all parameters but those of the head ("head"), also of the interpolations ("interpolation"), also those
     that the temporal method's paper trains ("adapters"); or none ("all").
 
@@ -177,13 +181,15 @@ def freeze(model: InTIVisionTransformer, train: str) -> None:
         ValueError: there is nothing of the kind to train.
     """
     patterns = {"head": [r"head\."], "interpolation": [r"head\.", r"interpolations\."], "all": [""]}
-    if train == "adapters":
+    if trainable == "adapters":
         if not model.temporal.mixes_frames:
-            raise ValueError("train=adapters, but the model has no temporal method; choose interpolation, head or all.")
+            raise ValueError(
+                "trainable=adapters, but the model has no temporal method; choose interpolation, head or all."
+            )
         also = model.temporal.also_trained
         patterns["adapters"] = [r"head\.", ADDED.pattern, *(() if also is None else (also,))]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad = any(re.match(pattern, name) for pattern in patterns[train])
+        parameter.requires_grad = any(re.match(pattern, name) for pattern in patterns[trainable])
 
 
 def training_set(recipe: Recipe, model: InTIVisionTransformer, source: Source) -> ClipDataset:

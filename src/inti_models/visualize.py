@@ -1,4 +1,4 @@
-"""Pictures of what was kept: the paper's figures 4 and 5 for any video, as figure, film or page."""
+"""Pictures of what was kept: the paper's figures 4 and 5 for any video, as figure, animation or page."""
 
 import base64
 import html
@@ -176,7 +176,7 @@ def write_png(explanation: Explanation, path: Path) -> None:
     path.write_bytes(_png(draw_weights(explanation)))
 
 
-def film(explanation: Explanation) -> Tensor:
+def draw_animation(explanation: Explanation) -> Tensor:
     """A picture for each frame: it, its weights, what its group became, its fraction; uint8 (T, 3, H, W)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -198,14 +198,14 @@ def film(explanation: Explanation) -> Tensor:
 
 
 def write_gif(explanation: Explanation, path: Path) -> None:
-    """The film, two frames a second, again and again."""
-    first, *others = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in film(explanation))
+    """The animation, two frames a second, again and again."""
+    first, *others = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in draw_animation(explanation))
     first.save(path, save_all=True, append_images=others, duration=500, loop=0)
 
 
 def write_mp4(explanation: Explanation, path: Path) -> None:
-    """The film, two frames a second."""
-    write_video(path, film(explanation), fps=2)
+    """The animation, two frames a second."""
+    write_video(path, draw_animation(explanation), fps=2)
 
 
 def write_html(explanation: Explanation, path: Path) -> None:

@@ -26,7 +26,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--batch-size", type=positive, default=8, help="clips that go through the model together")
     command.add_argument("--workers", type=count, default=4, help="processes that read videos")
     command.add_argument("--precision", choices=PRECISIONS, default="no", help="of autocast (default: %(default)s)")
-    command.add_argument("--max-broken", type=fraction, default=0.01, help="fraction of videos that may be unreadable")
+    command.add_argument("--max-unreadable", type=fraction, default=0.01, help="fraction that may be unreadable")
     command.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the report, and for what a stopped run has measured"
     )
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         num_workers=args.workers,
         device=processes.device if processes.num_processes > 1 else device_of(args),
         precision=args.precision,
-        max_broken=args.max_broken,
+        max_unreadable=args.max_unreadable,
         output=args.output,
     )
     if processes.is_main_process:

@@ -20,7 +20,7 @@ from timm.data.transforms import str_to_pil_interp
 from torch import Tensor
 from torchvision.transforms import v2
 
-from .transforms import _INTERPOLATIONS, ClipTransform, _check_clip, create_clip_transform
+from .transforms import INTERPOLATIONS, ClipTransform, check_clip, create_clip_transform
 
 __all__ = ["ClipMixup", "TrainTransform", "create_train_transform", "seeded"]
 
@@ -70,7 +70,7 @@ class TrainTransform:
 
     def __call__(self, clip: Tensor) -> Tensor:
         """uint8 T,3,H,W (RGB) -> float32 T,C,H',W'."""
-        _check_clip(clip)
+        check_clip(clip)
         if self.spatial is not None:
             clip = self.spatial(clip)
         if self.augment is not None:
@@ -138,7 +138,7 @@ def create_train_transform(
         )
     spatial: list[Callable[[Tensor], Tensor]] = []
     if tuple(scale) != (1, 1):
-        method = _INTERPOLATIONS[interpolation]
+        method = INTERPOLATIONS[interpolation]
         spatial.append(v2.RandomResizedCrop(finish.input_size[1:], tuple(scale), tuple(ratio), method, antialias=True))
     if hflip:
         spatial.append(v2.RandomHorizontalFlip(hflip))

@@ -135,7 +135,6 @@ _RANGES = {
 # Side of the random grids that are smoothly enlarged to the background -> their contrast.
 _TEXTURE_GRIDS = {3: 1.0, 9: 0.3}
 _TEXTURE_RANGE = (0.05, 0.5)  # always darker than a digit
-_FINE_TEXTURE = 0.3  # contrast of the finer grid beside the coarse one's
 _PIXEL_NOISE = 0.04  # uniform, +-; never leaves 0..1, whatever it is added to
 _NOISE_SHIFTS = 32
 

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 
 __all__ = ["ClipTransform", "create_clip_transform"]
 
-_INTERPOLATIONS = {
+INTERPOLATIONS = {
     "bicubic": v2.InterpolationMode.BICUBIC,
     "bilinear": v2.InterpolationMode.BILINEAR,
 }
@@ -55,14 +55,14 @@ class ClipTransform:
 
     def __call__(self, clip: Tensor) -> Tensor:
         """uint8 T,3,H,W (RGB) -> float32 (or uint8) T,C,H',W', or 3,T,C,H',W' with three crops."""
-        _check_clip(clip)
+        check_clip(clip)
         channels, height, width = self.input_size
         if channels == 1:
             clip = _to_luma(clip)
         clip = F.resize(
             clip,
             list(self._resized(*clip.shape[-2:])),
-            interpolation=_INTERPOLATIONS[self.interpolation],
+            interpolation=INTERPOLATIONS[self.interpolation],
             antialias=True,
         )
         if self.num_crops == 1:
@@ -136,8 +136,8 @@ def create_clip_transform(
     if len(input_size) != 3 or input_size[0] not in (1, 3) or min(input_size) < 1:
         raise ValueError(f"input_size is {input_size}; expected (channels, height, width) with 1 or 3 channels.")
     channels, height, width = input_size
-    if interpolation not in _INTERPOLATIONS:
-        raise ValueError(f"interpolation is {interpolation!r}; expected one of {', '.join(_INTERPOLATIONS)}.")
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is {interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}.")
     if crop_mode not in _CROP_MODES:
         raise ValueError(f"crop_mode is {crop_mode!r}; expected one of {', '.join(_CROP_MODES)}.")
     if not 0 < crop_pct <= 1:
@@ -172,7 +172,8 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[flo
     return values if len(values) == channels else values * channels
 
 
-def _check_clip(clip: Tensor) -> None:
+def check_clip(clip: Tensor) -> None:
+    """Raise a ValueError for what is not a clip, uint8 T,3,H,W."""
     if clip.dtype != torch.uint8:
         raise ValueError(f"clip is {clip.dtype}; expected torch.uint8 with values 0 to 255, as read_clips gives.")
     if clip.ndim != 4 or clip.shape[1] != 3 or 0 in clip.shape:
