@@ -54,6 +54,17 @@ def test_rows_are_what_the_classifier_says_and_bad_files_have_their_error(videos
     assert plain({"path": [str(videos[0])]}).column_names == ["path", "labels", "scores", "error"]
 
 
+def test_labels_and_features_of_a_file_come_of_one_reading_and_one_pass(videos):
+    labeller = Labeller(NAME, {}, (1, 1), 3, True, "cpu")
+    read, passes = [], []
+    views = labeller.classifier.views
+    labeller.classifier.views = lambda path: read.append(path) or views(path)
+    labeller.classifier.model.patch_embed.register_forward_hook(lambda *_: passes.append(1))
+    table = labeller({"path": videos[:3]})
+    assert read == [str(path) for path in videos[:3]] and len(passes) == 3
+    assert [len(features) for features in table["features"].to_pylist()] == [labeller.classifier.model.embed_dim] * 3
+
+
 def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
     label = Labeller(NAME, {}, views=(1, 1), topk=5, features=False, device="cpu")
     pq.write_table(label({"path": list(map(str, videos[:2]))}), tmp_path / "part-earlier.parquet")

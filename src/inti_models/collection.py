@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from .data.list_files import READERS, read_list
 from .files import replacing
 from .hub import load
-from .predict import VideoClassifier
+from .predict import VideoClassifier, top_labels
 
 PART = "part-*.parquet"
 
@@ -49,7 +50,7 @@ class Labeller:
         features: bool,
         device: str,
     ) -> None:
-        self.classify = VideoClassifier(load(model, **model_args), views, device)
+        self.classifier = VideoClassifier(load(model, **model_args), views, device)
         self.topk, self.features = topk, features
 
     def __call__(self, batch: Mapping[str, Iterable[str]]) -> Any:
@@ -57,24 +58,29 @@ class Labeller:
 
         paths = [str(path) for path in batch["path"]]
         rows = []
-        for path, labels in self.classify.label_files(paths, self.topk):
+        for path, views in self.classifier.read_ahead(paths):
             row: dict[str, Any] = {"path": path, "labels": None, "scores": None, "error": None}
-            if isinstance(labels, Exception):
-                row["error"] = str(labels)
+            if isinstance(views, Exception):
+                row["error"] = str(views)
             else:
+                probabilities, features = self._run(views)
+                labels = top_labels(self.classifier.model, probabilities, self.topk)
                 row |= {"labels": [label.name for label in labels], "scores": [label.probability for label in labels]}
-            if self.features:
-                row["features"] = None if row["error"] else self._features(path)
+                row |= {"features": features} if self.features else {}
             rows.append(row)
         columns = {"path": pa.string(), "labels": pa.list_(pa.string()), "scores": pa.list_(pa.float32())}
         columns |= {"error": pa.string()} | ({"features": pa.list_(pa.float32())} if self.features else {})
         return pa.Table.from_pylist(rows, pa.schema(columns.items()))
 
     @torch.inference_mode()
-    def _features(self, path: str | os.PathLike[str]) -> list[float]:
-        model, views = self.classify.model, self.classify.views(path).to(self.classify.device)
+    def _run(self, views: Tensor) -> tuple[Tensor, list[float] | None]:
+        """Probabilities and, if wanted, pooled features, both averaged over the views, of one pass."""
+        if not self.features:
+            return self.classifier.classify(views), None
+        model, views = self.classifier.model, views.to(self.classifier.device)
         pooled = model.forward_head(model.forward_features(views), pre_logits=True)
-        return pooled.mean(dim=0).float().tolist()
+        probabilities = model.head(pooled).float().softmax(dim=-1).mean(dim=0).cpu()
+        return probabilities, pooled.mean(dim=0).float().tolist()
 
 
 def label_collection(

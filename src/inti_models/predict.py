@@ -75,10 +75,11 @@ class VideoClassifier:
 
     def probabilities(self, path: str | os.PathLike[str]) -> Tensor:
         """Probability of each class, (num_classes,), averaged over the views."""
-        return self._probabilities(self.views(path))
+        return self.classify(self.views(path))
 
     @torch.inference_mode()
-    def _probabilities(self, views: Tensor) -> Tensor:
+    def classify(self, views: Tensor) -> Tensor:
+        """Probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
         views = views.to(self.device)
         logits = self.model(views) if self.chunk is None else forward_chunked(self.model, views, self.chunk)
         return logits.float().softmax(dim=-1).mean(dim=0).cpu()
@@ -92,12 +93,12 @@ class VideoClassifier:
         """
         return top_labels(self.model, self.probabilities(path), topk)
 
-    def label_files(
-        self, paths: Iterable[str | os.PathLike[str]], topk: int = 5, ahead: int = 2
-    ) -> Iterator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
-        """Each file with its labels, or with the error that kept it from being read, in order.
+    def read_ahead(
+        self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2
+    ) -> Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]:
+        """Each file with its views, or with the error that kept it from being read, in order.
 
-        Files are read in threads while the model runs, as many as ``ahead`` of the one that it is at.
+        Files are read in threads, as many as ``ahead`` of the one that the caller is at.
 
         Raises:
             ValueError: for a number ahead below 1.
@@ -110,19 +111,27 @@ class VideoClassifier:
             for path in paths:
                 reading.append((path, pool.submit(self.views, path)))
                 if len(reading) > ahead:
-                    yield self._label(*reading.popleft(), topk)
+                    yield _finished(*reading.popleft())
             while reading:
-                yield self._label(*reading.popleft(), topk)
+                yield _finished(*reading.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _label(
-        self, path: str | os.PathLike[str], views: "Future[Tensor]", topk: int
-    ) -> tuple[str | os.PathLike[str], list[Label] | Exception]:
-        try:
-            return path, top_labels(self.model, self._probabilities(views.result()), topk)
-        except (OSError, ValueError) as error:
-            return path, error
+    def label_files(
+        self, paths: Iterable[str | os.PathLike[str]], topk: int = 5, ahead: int = 2
+    ) -> Iterator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
+        """Each file with its labels, or with the error that kept it from being read, in order; see `read_ahead`."""
+        for path, views in self.read_ahead(paths, ahead):
+            yield path, views if isinstance(views, Exception) else top_labels(self.model, self.classify(views), topk)
+
+
+def _finished(
+    path: str | os.PathLike[str], views: "Future[Tensor]"
+) -> tuple[str | os.PathLike[str], Tensor | Exception]:
+    try:
+        return path, views.result()
+    except (OSError, ValueError) as error:
+        return path, error
 
 
 @dataclass(frozen=True)
