@@ -26,6 +26,7 @@ from inti_models.data import (
 )
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.evaluation import MOST_CLASSES, Evaluation, confusion_picture, evaluate, validate, write_report
+from inti_models.files import locked
 from inti_models.predict import VideoClassifier
 from support.processes import launched
 
@@ -177,6 +178,8 @@ def test_files_get_the_probabilities_of_predict(tmp_path):
     (sentence,) = evaluation.unreadable.values()
     assert "broken.mp4" in sentence
 
+    with locked(tmp_path / "report"), pytest.raises(BlockingIOError, match="Another process is writing to"):
+        validate(model, root, output=tmp_path / "report")
     again = validate(model, root, views=(2, 3), batch_size=4, max_unreadable=0.25, output=tmp_path / "report")
     assert torch.equal(again.probabilities, evaluation.probabilities)
     assert json.loads((tmp_path / "report" / "evaluation.json").read_text())["videos"] == 3

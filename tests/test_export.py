@@ -11,6 +11,7 @@ from inti_models import save_pretrained
 from inti_models.cli import main
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.export import export_model, read_metadata
+from inti_models.files import locked
 from inti_models.zoo import create_model
 
 NAME = "inti_vit_t8_32_motiondigits"
@@ -116,6 +117,11 @@ def test_file_with_other_logits_is_not_left(tiny, tmp_path, monkeypatch):
 def test_bad_request_is_refused(tiny, tmp_path, format, file, error, message):
     with pytest.raises(error, match=message):
         export_model(tiny(), tmp_path / file, format)
+
+
+def test_a_file_that_another_process_writes_is_refused(tiny, tmp_path):
+    with locked(tmp_path, "m.pt2"), pytest.raises(BlockingIOError, match=r"writing to .*m\.pt2; wait"):
+        export_model(tiny(), tmp_path / "m.pt2", "torch-export")
 
 
 def test_other_files_have_no_metadata(tmp_path):

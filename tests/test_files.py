@@ -1,8 +1,12 @@
 """Files that are written whole or not at all."""
 
+import os
+import signal
+
 import pytest
 
-from inti_models.files import replacing
+from inti_models.files import locked, replacing
+from support.processes import forked
 
 
 def test_file_takes_the_place_of_the_old_one_when_the_block_succeeds(tmp_path):
@@ -51,3 +55,32 @@ def test_missing_folder_and_folder_in_the_way_raise(tmp_path):
         replacing(tmp_path / "folder") as partial,
     ):
         partial.touch()
+
+
+def test_a_folder_is_held_against_others_until_the_block_ends(tmp_path):
+    folder = tmp_path / "new" / "folder"
+    for _ in range(2):
+        with locked(folder):
+            with pytest.raises(BlockingIOError, match=f"Another process is writing to {folder}; wait"), locked(folder):
+                pass
+            with locked(folder, "file"):  # its files are held by themselves
+                pass
+    assert not list(folder.iterdir())
+
+
+def test_a_kill_releases_a_folder_also_where_a_child_of_the_killed_process_lives_on(tmp_path):
+    def hold_with_a_child():
+        with locked(tmp_path):
+            child = os.fork()
+            if child == 0:
+                signal.pause()
+            (tmp_path / "child").write_text(str(child))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(hold_with_a_child) == -signal.SIGKILL
+    child = int((tmp_path / "child").read_text())
+    try:
+        with locked(tmp_path):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)

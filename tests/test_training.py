@@ -12,6 +12,7 @@ from torch import nn
 import inti_models
 from inti_models.data import open_source
 from inti_models.data.motion_digits import CLASS_NAMES
+from inti_models.files import locked
 from inti_models.heads import FactorizedHead
 from inti_models.recipe import Recipe, load_recipe
 from inti_models.training import build_model, freeze, init_interpolation_logits, train
@@ -193,6 +194,11 @@ def test_a_run_whose_recipe_has_keys_of_before_is_resumed(run, tmp_path):
     assert metrics(folder) == metrics(run)
     with pytest.raises(ValueError, match=r"another recipe \(trainable: interpolation\)"):
         train(dataclasses.replace(FACTORIZED, trainable="head"), folder)
+
+
+def test_a_folder_that_another_process_writes_to_is_refused(run):
+    with locked(run), pytest.raises(BlockingIOError, match="Another process is writing to"):
+        train(FACTORIZED, run)
 
 
 def test_a_run_of_another_recipe_is_not_continued(run):

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -29,7 +30,7 @@ from tqdm import tqdm
 
 from .data import FrameSampling, Source, create_clip_transform, open_source
 from .data.sources import ClipDataset
-from .files import replacing, write_text
+from .files import locked, replacing, write_text
 from .tensor_files import digest
 from .text import csv_cell, printable
 from .vision_transformer import InTIVisionTransformer
@@ -275,6 +276,7 @@ def validate(
     Raises:
         FileNotFoundError: there are no such data.
         ValueError: the model has no classifier, or not the classes of the data; or see `evaluate`.
+        BlockingIOError: another process writes to ``output``.
     """
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
@@ -283,19 +285,22 @@ def validate(
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) == model.num_classes:
         data = data.relabelled(names)
-    evaluation = evaluate(
-        model,
-        views_of(data, model, views),
-        batch_size=batch_size,
-        num_workers=num_workers,
-        device=device,
-        precision=precision,
-        work_dir=output,
-        max_unreadable=max_unreadable,
-    )
-    if output is not None and (not dist.is_initialized() or dist.get_rank() == 0):
-        write_report(evaluation, output)
-    return evaluation
+    with ExitStack() as held:
+        if output is not None:
+            _of_first_process(lambda: held.enter_context(locked(output)))
+        evaluation = evaluate(
+            model,
+            views_of(data, model, views),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
+            precision=precision,
+            work_dir=output,
+            max_unreadable=max_unreadable,
+        )
+        if output is not None and (not dist.is_initialized() or dist.get_rank() == 0):
+            write_report(evaluation, output)
+        return evaluation
 
 
 def views_of(source: Source, model: InTIVisionTransformer, views: tuple[int, int] = (1, 1)) -> ClipDataset:
@@ -332,13 +337,17 @@ def _check_unreadable(faults: dict[int, str], videos: int, max_unreadable: float
         )
 
 
+def contents_of(dataset: Any) -> str:
+    """Return what a data set is made of, as text: its classes, and its videos with their labels."""
+    source = getattr(dataset, "videos", None) or getattr(dataset, "digits", None)
+    return repr((len(dataset), tuple(dataset.class_names), source))
+
+
 def _settings(model: nn.Module, dataset: Videos, views: Tensor, precision: str) -> dict[str, Any]:
     """What the results of a run depend on. A data set is known by what it is made of and by its first item."""
-    source = getattr(dataset, "videos", None) or getattr(dataset, "digits", None)
-    contents = repr((len(dataset), tuple(dataset.class_names), source))
     return {
         "model": hashlib.sha256(f"{model}{digest(model.state_dict())}".encode()).hexdigest(),
-        "data": hashlib.sha256(f"{contents}{digest({'views': views})}".encode()).hexdigest(),
+        "data": hashlib.sha256(f"{contents_of(dataset)}{digest({'views': views})}".encode()).hexdigest(),
         "views": list(views.shape),
         "precision": precision,
     }

@@ -17,7 +17,7 @@ from timm.data import resolve_input_data_config
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from .files import replacing
+from .files import locked, replacing
 from .vision_transformer import InTIVisionTransformer
 
 FORMATS = {"torch-export": ".pt2", "onnx": ".onnx", "aoti": ".pt2"}
@@ -45,6 +45,7 @@ def export_model(model: InTIVisionTransformer, path: str | os.PathLike[str], for
     Raises:
         ValueError: for another format or ending, a model that is not on the CPU, or too large a model for ONNX.
         ModuleNotFoundError: ONNX needs onnx, onnxruntime and onnxscript.
+        BlockingIOError: another process writes the file.
         RuntimeError: if there is no C++ compiler for AOTInductor, or the logits differ by more than `TOLERANCE`.
     """
     path = Path(path)
@@ -67,8 +68,8 @@ def export_model(model: InTIVisionTransformer, path: str | os.PathLike[str], for
 
     frames = frame_multiple(model)
     description = json.dumps(describe(model))
-    program = _trace(model.eval(), frames)
-    with replacing(path) as unfinished:
+    with locked(path.parent, path.name), replacing(path) as unfinished:
+        program = _trace(model.eval(), frames)
         _WRITERS[format](program, unfinished, description)
         difference = _compare(model, _RUNNERS[format](unfinished), frames)
         if not difference <= TOLERANCE:

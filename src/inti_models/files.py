@@ -1,10 +1,12 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and folders that one process at a time writes to."""
 
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @contextmanager
@@ -42,3 +44,34 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file by `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(folder: str | os.PathLike[str], name: str = "") -> Iterator[None]:
+    """Hold a folder, which is made if there is none, or one file in it, against others that would write to it.
+
+    The lock is the operating system's: it ends with the process that holds it, also when that is killed.
+
+    Args:
+        folder: the folder.
+        name: of the file that is held; "" for the whole folder.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: the folder cannot be written.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    file = Path(folder, f".{name}.lock" if name else ".lock")
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(
+            f"Another process is writing to {Path(folder, name)}; wait until it has ended, or choose another place."
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # of Windows, which removes no open file
+            file.unlink(missing_ok=True)
+        lock.release()

@@ -12,6 +12,7 @@ Files in the output folder:
 
 import os
 import re
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -25,7 +26,7 @@ from .checkpoints import ADDED
 from .data import FrameSampling, Source, create_train_transform, open_source, read_class_names
 from .data.sources import ClipDataset
 from .evaluation import Evaluation, validate, views_of
-from .files import write_text
+from .files import locked, write_text
 from .heads import factorize, fold
 from .hub import load, save_pretrained
 from .recipe import Recipe, as_yaml, recipe_of_run
@@ -50,7 +51,8 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
 
     Raises:
         ValueError: a value of the recipe does not fit the model or the data, the folder holds a run of another
-            recipe, too many videos are unreadable, or the loss is not finite.
+            recipe or of other data, too many videos are unreadable, or the loss is not finite.
+        BlockingIOError: another process trains in the folder.
         OSError: files are missing or cannot be written.
     """
     output = Path(output)
@@ -62,9 +64,6 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
     validation_set = None if validation_source is None else views_of(validation_source, model)
     if validation_source is not None:
         views_of(validation_source, model, recipe.views)  # which raises now if the last measurement would
-    if accelerator.is_main_process:
-        claim(output, recipe)
-    accelerator.wait_for_everyone()
 
     def export(trained: nn.Module, folder: Path, evaluation: Evaluation | None) -> None:
         assert isinstance(trained, InTIVisionTransformer)
@@ -72,10 +71,16 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
         results = [] if evaluation is None else evaluation.results(Path(str(recipe.data.validation)).name)
         save_pretrained(trained, folder, label_names=class_names, results=results)
 
-    Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
-    accelerator.wait_for_everyone()
-    evaluation = None if validation_source is None else _measure_last(recipe, validation_source, output, accelerator)
-    accelerator.end_training()
+    with locked(output) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            claim(output, recipe)
+        accelerator.wait_for_everyone()
+        Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
+        accelerator.wait_for_everyone()
+        evaluation = None
+        if validation_source is not None:
+            evaluation = _measure_last(recipe, validation_source, output, accelerator)
+        accelerator.end_training()
     return evaluation
 
 
@@ -95,14 +100,13 @@ def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Acc
 
 
 def claim(output: Path, recipe: Recipe) -> None:
-    """Make the output folder, or see that it holds a run of this recipe.
+    """Write the recipe to the output folder, or see that it holds a run of this one.
 
     Raises:
         ValueError: it holds a run of another recipe.
     """
     file, text = output / RECIPE, as_yaml(recipe)
     if not file.exists():
-        output.mkdir(parents=True, exist_ok=True)
         write_text(file, text)
         return
     try:
