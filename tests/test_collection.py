@@ -7,11 +7,12 @@ import sys
 import pytest
 import torch
 
-from inti_models import load
+from inti_models import load, save_pretrained
 from inti_models.cli import main
 from inti_models.collection import PART, Labeller, Summary, label_collection, read_paths
 from inti_models.data import write_video
 from inti_models.data.motion_digits import MotionDigits
+from inti_models.files import locked
 from inti_models.predict import VideoClassifier
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -67,20 +68,58 @@ def test_labels_and_features_of_a_file_come_of_one_reading_and_one_pass(videos):
 
 def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
     label = Labeller(NAME, {}, views=(1, 1), topk=5, features=False, device="cpu")
-    pq.write_table(label({"path": list(map(str, videos[:2]))}), tmp_path / "part-earlier.parquet")
+    earlier = label({"path": list(map(str, videos[:2]))})
+    rows = earlier.to_pylist()
+    rows[1] |= {"labels": None, "scores": None, "error": "unreadable then"}  # to be tried again
+    pq.write_table(type(earlier).from_pylist(rows, earlier.schema), tmp_path / "part-earlier.parquet")
     (tmp_path / "list.txt").write_text("\n".join(map(str, [*videos, videos[0]])) + "\n")
     options = ["--model", NAME, "--output", str(tmp_path), "--batch-size", "3"]
     command = [sys.executable, "-m", "inti_models.cli", "label", str(tmp_path / "list.txt"), *options]
     done = subprocess.run(command, capture_output=True, text=True)  # Ray's threads do not outlive it
     assert done.returncode == 1, done.stderr  # for the file that is no video
-    assert "3 labelled, 1 could not be read" in done.stdout and "2 done before" in done.stdout
+    assert "4 labelled, 1 could not be read" in done.stdout and "1 done before" in done.stdout
     assert sum(len(pq.read_table(part)) for part in tmp_path.glob(PART)) == len(videos)
     expected = {row["path"]: row for row in label({"path": list(map(str, videos))}).to_pylist()}
     rows = rows_of(tmp_path)
     assert rows.keys() == expected.keys()
     for path, row in expected.items():
         assert (rows[path]["labels"], rows[path]["error"]) == (row["labels"], row["error"])
-    assert label_collection(videos, NAME, tmp_path) == Summary(0, 0, 6)
+    readable = [path for path in videos if expected[str(path)]["error"] is None]
+    assert label_collection(readable, NAME, tmp_path) == Summary(0, 0, 5)
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        ({"views": (2, 1)}, r"views=\[1, 1\], not \[2, 1\]"),
+        ({"features": True}, "features=False, not True"),
+        ({"topk": 1}, "topk=5, not 1"),
+        ({"compress_at": ()}, "model_args={}, not {'compress_at': \\[\\]}"),
+        ({"model": "inti_vit_b16_k400"}, f"model='{NAME}', not 'inti_vit_b16_k400'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_folder_of_other_settings_is_refused(tmp_path, args, sentence):
+    assert label_collection([], NAME, tmp_path) == Summary(0, 0, 0)
+    with pytest.raises(ValueError, match=f"{sentence}; name another folder"):
+        label_collection([], **{"model": NAME, "output": tmp_path, **args})
+
+
+def test_a_folder_is_known_by_its_weights(tmp_path):
+    model = load(NAME)
+    save_pretrained(model, tmp_path / "model")
+    assert label_collection([], str(tmp_path / "model"), tmp_path / "out") == Summary(0, 0, 0)
+    save_pretrained(model, tmp_path / "copy")
+    assert label_collection([], f"local-dir:{tmp_path / 'copy'}", tmp_path / "out") == Summary(0, 0, 0)
+    torch.nn.init.zeros_(model.head.bias)
+    save_pretrained(model, tmp_path / "model")
+    with pytest.raises(ValueError, match="name another folder"):
+        label_collection([], str(tmp_path / "model"), tmp_path / "out")
+
+
+def test_a_folder_that_another_process_writes_to_is_refused(tmp_path):
+    with locked(tmp_path), pytest.raises(BlockingIOError, match="Another process is writing to"):
+        label_collection([], NAME, tmp_path)
 
 
 @pytest.mark.slow  # a cluster of its own

@@ -4,6 +4,7 @@ One machine needs none of it: ``inti-models predict`` on many files keeps one mo
 several GPUs or machines.
 """
 
+import json
 import os
 import uuid
 from collections.abc import Iterable, Mapping
@@ -16,11 +17,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .data.list_files import READERS, read_list
-from .files import replacing
-from .hub import load
+from .files import locked, replacing, write_text
+from .hub import WEIGHTS, load
 from .predict import VideoClassifier, top_labels
+from .tensor_files import stated_digest
 
-PART = "part-*.parquet"
+PART, SETTINGS = "part-*.parquet", "settings.json"
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def label_collection(
     """Label files on a Ray cluster and write Parquet: ``path``, ``labels``, ``scores``, ``error``, ``features``.
 
     Rows are written in parts of ``batch_size`` files, each whole or not at all; files that a part in ``output`` has are
-    not done again, so a stopped run goes on. A file that cannot be read has its ``error`` and no labels. Uses the
-    cluster that Ray is connected to, or starts one on this machine.
+    not done again, so a stopped run resumes. A file that cannot be read has its ``error`` and no labels, and is tried
+    again by the next run. Uses the cluster that Ray is connected to, or starts one on this machine.
 
     Args:
         paths: files, as all workers see them.
@@ -115,7 +117,8 @@ def label_collection(
         **model_args: arguments for `inti_models.load`.
 
     Raises:
-        ValueError: for numbers below 1.
+        ValueError: for numbers below 1, or a folder with rows of another model or other settings.
+        BlockingIOError: another process writes to ``output``.
         ModuleNotFoundError: Ray is not installed.
     """
     for name, value in (("workers", workers), ("batch_size", batch_size), ("topk", topk)):
@@ -125,37 +128,91 @@ def label_collection(
     import pyarrow.parquet as pq
     import ray
 
+    settings = {
+        "model": _identity(model),
+        "model_args": model_args,
+        "views": views,
+        "topk": topk,
+        "features": features,
+    }
     folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    done = {path for part in folder.glob(PART) for path in pq.read_table(part, columns=["path"])["path"].to_pylist()}
     wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
-    left = [path for path in wanted if path not in done]
-    labelled = failed = 0
-    if left:
-        started = not ray.is_initialized()
-        if started:
-            ray.init(include_dashboard=False, log_to_driver=False)
-        try:
-            ray.data.DataContext.get_current().enable_progress_bars = False
-            rows = ray.data.from_items([{"path": path} for path in left]).map_batches(
-                Labeller,
-                batch_size=batch_size,
-                compute=ray.data.ActorPoolStrategy(size=workers),
-                num_gpus=1 if device.startswith("cuda") else 0,
-                fn_constructor_args=(model, model_args, views, topk, features, device),
-            )
-            with tqdm(total=len(left), unit="file") as bar:
-                batches = rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=0)
-                for table in cast(Iterable[pa.Table], batches):
-                    with replacing(folder / f"part-{uuid.uuid4().hex}.parquet") as part:
-                        pq.write_table(table, part)
-                    errors = len(table) - table["error"].null_count
-                    labelled, failed = labelled + len(table) - errors, failed + errors
-                    bar.update(len(table))
-        finally:
+    with locked(folder):
+        _claim(folder, settings)
+        _drop_failed(folder, set(wanted))
+        done = {
+            path for part in folder.glob(PART) for path in pq.read_table(part, columns=["path"])["path"].to_pylist()
+        }
+        left = [path for path in wanted if path not in done]
+        labelled = failed = 0
+        if left:
+            started = not ray.is_initialized()
             if started:
-                ray.shutdown()
+                ray.init(include_dashboard=False, log_to_driver=False)
+            try:
+                ray.data.DataContext.get_current().enable_progress_bars = False
+                rows = ray.data.from_items([{"path": path} for path in left]).map_batches(
+                    Labeller,
+                    batch_size=batch_size,
+                    compute=ray.data.ActorPoolStrategy(size=workers),
+                    num_gpus=1 if device.startswith("cuda") else 0,
+                    fn_constructor_args=(model, model_args, views, topk, features, device),
+                )
+                with tqdm(total=len(left), unit="file") as bar:
+                    batches = rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=0)
+                    for table in cast(Iterable[pa.Table], batches):
+                        with replacing(folder / f"part-{uuid.uuid4().hex}.parquet") as part:
+                            pq.write_table(table, part)
+                        errors = len(table) - table["error"].null_count
+                        labelled, failed = labelled + len(table) - errors, failed + errors
+                        bar.update(len(table))
+            finally:
+                if started:
+                    ray.shutdown()
     return Summary(labelled, failed, len(wanted) - len(left))
+
+
+def _identity(model: str) -> str:
+    """Return the digest of the weights of a folder, which others may be saved to; else the name."""
+    weights = Path(model.removeprefix("local-dir:"), WEIGHTS)
+    return stated_digest(weights) or model
+
+
+def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write down what the rows of a folder are made with, or raise a ValueError if they are made with something else.
+
+    A folder of before, which says nothing, is taken as it is.
+    """
+    file, ours = folder / SETTINGS, json.loads(json.dumps(settings))
+    if not file.exists():
+        write_text(file, json.dumps(ours, indent=2) + "\n")
+        return
+    theirs = json.loads(file.read_text(encoding="utf-8"))
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            raise ValueError(
+                f"{folder} holds rows made with {name}={theirs.get(name)!r}, not {value!r}; name another folder."
+            )
+
+
+def _drop_failed(folder: Path, wanted: set[str]) -> None:
+    """Take rows of wanted files that have an error out of their parts, so that these files are tried again."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for part in folder.glob(PART):
+        table = pq.read_table(part)
+        kept = [
+            error is None or path not in wanted
+            for path, error in zip(table["path"].to_pylist(), table["error"].to_pylist(), strict=True)
+        ]
+        if all(kept):
+            continue
+        if any(kept):
+            with replacing(part) as partial:
+                pq.write_table(table.filter(pa.array(kept)), partial)
+        else:
+            part.unlink()
 
 
 def read_paths(sources: Iterable[str]) -> list[str]:
