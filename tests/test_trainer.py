@@ -1,5 +1,6 @@
 """The training loop: what must be equal is equal, to the bit where it can be, whatever happened to the process."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from inti_models import trainer
+from inti_models.data import MotionDigitsClips
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.evaluation import evaluate, views_of
 from inti_models.recipe import Recipe
@@ -190,6 +192,32 @@ def test_a_network_of_any_kind_can_be_fitted(tmp_path):
     measured = evaluate(network, views, batch_size=24)
     assert progress.history[1]["top1"] == measured.top1
     assert progress.history[1]["validation_loss"] == pytest.approx(measured.loss)
+
+
+def test_a_state_of_other_data_is_refused(tmp_path, monkeypatch):
+    recipe = tiny_recipe(optimization=optimization(epochs=1))
+    fit(recipe, tmp_path)
+    for part in ("train", "validation"):
+        data = dataclasses.replace(recipe.data, **{f"{part}_args": {"length": 80}})
+        with pytest.raises(ValueError, match=f"holds a run on other {part}(ing)? data: videos or their labels"):
+            fit(dataclasses.replace(recipe, data=data), tmp_path)
+    for names, change in (
+        ((*CLASS_NAMES[:-1], "renamed"), f"'{CLASS_NAMES[-1]}' is 'renamed' now"),
+        ((*CLASS_NAMES, "added"), "no class is 'added' now"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(MotionDigitsClips, "class_names", names)
+            with pytest.raises(ValueError, match=f"holds a run on other classes: {change}"):
+                fit(recipe, tmp_path)
+
+
+def test_a_state_of_before_which_does_not_name_its_data_is_resumed(tmp_path):
+    recipe = tiny_recipe(optimization=optimization(epochs=1))
+    _, progress = fit(recipe, tmp_path)
+    state = torch.load(tmp_path / "state.pt")
+    del state["data"]
+    torch.save(state, tmp_path / "state.pt")
+    assert fit(recipe, tmp_path)[1] == progress
 
 
 def test_best_model_is_that_of_the_best_epoch(tmp_path):

@@ -6,6 +6,7 @@ Nothing random has a state: the order of the videos comes from (seed, epoch), cl
 
 import copy
 import csv
+import hashlib
 import io
 import json
 import random
@@ -13,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -42,7 +44,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .data import ClipMixup, TrainSampler, seeded
-from .evaluation import Evaluation, Videos, evaluate
+from .evaluation import Evaluation, Videos, contents_of, evaluate
 from .files import replacing, write_text
 from .recipe import Recipe
 
@@ -188,6 +190,9 @@ class Trainer:
             blocks = cast(Iterable[nn.Module], model.blocks)
             accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted({type(b).__name__ for b in blocks})
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.data = {"class_names": list(train_set.class_names), "training": _digest(train_set)}
+        if validation_set is not None:
+            self.data["validation"] = _digest(validation_set)
         self.mix, self.criterion = _loss(recipe, len(train_set.class_names))
         self.progress = self._restore()
         # Of this process, since it was last brought together with the others.
@@ -347,6 +352,7 @@ class Trainer:
         whole = StateDictOptions(full_state_dict=True, cpu_offload=True)
         scaler = self.accelerator.scaler
         state = {
+            "data": self.data,
             "progress": asdict(self.progress),
             "model": get_model_state_dict(self.model, options=whole),
             "optimizer": get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=whole),
@@ -364,6 +370,7 @@ class Trainer:
         if not path.exists():
             return Progress()
         state = torch.load(path, map_location="cpu", weights_only=True)
+        self._check_data(state.get("data", self.data))  # a state of before has none
         whole = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.model, state["model"], options=whole)
         set_optimizer_state_dict(self.model, self.optimizer.optimizer, state["optimizer"], options=whole)
@@ -372,6 +379,27 @@ class Trainer:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         return Progress(**state["progress"])
+
+    def _check_data(self, before: dict[str, Any]) -> None:
+        """Raise a ValueError if the data are not those that the saved state was trained and measured on."""
+        old, new = before["class_names"], self.data["class_names"]
+        if old != new:
+            pairs = [pair for pair in zip_longest(old, new) if pair[0] != pair[1]]
+            was, now = ("no class" if name is None else repr(name) for name in pairs[0])
+            raise ValueError(
+                f"{self.output} holds a run on other classes: {was} is {now} now (of {len(old)}, now {len(new)}); "
+                "bring the old ones back, or choose another folder."
+            )
+        for part in ("training", "validation"):
+            if before.get(part) != self.data.get(part):
+                raise ValueError(
+                    f"{self.output} holds a run on other {part} data: videos or their labels were changed since; bring "
+                    "the old ones back, or choose another folder."
+                )
+
+
+def _digest(dataset: Clips | Videos) -> str:
+    return hashlib.sha256(contents_of(dataset).encode()).hexdigest()
 
 
 def seed_process(seed: int, update: int, process: int) -> None:
