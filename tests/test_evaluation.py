@@ -219,6 +219,12 @@ def test_too_many_broken_videos_are_an_error_that_names_one():
         run(dataset=Noise(length=3, broken=range(3)), max_unreadable=1.0)
 
 
+def test_one_broken_video_of_a_few_is_allowed_unless_none_may_be():
+    assert list(run(dataset=Noise(broken=(4,))).unreadable) == [4]  # of 12, at 1%
+    with pytest.raises(ValueError, match="too many for max_unreadable=0;"):
+        run(dataset=Noise(broken=(4,)), max_unreadable=0.0)
+
+
 def test_broken_videos_are_tried_again(tmp_path):
     run(dataset=Noise(broken=(4,)), max_unreadable=0.1, work_dir=tmp_path)
     repaired = Noise()

@@ -1,7 +1,7 @@
 """Evaluation of any network that classifies clips: views of videos become accuracy, tables and pictures.
 
 The processes of torch.distributed share the work, if a process group is there (accelerate's ``Accelerator()`` or
-``PartialState()`` make one). What was measured is kept video by video, so that a run that was killed goes on.
+``PartialState()`` make one). What was measured is kept video by video, so that a run that was killed resumes.
 """
 
 import csv
@@ -185,7 +185,7 @@ def evaluate(
         work_dir: folder, seen by all processes, that keeps what was measured of each video. A run with the same
             model, data and precision, by any number of processes, takes what is there and measures the rest, broken
             videos among them.
-        max_unreadable: fraction of the videos that may be unreadable.
+        max_unreadable: fraction of the videos that may be unreadable; unless it is 0, at least one may be.
         progress: show a bar.
 
     Returns:
@@ -328,8 +328,13 @@ def _check_output(probabilities: Tensor, indices: Sequence[int], classes: int) -
             )
 
 
+def allowed_unreadable(fraction: float, videos: int) -> int:
+    """Return how many of so many videos may be unreadable: the fraction of them, but at least one unless it is 0."""
+    return max(int(fraction * videos), 1 if fraction > 0 else 0)
+
+
 def _check_unreadable(faults: dict[int, str], videos: int, max_unreadable: float) -> None:
-    if len(faults) > max_unreadable * videos or len(faults) == videos:
+    if len(faults) > allowed_unreadable(max_unreadable, videos) or len(faults) == videos:
         raise ValueError(
             f"At least {len(faults)} of {videos} videos cannot be read, too many for max_unreadable={max_unreadable:g}"
             "; correct the list or its root, or raise max_unreadable. "

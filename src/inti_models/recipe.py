@@ -38,7 +38,8 @@ class Data:
         train_split, validation_split: values of the lists' columns of splits, or sub-folders; null for all.
         train_args, validation_args: arguments of `MotionDigits`.
         num_workers: data loading processes for each training process.
-        max_unreadable: fraction of videos that may turn out to be unreadable before the run stops.
+        max_unreadable: fraction of videos that may turn out to be unreadable before the run stops;
+            unless it is 0, at least one may.
     """
 
     train: str = MISSING
@@ -58,7 +59,8 @@ class Augmentation:
     """What is done to training clips, alike in all frames of a clip.
 
     Attributes:
-        scale, ratio: area and aspect ratio of the random crop, as shares; scale (1, 1) takes the whole frame.
+        scale, ratio: area and aspect ratio of the random crop, the area as a fraction of the frame's; (1, 1) takes the
+            whole frame.
         hflip: probability of a mirrored clip. 0 where left and right are part of the class.
         auto_augment: timm's RandAugment string, such as "rand-m9-mstd0.5-inc1".
         reprob: probability of random erasing.
@@ -133,7 +135,7 @@ class Recipe:
         fsdp: shard parameters over processes (FSDP2) instead of copying them (DDP).
         compile: compile the blocks with torch.compile.
         grad_checkpointing: recompute activations instead of keeping them.
-        checkpoint_stages: recompute only those behind so many compressions, such as [0]; empty for all.
+        checkpoint_stages: recompute only those after so many compressions, such as [0]; empty for all.
         seed: of everything random.
         views: temporal clips and spatial crops of the last measurement.
         validate_every: epochs from one measurement (one view) to the next.
@@ -248,7 +250,7 @@ def _check(recipe: Recipe) -> None:
     for name, value in at_least_one.items():
         if value < 1:
             raise ValueError(f"{name}={value} is not a number of at least 1.")
-    shares = {
+    fractions = {
         "data.max_unreadable": recipe.data.max_unreadable,
         "augmentation.hflip": a.hflip,
         "augmentation.reprob": a.reprob,
@@ -257,9 +259,9 @@ def _check(recipe: Recipe) -> None:
         "augmentation.smoothing": a.smoothing,
         "optimization.ema": 0.0 if o.ema is None else o.ema,
     }
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise ValueError(f"{name}={share} is not a share; pass a number from 0 to 1.")
+    for name, fraction in fractions.items():
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"{name}={fraction} is not a fraction; pass a number from 0 to 1.")
     if o.batch_size % a.repeats:
         raise ValueError(
             f"optimization.batch_size={o.batch_size} is not a multiple of augmentation.repeats={a.repeats}; choose one."

@@ -1,4 +1,4 @@
-"""The training loop: a network, clips, and a recipe's numbers. Stopped at any moment, it goes on from its last state.
+"""The training loop: a network, clips, and a recipe's numbers. Stopped at any moment, it resumes from its last state.
 
 Nothing random has a state: the order of the videos comes from (seed, epoch), clips and their augmentation from
 (seed, epoch, video), mixing from (seed, update), drop path from (seed, update, process).
@@ -44,7 +44,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from .data import ClipMixup, TrainSampler, seeded
-from .evaluation import Evaluation, Videos, contents_of, evaluate
+from .evaluation import Evaluation, Videos, allowed_unreadable, contents_of, evaluate
 from .files import replacing, write_text
 from .recipe import Recipe
 
@@ -178,7 +178,7 @@ class Trainer:
             optimizer,
             o.schedule,
             num_epochs=o.epochs,
-            warmup_epochs=cast(int, o.warmup_epochs),  # a share of an epoch is as good
+            warmup_epochs=cast(int, o.warmup_epochs),  # a fraction of an epoch is as good
             warmup_lr=0.0,
             min_lr=o.min_lr * lr_scale,
             step_on_epochs=False,
@@ -278,7 +278,7 @@ class Trainer:
         self.loss_sum, self.faults = torch.zeros_like(self.loss_sum), []
         if main and progress.unreadable:
             write_text(self.output / "unreadable.json", json.dumps(progress.unreadable, indent=2) + "\n")
-        if len(progress.unreadable) > self.recipe.data.max_unreadable * videos:
+        if len(progress.unreadable) > allowed_unreadable(self.recipe.data.max_unreadable, videos):
             raise ValueError(
                 f"{len(progress.unreadable)} of {videos} videos cannot be read, more than data.max_unreadable="
                 f"{self.recipe.data.max_unreadable:g} allows; see {self.output / 'unreadable.json'}."
