@@ -6,7 +6,7 @@ Files in the output folder:
 - ``last/``, ``best/``: the model after the last and after the best epoch, for `inti_models.load`,
 - ``metrics.csv``: one row an epoch; ``tensorboard/``: the same and the training loss in between,
 - ``unreadable.json``: videos that could not be read and were replaced by others,
-- ``state.pt``: what a run goes on from,
+- ``state.pt``: what a run resumes from,
 - ``evaluation/``: the last measurement (see `inti_models.evaluation`).
 """
 
@@ -39,7 +39,7 @@ RECIPE = "recipe.yaml"
 
 
 def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
-    """Train a model as a recipe says, or go on with it, and measure it. Run it in every process of a launch.
+    """Train a model as a recipe says, or resume, and measure it. Run it in every process of a launch.
 
     Args:
         recipe: see `inti_models.recipe.load_recipe`.

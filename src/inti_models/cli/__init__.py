@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if "overrides" in args and not any(word.startswith("-") for word in rest):
-        args.overrides += rest  # argparse takes no more of them behind an option
+        args.overrides += rest  # argparse takes no more of them after an option
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     # Ctrl-C in the middle of a bar's write leaves tqdm's lock held; its monitor, a thread, would wait for it at exit.

@@ -109,8 +109,8 @@ def create_train_transform(
         mean: one value a channel, for pixels in 0 to 1.
         std: likewise.
         interpolation: "bicubic" or "bilinear".
-        scale: smallest and largest share of the frame's area that the random crop takes. (1, 1) takes no random crop,
-            but the centre, as `create_clip_transform` does.
+        scale: smallest and largest fraction of the frame's area that the random crop takes. (1, 1) takes no random
+            crop, but the centre, as `create_clip_transform` does.
         ratio: smallest and largest width to height of the random crop, before it is resized.
         hflip: probability that a clip is mirrored; 0 where left and right matter.
         auto_augment: timm's config of RandAugment ("rand-m9-mstd0.5-inc1"), AugMix ("augmix-...") or AutoAugment
@@ -126,7 +126,7 @@ def create_train_transform(
     """
     finish = create_clip_transform(input_size, interpolation, mean, std, crop_pct=1.0)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"scale is {tuple(scale)}; expected two shares of the frame's area, such as (0.08, 1).")
+        raise ValueError(f"scale is {tuple(scale)}; expected two fractions of the frame's area, such as (0.08, 1).")
     if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
         raise ValueError(f"ratio is {tuple(ratio)}; expected two ratios of width to height, such as (0.75, 1.33).")
     for name, value in (("hflip", hflip), ("reprob", reprob)):
@@ -193,7 +193,7 @@ class ClipMixup:
         cutmix_alpha: likewise of CutMix.
         prob: probability that a batch (or pair, or clip) is mixed.
         switch_prob: probability of CutMix instead of mixup where both are on.
-        label_smoothing: share of the label that is spread over all classes.
+        label_smoothing: fraction of the label that is spread over all classes.
         num_classes: number of classes.
         mode: what has one coefficient and box: the "batch", a "pair", or each "elem"ent.
 
@@ -217,7 +217,7 @@ class ClipMixup:
             )
         for name, value in (("prob", prob), ("switch_prob", switch_prob), ("label_smoothing", label_smoothing)):
             if not 0 <= value <= 1:
-                raise ValueError(f"{name} is {value}; expected a share from 0 to 1.")
+                raise ValueError(f"{name} is {value}; expected a fraction from 0 to 1.")
         if mode not in ("batch", "pair", "elem"):
             raise ValueError(f"mode is {mode!r}; expected 'batch', 'pair' or 'elem'.")
         self.mixup = Mixup(

@@ -36,7 +36,7 @@ class ClipTransform:
         interpolation: "bicubic" or "bilinear", antialiased.
         mean: C values, for pixels in 0 to 1.
         std: C values.
-        crop_pct: Share of the resized sides that the crop takes (`num_crops=1`).
+        crop_pct: Fraction of the resized sides that the crop takes (`num_crops=1`).
         crop_mode: "center" resizes the short side and keeps the aspect ratio, "squash" resizes
             both sides.
         num_crops: 1: the centre. 3: left, centre and right of a wide frame, top, centre and bottom
@@ -123,7 +123,7 @@ def create_clip_transform(
         interpolation: "bicubic" or "bilinear".
         mean: One value a channel, for pixels in 0 to 1; a single value serves all channels.
         std: Likewise.
-        crop_pct: Share of the resized sides that the crop takes. Does not apply to three crops:
+        crop_pct: Fraction of the resized sides that the crop takes. Does not apply to three crops:
             there the short side becomes the input size, and the crops cover the frame (up to
             about 2:1).
         crop_mode: "center" keeps the aspect ratio, "squash" does not.
@@ -141,7 +141,7 @@ def create_clip_transform(
     if crop_mode not in _CROP_MODES:
         raise ValueError(f"crop_mode is {crop_mode!r}; expected one of {', '.join(_CROP_MODES)}.")
     if not 0 < crop_pct <= 1:
-        raise ValueError(f"crop_pct is {crop_pct}; expected a share above 0 and up to 1.")
+        raise ValueError(f"crop_pct is {crop_pct}; expected a fraction above 0 and up to 1.")
     if num_crops not in (1, 3):
         raise ValueError(f"num_crops is {num_crops}; expected 1 or 3.")
     if num_crops == 3 and crop_mode != "center":
