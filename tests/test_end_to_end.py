@@ -220,33 +220,38 @@ def with_broken(data, tmp_path):
 
 def test_a_broken_video_is_replaced_in_training(with_broken, capsys):
     data, broken, _ = with_broken
-    overrides = ["optimization.epochs=1", "optimization.batch_size=4", "data.max_unreadable=0.1"]  # 16 videos
+    overrides = ["optimization.epochs=1", "optimization.batch_size=4"]
     assert train(data, data / "run", *overrides) == 0
-    (said,) = sentences(capsys)
-    assert broken in said
+    checked, validation, replaced = sentences(capsys)
+    assert broken in checked and "test" in validation and broken in replaced
     (sentence,) = json.loads((data / "run" / "unreadable.json").read_text())
     assert broken in sentence
     evaluation = json.loads((data / "run" / "evaluation" / "evaluation.json").read_text())
     assert (evaluation["videos"], len(evaluation["unreadable"])) == (15, 1)
+    assert train(data, data / "run", *overrides) == 0
+    assert sentences(capsys) == []  # what was checked is not checked again
 
 
 def test_too_many_broken_videos_stop_training(with_broken, capsys):
     data, broken, _ = with_broken
-    assert train(data, data / "run", "optimization.epochs=1", "optimization.batch_size=4") == 1
+    overrides = ["optimization.epochs=1", "optimization.batch_size=4", "data.max_unreadable=0"]
+    assert train(data, data / "run", *overrides) == 1
     said = sentences(capsys)
-    assert len(said) == 2
-    assert any(broken in sentence for sentence in said)
-    assert any("1 of 16 videos" in sentence for sentence in said)
+    assert len(said) == 3 and broken in said[0]
+    assert "1 of 16 and 1 of 13 videos" in said[-1]
+    assert not (data / "run" / "state.pt").exists()
+    assert train(data, data / "run2", *overrides, "data.check=false") == 1  # found where they are read
+    assert "1 of 16 videos" in sentences(capsys)[-1]
 
 
 def test_broken_videos_are_counted_in_validation_up_to_a_limit(with_broken, trained, capsys):
     data, _, broken = with_broken
-    assert validate(trained, data / "test", "--max-unreadable", 0.1, "--output", data / "report") == 0
+    assert validate(trained, data / "test", "--output", data / "report") == 0
     report = printed(capsys.readouterr().out)
     assert (report["top-1"], report["videos"]) == ("91.67%", "12 measured, 1 unreadable")
     (sentence,) = json.loads((data / "report" / "evaluation.json").read_text())["unreadable"]
     assert broken in sentence
-    assert validate(trained, data / "test") == 1
+    assert validate(trained, data / "test", "--max-unreadable", 0) == 1
     (error,) = sentences(capsys)
     assert broken in error
 
@@ -256,7 +261,7 @@ def test_errors_of_data_loading_processes_are_one_sentence(data, tmp_path, capsy
         (tmp_path / "train" / f"{i % 2}").mkdir(parents=True, exist_ok=True)
         (tmp_path / "train" / f"{i % 2}" / f"{i}.mp4").write_text("not a video")
     shutil.copy(data / "recipe.yaml", tmp_path)
-    overrides = ["data.num_workers=1", "optimization.batch_size=2"]
+    overrides = ["data.num_workers=1", "optimization.batch_size=2", "data.check=false"]
     assert train(tmp_path, tmp_path / "run", *overrides) == 1
     (error,) = sentences(capsys)
     assert error.startswith("10 videos in a row cannot be read")

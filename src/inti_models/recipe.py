@@ -40,6 +40,8 @@ class Data:
         num_workers: data loading processes for each training process.
         max_unreadable: fraction of videos that may turn out to be unreadable before the run stops;
             unless it is 0, at least one may.
+        check: open every video before training, to name all unreadable ones at once; null to do so up to 10,000
+            videos. A run that resumes does not check again.
     """
 
     train: str = MISSING
@@ -52,6 +54,7 @@ class Data:
     validation_args: dict[str, Any] = field(default_factory=dict)
     num_workers: int = 4
     max_unreadable: float = 0.01
+    check: bool | None = None
 
 
 @dataclass

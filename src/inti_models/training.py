@@ -6,12 +6,15 @@ Files in the output folder:
 - ``last/``, ``best/``: the model after the last and after the best epoch, for `inti_models.load`,
 - ``metrics.csv``: one row an epoch; ``tensorboard/``: the same and the training loss in between,
 - ``unreadable.json``: videos that could not be read and were replaced by others,
+- ``checked.txt``: digest of the videos that were opened before training,
 - ``state.pt``: what a run resumes from,
 - ``evaluation/``: the last measurement (see `inti_models.evaluation`).
 """
 
+import hashlib
 import os
 import re
+import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,8 +27,9 @@ from torch import nn
 
 from .checkpoints import ADDED
 from .data import FrameSampling, Source, create_train_transform, open_source, read_class_names
-from .data.sources import ClipDataset
-from .evaluation import Evaluation, validate, views_of
+from .data.datasets import VideoList
+from .data.sources import ClipDataset, unreadable_videos
+from .evaluation import Evaluation, allowed_unreadable, validate, views_of
 from .files import locked, write_text
 from .heads import factorize, fold
 from .hub import load, save_pretrained
@@ -36,6 +40,7 @@ from .zero_shot import set_zero_shot_head
 from .zoo import create_model
 
 RECIPE = "recipe.yaml"
+CHECKED = 10_000  # videos; more are only checked on request
 
 
 def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
@@ -74,6 +79,7 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
     with locked(output) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
             claim(output, recipe)
+            check_videos(output, recipe, train_source, validation_source)
         accelerator.wait_for_everyone()
         Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
         accelerator.wait_for_everyone()
@@ -118,6 +124,35 @@ def claim(output: Path, recipe: Recipe) -> None:
         raise ValueError(
             f"{output} holds a run of another recipe ({other}); choose another folder, or delete this one."
         )
+
+
+def check_videos(output: Path, recipe: Recipe, *sources: Source | None) -> None:
+    """Open the videos of training and validation set, unless that was done, and name those that cannot be read.
+
+    Raises:
+        ValueError: they are too many.
+    """
+    lists = [source for source in sources if isinstance(source, VideoList)]
+    videos = sum(map(len, lists))
+    if not lists or recipe.data.check is False or (recipe.data.check is None and videos > CHECKED):
+        return
+    file = output / "checked.txt"
+    digest = hashlib.sha256(repr(lists).encode()).hexdigest()
+    if file.exists() and file.read_text(encoding="utf-8").strip() == digest:
+        return
+    too_many = []
+    for videos_of in lists:
+        faults = unreadable_videos(videos_of.paths)
+        for fault in faults.values():
+            print(f"inti-models: {fault}", file=sys.stderr)
+        if len(faults) > allowed_unreadable(recipe.data.max_unreadable, len(videos_of)):
+            too_many.append(f"{len(faults)} of {len(videos_of)}")
+    if too_many:
+        raise ValueError(
+            f"{' and '.join(too_many)} videos cannot be read, more than data.max_unreadable="
+            f"{recipe.data.max_unreadable:g} allows; repair or remove those above, or raise it."
+        )
+    write_text(file, digest + "\n")
 
 
 # From the recipe to model and data

@@ -2,8 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
+
+from tqdm import tqdm
 
 from .augmentation import TrainTransform
 from .datasets import MotionDigitsClips, VideoDataset
@@ -11,6 +14,7 @@ from .lists import VideoList, find_videos
 from .motion_digits import CLASS_NAMES, MotionDigits
 from .sampling import FrameSampling
 from .transforms import ClipTransform
+from .video import VideoError, check_video
 
 ClipDataset = VideoDataset | MotionDigitsClips
 
@@ -101,6 +105,21 @@ class RenderedDigits:
 
 # Name -> part ("train" or "validation") and arguments -> clips.
 NAMED: dict[str, Callable[[str, Mapping[str, Any]], Source]] = {"motiondigits": RenderedDigits}
+
+
+def unreadable_videos(paths: Sequence[str], workers: int = 8) -> dict[str, str]:
+    """Return what is wrong with each video that cannot be opened, by its path; only headers are read."""
+
+    def fault(path: str) -> str:
+        try:
+            check_video(path)
+        except (VideoError, OSError) as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(workers) as pool:
+        faults = tqdm(pool.map(fault, paths), total=len(paths), desc="check", unit="video", leave=False)
+        return {path: sentence for path, sentence in zip(paths, faults, strict=True) if sentence}
 
 
 def open_source(

@@ -533,7 +533,28 @@ class _Clock:
         self.has_warned = True
 
 
+def check_video(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> None:
+    """Raise the error of `read_clips` for a file that is missing or has no header of a video; frames are not read.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        VideoError: it is not a video, an image or a folder of images, or above the limits.
+    """
+    guard = _Guard(limits)
+    stills = _find_stills(Path(path), guard)
+    if stills is None:
+        with _open_stream(Path(path), guard):
+            pass
+    else:
+        _read_image(stills.paths[0], guard)
+
+
 def _open_source(path: Path, guard: _Guard) -> "_Video | _Stills":
+    return _find_stills(path, guard) or _Video(path, guard)
+
+
+def _find_stills(path: Path, guard: _Guard) -> "_Stills | None":
+    """The images of a folder, or the one that the file is; None for a file that is to be a video."""
     if path.is_dir():
         return _Stills(_list_frames(path), guard)
     if "*" in path.name and path.parent.is_dir() and not path.exists():
@@ -546,7 +567,7 @@ def _open_source(path: Path, guard: _Guard) -> "_Video | _Stills":
         raise VideoError(f"{path} is empty (0 bytes): copy or download it again.")
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _Stills([path], guard)
-    return _Video(path, guard)
+    return None
 
 
 def _list_frames(folder: Path, pattern: str | None = None) -> list[Path]:
