@@ -189,6 +189,8 @@ def test_a_run_whose_recipe_has_keys_of_before_is_resumed(run, tmp_path):
         assert new in text
         text = text.replace(new, old)
     (folder / "recipe.yaml").write_text(text)
+    settings = json.loads((folder / "evaluation" / "settings.json").read_text())
+    (folder / "evaluation" / "settings.json").write_text(json.dumps(settings | {"model": "as it was printed before"}))
     assert train(FACTORIZED, folder).labels.tolist()  # which measured it again
     assert_equal(weights(folder), weights(run))
     assert metrics(folder) == metrics(run)

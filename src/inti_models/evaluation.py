@@ -41,6 +41,10 @@ DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_CLASSES = 40  # of a picture, to be legible
 
 
+class OtherResultsError(ValueError):
+    """A ``work_dir`` keeps results of another model, of other data or of another precision."""
+
+
 class Videos(Protocol):
     """What is measured on, such as a `VideoDataset` that is not for training.
 
@@ -367,7 +371,9 @@ def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarr
     theirs = json.loads(file.read_text(encoding="utf-8"))
     other = [name for name in settings if theirs.get(name) != settings[name]]
     if other:
-        raise ValueError(f"{folder} keeps results of other {' and '.join(other)}; name another work_dir or remove it.")
+        raise OtherResultsError(
+            f"{folder} keeps results of other {' and '.join(other)}; name another work_dir or remove it."
+        )
     contents = [path.read_bytes() for path in sorted(folder.glob("*.rows"))]
     rows = np.concatenate([np.empty(0, row)] + [np.frombuffer(c, row, len(c) // row.itemsize) for c in contents])
     return rows[rows["probabilities"].sum(axis=1) > 0.5]  # a power cut can leave zeros

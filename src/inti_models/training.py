@@ -14,6 +14,7 @@ Files in the output folder:
 import hashlib
 import os
 import re
+import shutil
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -29,7 +30,7 @@ from .checkpoints import ADDED
 from .data import FrameSampling, Source, create_train_transform, open_source, read_class_names
 from .data.datasets import VideoList
 from .data.sources import ClipDataset, unreadable_videos
-from .evaluation import Evaluation, allowed_unreadable, validate, views_of
+from .evaluation import Evaluation, OtherResultsError, allowed_unreadable, validate, views_of
 from .files import locked, write_text
 from .heads import factorize, fold
 from .hub import load, save_pretrained
@@ -92,7 +93,8 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
 
 def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Accelerator) -> Evaluation:
     """The model after the last epoch, by the views of the recipe."""
-    return validate(
+    measure = partial(
+        validate,
         load(output / "last"),
         source,
         views=recipe.views,
@@ -103,6 +105,13 @@ def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Acc
         max_unreadable=recipe.data.max_unreadable,
         output=output / "evaluation",
     )
+    try:
+        return measure()
+    except OtherResultsError:  # of this run by another version of the package
+        if accelerator.is_main_process:
+            shutil.rmtree(output / "evaluation")
+        accelerator.wait_for_everyone()
+        return measure()
 
 
 def claim(output: Path, recipe: Recipe) -> None:
