@@ -149,13 +149,14 @@ def check_videos(output: Path, recipe: Recipe, *sources: Source | None) -> None:
     digest = hashlib.sha256(repr(lists).encode()).hexdigest()
     if file.exists() and file.read_text(encoding="utf-8").strip() == digest:
         return
+    faults = unreadable_videos(list(dict.fromkeys(path for videos_of in lists for path in videos_of.paths)))
+    for fault in faults.values():
+        print(f"inti-models: {fault}", file=sys.stderr)
     too_many = []
     for videos_of in lists:
-        faults = unreadable_videos(videos_of.paths)
-        for fault in faults.values():
-            print(f"inti-models: {fault}", file=sys.stderr)
-        if len(faults) > allowed_unreadable(recipe.data.max_unreadable, len(videos_of)):
-            too_many.append(f"{len(faults)} of {len(videos_of)}")
+        unreadable = sum(path in faults for path in videos_of.paths)
+        if unreadable > allowed_unreadable(recipe.data.max_unreadable, len(videos_of)):
+            too_many.append(f"{unreadable} of {len(videos_of)}")
     if too_many:
         raise ValueError(
             f"{' and '.join(too_many)} videos cannot be read, more than data.max_unreadable="
