@@ -199,7 +199,7 @@ def test_validate_wants_the_classes_of_the_digits(tmp_path, capsys):
     model = timm.create_model("inti_vit_t8_32_motiondigits", num_classes=2)
     save_pretrained(model, tmp_path / "model", label_names=["a", "b"])
     assert main(["validate", "motiondigits", "--model", str(tmp_path / "model")]) == 1
-    assert str(tmp_path / "model") in capsys.readouterr().err
+    assert "classes a, b," in capsys.readouterr().err
 
 
 def test_a_killed_process_that_reads_videos_is_named_and_not_waited_for(tmp_path, monkeypatch, capsys):
