@@ -49,9 +49,9 @@ def test_a_run_leaves_models_metrics_and_the_recipe(run):
 def test_data_are_searched_once(tmp_path, monkeypatch):
     searched = []
 
-    def search(data, split="validation", **options):
-        searched.append(split)
-        return open_source(data, split, **options)
+    def search(data, part="validation", **options):
+        searched.append(part)
+        return open_source(data, part, **options)
 
     monkeypatch.setattr("inti_models.training.open_source", search)
     monkeypatch.setattr("inti_models.evaluation.open_source", search)

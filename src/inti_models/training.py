@@ -28,13 +28,13 @@ from torch import nn
 
 from .checkpoints import ADDED
 from .data import FrameSampling, Source, create_train_transform, open_source, read_class_names
-from .data.datasets import VideoList
-from .data.sources import ClipDataset, unreadable_videos
+from .data.sources import ClipDataset, ListedVideos, unreadable_videos
 from .evaluation import Evaluation, OtherResultsError, allowed_unreadable, validate, views_of
 from .files import locked, write_text
 from .heads import factorize, fold
 from .hub import load, save_pretrained
 from .recipe import Recipe, as_yaml, recipe_of_run
+from .text import printable
 from .trainer import Trainer, create_accelerator
 from .vision_transformer import InTIVisionTransformer
 from .zero_shot import set_zero_shot_head
@@ -141,7 +141,7 @@ def check_videos(output: Path, recipe: Recipe, *sources: Source | None) -> None:
     Raises:
         ValueError: they are too many.
     """
-    lists = [source for source in sources if isinstance(source, VideoList)]
+    lists = [source.videos for source in sources if isinstance(source, ListedVideos)]
     videos = sum(map(len, lists))
     if not lists or recipe.data.check is False or (recipe.data.check is None and videos > CHECKED):
         return
@@ -151,7 +151,7 @@ def check_videos(output: Path, recipe: Recipe, *sources: Source | None) -> None:
         return
     faults = unreadable_videos(list(dict.fromkeys(path for videos_of in lists for path in videos_of.paths)))
     for fault in faults.values():
-        print(f"inti-models: {fault}", file=sys.stderr)
+        print(f"inti-models: {printable(fault)}", file=sys.stderr)
     too_many = []
     for videos_of in lists:
         unreadable = sum(path in faults for path in videos_of.paths)
