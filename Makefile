@@ -26,7 +26,7 @@ docs: $(INSTALLED)
 fuzz: $(INSTALLED)
 	$(BIN)/python tools/fuzz_videos.py --keep fuzz-failures
 	$(BIN)/python tools/fuzz_checkpoints.py --keep fuzz-failures
-	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/test_properties.py tests/test_schedules.py tests/test_structure.py
+	HYPOTHESIS_PROFILE=fuzz $(PYTEST) tests/test_properties.py tests/models/test_schedules.py tests/test_structure.py
 
 faults: $(INSTALLED)
 	$(BIN)/python tools/faults.py

@@ -31,19 +31,20 @@ from timm.data import resolve_input_data_config
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inti_models.checkpoints import load_checkpoint
+from inti_models.assets import ASSETS
 from inti_models.data import MotionDigitsClips, create_clip_transform
 from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, MotionDigits, split_labels
-from inti_models.evaluation import evaluate
+from inti_models.evaluation.evaluate import evaluate
 from inti_models.files import replacing, write_text
-from inti_models.flops import count_flops
-from inti_models.heads import factorize, fold
-from inti_models.interpolation import CONTEXTS
-from inti_models.recipe import Optimization, Recipe
-from inti_models.tensor_files import save_checkpoint
-from inti_models.trainer import Trainer, create_accelerator
-from inti_models.training import init_interpolation_logits
-from inti_models.zoo import PACKAGE, create_model
+from inti_models.models.flops import count_flops
+from inti_models.models.heads import factorize, fold
+from inti_models.models.interpolation import CONTEXTS
+from inti_models.models.registry import create_model
+from inti_models.training.recipe import Optimization, Recipe
+from inti_models.training.run import init_interpolation_logits
+from inti_models.training.trainer import Trainer, create_accelerator
+from inti_models.weights.checkpoint_filter import load_checkpoint
+from inti_models.weights.tensor_files import save_checkpoint
 
 RESULTS = Path(__file__).parent / "results"
 HUB = Path(__file__).parent.parent / "hub"
@@ -74,7 +75,7 @@ class Row:
         data_args: of MotionDigits, in training and validation.
         clips: to train on.
         lr: highest learning rate.
-        logit_init: see `inti_models.training.init_interpolation_logits`; None for that of the weighting.
+        logit_init: see `inti_models.training.run.init_interpolation_logits`; None for that of the weighting.
     """
 
     table: str
@@ -387,7 +388,7 @@ def ship(work_dir: Path) -> None:
             "machine": result["device"],
             "versions": result["versions"],
         }
-        with replacing(PACKAGE / "weights" / f"{name}.safetensors") as weights:
+        with replacing(ASSETS / "weights" / f"{name}.safetensors") as weights:
             shutil.copyfile(work_dir / row.id / "model.safetensors", weights)
         write_text(HUB / name / "results.json", json.dumps(card, indent=2) + "\n")
 

@@ -16,9 +16,9 @@ import torch
 from timm.models.vision_transformer import Attention, Block, init_weights_vit_timm
 from torch import Tensor, nn
 
-from inti_models.flops import count_flops
-from inti_models.inputs import as_frames
-from inti_models.vision_transformer import InTIVisionTransformer
+from inti_models.models.flops import count_flops
+from inti_models.models.inputs import as_frames
+from inti_models.models.vision_transformer import InTIVisionTransformer
 
 # --- Frame dropping ---------------------------------------------------------------------------------------------------
 

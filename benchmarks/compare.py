@@ -18,8 +18,8 @@ from typing import Any
 import flops
 import yaml
 
-from inti_models.benchmark import describe
-from inti_models.benchmark import table as throughput_table
+from inti_models.evaluation.benchmark import describe
+from inti_models.evaluation.benchmark import table as throughput_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

@@ -39,7 +39,7 @@ from inti_models.data import (
     create_train_transform,
     write_video,
 )
-from inti_models.zoo import create_model
+from inti_models.models.registry import create_model
 
 SAMPLINGS = {"uniform 8": FrameSampling(8), "dense 8x8": FrameSampling(8, "dense", 8)}
 TRANSFORMS: dict[str, dict[str, Any] | None] = {

@@ -17,8 +17,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from inti_models.flops import by_stage, zoo_cost
-from inti_models.zoo import TEMPORAL_MODELS, create_model
+from inti_models.models.flops import by_stage, zoo_cost
+from inti_models.models.registry import create_model
+from inti_models.zoo import TEMPORAL_MODELS
 
 MODELS = [
     "inti_vit_b16_k400",

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 from tqdm import tqdm
 
-from inti_models.interpolation import InterFrameInterpolation, interpolate
-from inti_models.vision_transformer import InTIVisionTransformer
-from inti_models.zoo import create_model
+from inti_models.models.interpolation import InterFrameInterpolation, interpolate
+from inti_models.models.registry import create_model
+from inti_models.models.vision_transformer import InTIVisionTransformer
 
 
 def milliseconds(function: Any, *args: Any, seconds: float) -> float:

@@ -22,11 +22,11 @@ from report import report
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
-from inti_models.benchmark import machine
 from inti_models.data import FrameSampling, write_video
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.predict import VideoClassifier
-from inti_models.zoo import create_model
+from inti_models.evaluation.benchmark import machine
+from inti_models.inference.predict import VideoClassifier
+from inti_models.models.registry import create_model
 
 RESULTS = Path(__file__).parent / "results" / "latency_cpu.json"
 MODELS = {"inti_vit_t8_32_motiondigits": 32, "inti_vit_b16_k400": 6}  # and files of a list

@@ -61,7 +61,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {"least": [], "load": []}
     mebibytes: dict[str, list[float]] = {"least": [], "load": []}
     with tempfile.TemporaryDirectory() as folder:
-        inti_models.save_pretrained(inti_models.zoo.create_model(args.model), folder)
+        inti_models.save_pretrained(inti_models.models.registry.create_model(args.model), folder)
         size = (Path(folder) / "model.safetensors").stat().st_size / 2**20
         for _ in tqdm(range(args.repeats)):
             for what in seconds:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from inti_models import forward_chunked, schedule_for_budget
-from inti_models.benchmark import PeakMemory, machine
-from inti_models.schedules import mean_frames
-from inti_models.zoo import create_model
+from inti_models.evaluation.benchmark import PeakMemory, machine
+from inti_models.models.registry import create_model
+from inti_models.models.schedules import mean_frames
 
 BUDGET, CHUNK = 5.0, 8
 RESULTS = Path(__file__).parent / "results" / "long_video_cpu.json"

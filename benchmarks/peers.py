@@ -14,8 +14,8 @@ from baselines import merge_tokens, tome_schedule
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from inti_models.flops import zoo_cost
-from inti_models.zoo import create_model
+from inti_models.models.flops import zoo_cost
+from inti_models.models.registry import create_model
 
 NUM_CLASSES = 400
 LABELS: dict[str, Any] = {"num_labels": NUM_CLASSES}  # an argument that transformers does not declare

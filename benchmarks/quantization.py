@@ -20,10 +20,10 @@ from torch import nn
 from torchao.quantization import Int8DynamicActivationInt8WeightConfig, Int8WeightOnlyConfig, quantize_
 from tqdm import tqdm
 
-from inti_models.benchmark import Runner, Settings, in_turns, machine
 from inti_models.data import create_clip_transform
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.zoo import create_model
+from inti_models.evaluation.benchmark import Runner, Settings, in_turns, machine
+from inti_models.models.registry import create_model
 
 CONFIGS = {
     "float32": None,

@@ -3,7 +3,7 @@
     python benchmarks/ragged.py [--quick] [--output FILE]
 
 The shipped model on MotionDigits, each clip sampled at T frames. "repeated evenly" is what the model does itself
-(`inti_models.interpolation.frame_order`). The other rules are clips with other frames repeated: "last repeated" pads
+(`frame_order` of the interpolation). The other rules are clips with other frames repeated: "last repeated" pads
 with the last frame; "last pair again" pairs an odd last frame, at each halving, with the one before it once more. All
 are equal where T is a multiple of the frames that become one. Writes results/ragged.json.
 """
@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from inti_models import InTIVisionTransformer, load
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.interpolation import frame_order
+from inti_models.models.interpolation import frame_order
 
 NAME = "inti_vit_t8_32_motiondigits"
 RESULTS = Path(__file__).parent / "results" / "ragged.json"

@@ -20,8 +20,8 @@ from report import report
 from tqdm import tqdm
 
 from inti_models import schedule_for_budget
-from inti_models.benchmark import Runner, Settings, in_turns, machine
-from inti_models.zoo import create_model
+from inti_models.evaluation.benchmark import Runner, Settings, in_turns, machine
+from inti_models.models.registry import create_model
 
 BUDGET = 5.0
 FRAMES, SIZES = (4, 8, 16, 32, 64, 128, 256), (224, 288, 336, 384, 448)

@@ -23,8 +23,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from inti_models import InTIVisionTransformer, StreamingClassifier
-from inti_models.benchmark import machine
-from inti_models.zoo import create_model
+from inti_models.evaluation.benchmark import machine
+from inti_models.models.registry import create_model
 
 FRAMES, STRIDES = 8, (1, 2, 4, 8)
 RESULTS = Path(__file__).parent / "results" / "streaming_cpu.json"

@@ -20,8 +20,17 @@ import torch
 from peers import PEERS, build
 from tqdm import tqdm
 
-from inti_models.benchmark import Settings, Subject, describe, matmul_tflops, measure, result, table, zoo_subject
 from inti_models.cli.benchmark import add_settings, options_of, settings_of
+from inti_models.evaluation.benchmark import (
+    Settings,
+    Subject,
+    describe,
+    matmul_tflops,
+    measure,
+    result,
+    table,
+    zoo_subject,
+)
 from inti_models.files import write_text
 
 INTI = (

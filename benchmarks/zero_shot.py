@@ -25,9 +25,9 @@ from tqdm import tqdm
 import inti_models
 from inti_models.data import create_clip_transform
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.vision_transformer import InTIVisionTransformer
-from inti_models.zero_shot import CONFIG_FILE, TEMPLATES, WEIGHTS_FILE, class_words
-from inti_models.zoo import create_model
+from inti_models.models.registry import create_model
+from inti_models.models.vision_transformer import InTIVisionTransformer
+from inti_models.weights.zero_shot import CONFIG_FILE, TEMPLATES, WEIGHTS_FILE, class_words
 
 MINIATURE: dict[str, Any] = {
     "embed_dim": 32,

@@ -10,7 +10,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
 def checkpoints() -> str:
     """Every set of weights: where it comes from, its licence, its size, what was measured."""
-    from inti_models.hub import published
+    from inti_models.weights.hub import published
 
     lines = ["| weights | source | licence | accuracy |", "|---|---|---|---|"]
     lines += [f"| `{w.name}` | {w.source} | {w.license} | {w.accuracy} |" for w in published()]

@@ -16,9 +16,9 @@ import torch
 
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
-from inti_models.flops import count_flops
-from inti_models.predict import VideoClassifier
-from inti_models.zoo import create_model
+from inti_models.inference.predict import VideoClassifier
+from inti_models.models.flops import count_flops
+from inti_models.models.registry import create_model
 
 NAME = "inti_vit_t8_32_motiondigits"
 REPEATS = 30

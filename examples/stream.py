@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 from inti_models import load
 from inti_models.data import iterate_frames
-from inti_models.predict import Window, classify_stream
+from inti_models.inference.predict import Window, classify_stream
 
 
 def windows(source: str, name: str, stride: int, fps: float | None) -> Iterator[Window]:

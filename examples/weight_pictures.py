@@ -11,7 +11,7 @@ from pathlib import Path
 
 from inti_models import load
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.visualize import draw_stages, draw_weights, explain_clips
+from inti_models.visualize.figures import draw_stages, draw_weights, explain_clips
 
 
 def draw(output: Path, clips: int) -> list[float]:

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from inti_models import InTIVisionTransformer, load, set_zero_shot_head
-from inti_models.predict import Label, VideoClassifier
+from inti_models.inference.predict import Label, VideoClassifier
 
 
 def label(model: InTIVisionTransformer, video: str, words: Sequence[str]) -> list[Label]:

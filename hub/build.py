@@ -20,12 +20,13 @@ import timm
 from huggingface_hub import EvalResult, ModelCard
 
 import inti_models
-from inti_models.checkpoints import load_checkpoint
-from inti_models.zoo import PACKAGE, create_model
+from inti_models.assets import ASSETS
+from inti_models.models.registry import create_model
+from inti_models.weights.checkpoint_filter import load_checkpoint
 
 HUB = Path(__file__).resolve().parent
 MODEL_CARD = HUB.parent / "MODEL_CARD.md"
-ACCURACIES = PACKAGE / "weights" / "results.json"  # for `inti-models list --pretrained`
+ACCURACIES = ASSETS / "weights" / "results.json"  # for `inti-models list --pretrained`
 ZERO_SHOT = "_zeroshot"
 
 # Tag of an image checkpoint -> the data of its trunk, as its publishers name them.
@@ -114,7 +115,7 @@ def published(names: Iterable[str] = (), hub: Path = HUB) -> list[Published]:
 def _weights(folder: Path) -> Path:
     """The weights of a model: beside its card, where they are too large for the package, else in the package."""
     beside = folder / "model.safetensors"
-    return beside if beside.is_file() else PACKAGE / "weights" / f"{folder.name}.safetensors"
+    return beside if beside.is_file() else ASSETS / "weights" / f"{folder.name}.safetensors"
 
 
 def assemble(model: Published, output: Path, organisation: str = "ORGANISATION") -> Path:

@@ -16,7 +16,7 @@ from build import HUB, assemble, published
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.utils import validate_repo_id
 
-from inti_models.download import hub_errors
+from inti_models.weights.download import hub_errors
 
 
 def push(folder: Path, repo_id: str, private: bool) -> str:

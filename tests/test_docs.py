@@ -15,8 +15,8 @@ import inti_models
 from inti_models import zoo
 from inti_models.data import write_video
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.recipe import RECIPES
-from inti_models.temporal import METHODS, TemporalMethod
+from inti_models.models.temporal import METHODS, TemporalMethod
+from inti_models.training.recipe import RECIPES
 from support.modules import ROOT
 from support.pages import blocks, run_block
 
@@ -135,7 +135,7 @@ def test_page_runs_as_it_stands(page, tmp_path, monkeypatch):
         assert "5.0 of 8 frames a block" in lines
 
 
-@pytest.mark.slow  # exports and a cluster of Ray, which tests/test_export.py and tests/test_collection.py try in short
+@pytest.mark.slow  # exports and a cluster of Ray, which tests/inference tries in short
 def test_slow_blocks_of_the_guide_to_deployment_run_too(tmp_path, monkeypatch):
     for module in ("onnxruntime", "ray"):
         pytest.importorskip(module)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from inti_models import InterFrameInterpolation, InTIVisionTransformer
-from inti_models.interpolation import CONTEXTS, Weighting, frame_order, repeat_evenly
-from inti_models.streaming import StreamingClassifier, forward_chunked
+from inti_models.models.interpolation import CONTEXTS, Weighting, frame_order, repeat_evenly
+from inti_models.models.streaming import StreamingClassifier, forward_chunked
 
 WEIGHTINGS = get_args(Weighting)
 AFFINE = ("softmax", "uniform")  # weightings whose two weights sum to one

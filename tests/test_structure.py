@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from inti_models import InTIVisionTransformer, load, save_pretrained
-from inti_models.hub import CONFIG_DIGEST
-from inti_models.tensor_files import DIGEST, read_checkpoint
-from inti_models.zoo import create_model
+from inti_models.models.registry import create_model
+from inti_models.weights.hub import CONFIG_DIGEST
+from inti_models.weights.tensor_files import DIGEST, read_checkpoint
 
 NAME = "inti_vit_t8_32_motiondigits"
 SMALL = {"embed_dim": 16, "depth": 2, "num_heads": 1, "compress_at": (1,)}

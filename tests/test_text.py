@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inti_models.evaluation import Evaluation, confusion_picture, write_report
+from inti_models.evaluation.evaluate import Evaluation, confusion_picture, write_report
 from inti_models.text import csv_cell, from_csv_cell, printable
 
 NAMES = [

@@ -14,8 +14,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from inti_models import InTIVisionTransformer, from_image_model, zoo
-from inti_models.temporal import METHODS
-from inti_models.training import freeze
+from inti_models.models import registry
+from inti_models.models.temporal import METHODS
+from inti_models.training.run import freeze
 
 NUM_CLASSES = {"k400": 400, "ssv2": 174, "ucf101": 101, "hmdb51": 51}
 CLIP_NAMES = {
@@ -475,8 +476,8 @@ def test_patch_dropout_of_the_base_is_told_in_a_sentence():
 
 
 def test_zoo_creates_its_own_models_only():
-    assert zoo.create_model("inti_vit_b16_k400.laion2b", **SMALL).pretrained_cfg["tag"] == "laion2b"
+    assert registry.create_model("inti_vit_b16_k400.laion2b", **SMALL).pretrained_cfg["tag"] == "laion2b"
     with pytest.raises(ValueError, match="'resnet10t' is not a model of this zoo"):
-        zoo.create_model("resnet10t")
+        registry.create_model("resnet10t")
     with pytest.raises(ValueError, match="inti_vit_b16_k400 has no weights 'inti_vit_b16_k400.imagenet'"):
-        zoo.create_model("inti_vit_b16_k400.imagenet")
+        registry.create_model("inti_vit_b16_k400.imagenet")

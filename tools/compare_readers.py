@@ -13,6 +13,7 @@ import warnings
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import av
 import torch
@@ -92,7 +93,11 @@ def compare(path: Path, num_frames: int) -> str:
     uniform = [(2 * i + 1) * end / (2 * num_frames) for i in range(num_frames)]
     begin = max(end - (num_frames - 1) * 2 * period - period, 0) / 2
     dense = [begin + 2 * i * period for i in range(num_frames)]
-    for options, wanted in (({}, uniform), ({"sampling": "dense", "stride": 2}, dense)):
+    requests: tuple[tuple[dict[str, Any], list[float]], ...] = (
+        ({}, uniform),
+        ({"sampling": "dense", "stride": 2}, dense),
+    )
+    for options, wanted in requests:
         clip = read_clips(path, num_frames, **options).frames[0]
         for i, time in enumerate(wanted):
             image = fingerprint(clip[i])

@@ -37,7 +37,7 @@ Say = Callable[[int], None]
 
 def network(version: int, **model_args: Any) -> Any:
     """A model that shows its version: in the bias of its first class, and in its class names."""
-    from inti_models.zoo import create_model
+    from inti_models.models.registry import create_model
 
     torch.manual_seed(0)
     model: Any = create_model(NAME, **model_args)
@@ -67,9 +67,9 @@ def names(version: int) -> list[str]:
 
 
 def train(folder: Path, say: Say) -> None:
-    from inti_models import trainer
-    from inti_models.recipe import Data, Optimization, Recipe
-    from inti_models.training import train as run
+    from inti_models.training import trainer
+    from inti_models.training.recipe import Data, Optimization, Recipe
+    from inti_models.training.run import train as run
 
     save = trainer.Trainer._save
 
@@ -129,7 +129,7 @@ def saved(folder: Path) -> int:
 
 
 def export(folder: Path, say: Say) -> None:
-    from inti_models.export import export_model as run
+    from inti_models.inference.export import export_model as run
 
     version = exported(folder) + 1
     for file, kind in (("model.pt2", "torch-export"), ("model.onnx", "onnx")):
@@ -139,7 +139,7 @@ def export(folder: Path, say: Say) -> None:
 
 def exported(folder: Path) -> int:
     """The older version of the two files; each has to run."""
-    from inti_models.export import _RUNNERS
+    from inti_models.inference.export import _RUNNERS
 
     clip, versions = torch.zeros(1, 8, 3, 32, 32), []
     for file, kind in (("model.pt2", "torch-export"), ("model.onnx", "onnx")):
@@ -415,7 +415,9 @@ def main() -> int:
 
 # Processes are forked from one that has imported everything, before there are threads.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["__main__", "inti_models.training", "inti_models.export", "onnxscript", "onnxruntime"])
+CONTEXT.set_forkserver_preload(
+    ["__main__", "inti_models.training.run", "inti_models.inference.export", "onnxscript", "onnxruntime"]
+)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -154,7 +154,7 @@ def prepare() -> None:
 @functools.cache
 def _classifier():
     from inti_models import load
-    from inti_models.predict import VideoClassifier
+    from inti_models.inference.predict import VideoClassifier
 
     return VideoClassifier(load("inti_vit_t8_32_motiondigits"))
 

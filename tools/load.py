@@ -24,7 +24,7 @@ from tqdm import tqdm
 from inti_models import StreamingClassifier, load, save_pretrained
 from inti_models.data import write_video
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.predict import VideoClassifier
+from inti_models.inference.predict import VideoClassifier
 
 NAME = "inti_vit_t8_32_motiondigits"
 

@@ -18,8 +18,8 @@ import torch
 from inti_models import InTIVisionTransformer, load
 from inti_models.data import FrameSampling, Limits, write_video
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.flops import count_flops
-from inti_models.visualize import draw_relevance, draw_stages, draw_weights, explain_clips
+from inti_models.models.flops import count_flops
+from inti_models.visualize.figures import draw_relevance, draw_stages, draw_weights, explain_clips
 
 SHIPPED = "inti_vit_t8_32_motiondigits"
 MODELS = (SHIPPED, "inti_vit_b16_k400", "inti_vit_l14_k400")  # the others are downloaded when they are first chosen

@@ -11,13 +11,14 @@ from .registration import register
 
 if TYPE_CHECKING:
     from . import zoo
-    from .evaluation import validate
-    from .hub import load, push_to_hub, save_pretrained
-    from .interpolation import InterFrameInterpolation
-    from .schedules import schedule_for_budget
-    from .streaming import StreamingClassifier, forward_chunked
-    from .vision_transformer import InTIVisionTransformer, from_image_model
-    from .zero_shot import set_zero_shot_head
+    from .evaluation.evaluate import validate
+    from .models.interpolation import InterFrameInterpolation
+    from .models.schedules import schedule_for_budget
+    from .models.streaming import StreamingClassifier, forward_chunked
+    from .models.vision_transformer import InTIVisionTransformer, from_image_model
+    from .training.run import train
+    from .weights.hub import load, push_to_hub, save_pretrained
+    from .weights.zero_shot import set_zero_shot_head
 
 __version__ = "0.1.0"
 __all__ = [
@@ -31,21 +32,23 @@ __all__ = [
     "save_pretrained",
     "schedule_for_budget",
     "set_zero_shot_head",
+    "train",
     "validate",
     "zoo",
 ]
 _MODULES = {
-    "InTIVisionTransformer": "vision_transformer",
-    "InterFrameInterpolation": "interpolation",
-    "StreamingClassifier": "streaming",
-    "forward_chunked": "streaming",
-    "from_image_model": "vision_transformer",
-    "load": "hub",
-    "push_to_hub": "hub",
-    "save_pretrained": "hub",
-    "schedule_for_budget": "schedules",
-    "set_zero_shot_head": "zero_shot",
-    "validate": "evaluation",
+    "InTIVisionTransformer": "models.vision_transformer",
+    "InterFrameInterpolation": "models.interpolation",
+    "StreamingClassifier": "models.streaming",
+    "forward_chunked": "models.streaming",
+    "from_image_model": "models.vision_transformer",
+    "load": "weights.hub",
+    "push_to_hub": "weights.hub",
+    "save_pretrained": "weights.hub",
+    "schedule_for_budget": "models.schedules",
+    "set_zero_shot_head": "weights.zero_shot",
+    "train": "training.run",
+    "validate": "evaluation.evaluate",
 }
 
 

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from importlib import resources
-from pathlib import Path
 from typing import Any, cast
 
 import timm
@@ -20,12 +18,12 @@ from timm.models import (
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from . import zero_shot
-from .checkpoints import checkpoint_filter_fn
-from .stages import InTIConfig
-from .vision_transformer import InTIVisionTransformer, from_image_model
+from .assets import ASSETS
+from .models.stages import InTIConfig
+from .models.vision_transformer import InTIVisionTransformer, from_image_model
+from .weights import zero_shot
+from .weights.checkpoint_filter import checkpoint_filter_fn
 
-PACKAGE = Path(str(resources.files("inti_models")))
 PAPER = {
     "paper_name": "Dynamic and Compressive Adaptation of Transformers From Images to Videos",
     "paper_ids": "arXiv:2408.06840",
@@ -159,7 +157,7 @@ DATASETS = {
 @lru_cache
 def label_names(dataset: str) -> tuple[str, ...]:
     """Class names of a data set in `DATASETS`, in the order of class indices."""
-    return tuple((PACKAGE / "labels" / DATASETS[dataset].labels).read_text(encoding="utf-8").splitlines())
+    return tuple((ASSETS / "labels" / DATASETS[dataset].labels).read_text(encoding="utf-8").splitlines())
 
 
 @dataclass(frozen=True)
@@ -222,7 +220,7 @@ _CFGS: dict[str, Any] = {
 } | {
     f"inti_vit_t8_32_motiondigits.{tag}": _cfg(
         "motiondigits",
-        file=str(PACKAGE / "weights" / f"{name}.safetensors"),
+        file=str(ASSETS / "weights" / f"{name}.safetensors"),
         input_size=(3, 32, 32),
         mean=(0.5, 0.5, 0.5),
         std=(0.5, 0.5, 0.5),
@@ -234,25 +232,6 @@ _CFGS: dict[str, Any] = {
     )
 }
 default_cfgs = generate_default_cfgs(_CFGS)
-
-
-def create_model(name: str, **kwargs: Any) -> InTIVisionTransformer:
-    """`timm.create_model` for the models of this zoo.
-
-    Raises:
-        ValueError: if there is no InTI model, or no weights for it, of this name.
-    """
-    check_name(name)
-    return cast(InTIVisionTransformer, timm.create_model(name, **kwargs))
-
-
-def check_name(name: str) -> None:
-    """A ValueError if there is no InTI model, or no weights for it, of this name."""
-    architecture = name.split(".")[0]
-    if architecture not in timm.list_models("inti*"):
-        raise ValueError(f"{name!r} is not a model of this zoo; 'inti-models list' shows the names.")
-    if "." in name and name not in timm.list_models("inti*", include_tags=True):
-        raise ValueError(f"{architecture} has no weights {name!r}; 'inti-models list --tags' shows the names.")
 
 
 def _create(

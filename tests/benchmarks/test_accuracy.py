@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from inti_models.data.motion_digits import MOTIONS, class_index
-from inti_models.interpolation import CONTEXTS
+from inti_models.models.interpolation import CONTEXTS
 from support.modules import load_module
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 
-from inti_models.flops import count_flops
+from inti_models.models.flops import count_flops
 from support.modules import load_module
 
 baselines = load_module("benchmarks/baselines.py")

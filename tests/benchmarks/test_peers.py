@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import peers  # noqa: E402
 from throughput import INTI, command, pair  # noqa: E402
 
-from inti_models.benchmark import Settings  # noqa: E402
-from inti_models.flops import count_flops  # noqa: E402
+from inti_models.evaluation.benchmark import Settings  # noqa: E402
+from inti_models.models.flops import count_flops  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ["MViTv2-S", "S3D"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from inti_models.recipe import Data, Optimization, Recipe
+from inti_models.training.recipe import Data, Optimization, Recipe
 
 
 def tiny_recipe(**changes) -> Recipe:

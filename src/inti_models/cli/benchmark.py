@@ -9,7 +9,7 @@ from tqdm import tqdm
 from .options import PRECISIONS, add_device, add_frames, device_of, whole_numbers
 
 if TYPE_CHECKING:
-    from ..benchmark import Settings
+    from ..evaluation.benchmark import Settings
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     import timm
     import torch
 
-    from .. import benchmark
+    from ..evaluation import benchmark
 
     names = [n for n in timm.list_models(args.pattern) if n.startswith("inti_")]
     if not names:
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The options of `inti_models.benchmark.Settings`."""
+    """The options of `inti_models.evaluation.benchmark.Settings`."""
     add_device(parser)
     parser.add_argument("--train", action="store_true", help="measure training steps instead of inference")
     parser.add_argument("--batch-size", metavar="N|best", help="default: best on a GPU, 1 on a CPU")
@@ -67,7 +67,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 
 def settings_of(args: argparse.Namespace) -> "Settings":
     """Settings of the options of `add_settings`."""
-    from ..benchmark import Settings
+    from ..evaluation.benchmark import Settings
 
     device = device_of(args)
     size = args.batch_size or ("1" if device == "cpu" else "best")

@@ -38,8 +38,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from ..convert import convert_checkpoint
-    from ..hub import save_pretrained
+    from ..weights.convert import convert_checkpoint
+    from ..weights.hub import save_pretrained
 
     if args.output.exists():
         raise FileExistsError(f"{args.output} exists; choose another folder, or remove it first.")

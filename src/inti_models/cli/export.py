@@ -18,7 +18,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..export import export_model
+    from ..inference.export import export_model
 
     model_args = {} if args.frames is None else {"num_frames": args.frames}
     model = load_model(args.model, args.checkpoint, **model_args)

@@ -15,8 +15,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     from timm.models import get_model_input_config
 
-    from ..flops import zoo_cost
-    from ..zoo import create_model
+    from ..models.flops import zoo_cost
+    from ..models.registry import create_model
 
     model = create_model(args.name, device="meta")
     frames = args.frames or model.num_frames

@@ -21,7 +21,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..collection import label_collection, read_paths
+    from ..inference.collection import label_collection, read_paths
 
     summary = label_collection(
         read_paths(args.files),

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list_pretrained(pattern: str) -> int:
-    from ..hub import published
+    from ..weights.hub import published
 
     rows = [("weights", "source", "licence", "size", "accuracy")] + [
         (w.name, w.source, w.license, "not downloaded" if w.size is None else f"{w.size / 1e6:.1f} MB", w.accuracy)

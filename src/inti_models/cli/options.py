@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..vision_transformer import InTIVisionTransformer
+    from ..models.vision_transformer import InTIVisionTransformer
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -80,9 +80,9 @@ def load_model(
     name: str, checkpoint: Path | None = None, classes: Sequence[str] | None = None, **model_args: Any
 ) -> "InTIVisionTransformer":
     """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes."""
-    from ..checkpoints import load_checkpoint
-    from ..hub import create, load
-    from ..zero_shot import set_zero_shot_head
+    from ..weights.checkpoint_filter import load_checkpoint
+    from ..weights.hub import create, load
+    from ..weights.zero_shot import set_zero_shot_head
 
     if classes:
         if checkpoint is not None:

@@ -15,7 +15,7 @@ from .options import add_device, add_frames, add_model, add_views, device_of, lo
 
 if TYPE_CHECKING:
     from ..data import Limits
-    from ..vision_transformer import InTIVisionTransformer
+    from ..models.vision_transformer import InTIVisionTransformer
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -49,9 +49,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..hub import create
-    from ..quantize import quantize_int8
-    from ..schedules import schedule_for_budget
+    from ..inference.quantize import quantize_int8
+    from ..models.schedules import schedule_for_budget
+    from ..weights.hub import create
 
     model_args: dict[str, Any] = {} if args.frames is None else {"num_frames": args.frames}
     if args.budget is not None:
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> int:
     from ..data import iterate_frames
-    from ..predict import classify_stream
+    from ..inference.predict import classify_stream
 
     if len(args.files) > 1 or args.views != (1, 1) or args.chunk is not None:
         raise ValueError("--stream takes one file, camera or pipe, and neither --views nor --chunk.")
@@ -82,7 +82,7 @@ def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> i
 
 
 def _label_files(model: "InTIVisionTransformer", args: argparse.Namespace) -> int:
-    from ..predict import VideoClassifier
+    from ..inference.predict import VideoClassifier
 
     classify = VideoClassifier(model, args.views, device_of(args), args.chunk, _limits(args))
     failed = 0

@@ -16,8 +16,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..recipe import load_recipe
-    from ..training import train
+    from ..training.recipe import load_recipe
+    from ..training.run import train
 
     evaluation = train(load_recipe(args.recipe, args.overrides), args.output)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, the first

@@ -8,7 +8,7 @@ from ..text import printable
 from .options import PRECISIONS, add_device, add_model, add_views, count, device_of, fraction, load_model, positive
 
 if TYPE_CHECKING:
-    from ..evaluation import Evaluation
+    from ..evaluation.evaluate import Evaluation
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from ..data import open_source, read_class_names
-    from ..evaluation import validate
+    from ..evaluation.evaluate import validate
 
     processes = PartialState(cpu=device_of(args) == "cpu")
     given = None if args.class_names is None else read_class_names(args.class_names)

@@ -19,7 +19,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import visualize
+    from ..visualize import figures as visualize
 
     visualize.check_ending(args.output)
     model = load_model(args.model, args.checkpoint).to(device_of(args))

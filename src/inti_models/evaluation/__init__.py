@@ -1,0 +1,1 @@
+"""What a model is worth: accuracy on videos with labels, and cost."""

@@ -1,0 +1,454 @@
+"""Evaluation of any network that classifies clips: views of videos become accuracy, tables and pictures.
+
+The processes of torch.distributed share the work, if a process group is there (accelerate's ``Accelerator()`` or
+``PartialState()`` make one). What was measured is kept video by video, so that a run that was killed resumes.
+"""
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from uuid import uuid4
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from huggingface_hub import EvalResult
+from timm.data import resolve_input_data_config
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from ..data import FrameSampling, Source, create_clip_transform, open_source
+from ..data.sources import ClipDataset
+from ..files import locked, replacing, write_text
+from ..models.vision_transformer import InTIVisionTransformer
+from ..text import csv_cell, printable
+from ..weights.tensor_files import digest
+
+_logger = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
+DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+MOST_CLASSES = 40  # of a picture, to be legible
+
+
+class OtherResultsError(ValueError):
+    """A ``work_dir`` keeps results of another model, of other data or of another precision."""
+
+
+class Videos(Protocol):
+    """What is measured on, such as a `VideoDataset` that is not for training.
+
+    Item i is (views (V, T, C, H, W), label, fault); a fault is a sentence that names a video that cannot be read.
+    """
+
+    @property
+    def class_names(self) -> Sequence[str]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, str]: ...
+
+
+class ClassAccuracy(NamedTuple):
+    """A line of the table of classes: videos of the class, and percent of them that are labelled right."""
+
+    name: str
+    videos: int
+    accuracy: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model says of the videos of a data set, in the order of the data set.
+
+    Attributes:
+        labels: int64 (n,), of the videos that could be read.
+        probabilities: float32 (n, classes), averaged over the views.
+        class_names: of all classes.
+        unreadable: index in the data set -> sentence that names the video and says why it could not be read.
+    """
+
+    labels: Tensor
+    probabilities: Tensor
+    class_names: tuple[str, ...]
+    unreadable: dict[int, str]
+
+    def ranking(self) -> Tensor:
+        """Classes of each video, the most probable first, int64 (n, classes).
+
+        Views that are sure of different classes tie; the first class then wins, on any machine (unlike with `topk`).
+        """
+        return self.probabilities.argsort(dim=1, descending=True, stable=True)
+
+    def top(self, k: int) -> float:
+        """Percent of the videos whose class is among the ``k`` most probable ones."""
+        hits = self.ranking()[:, :k] == self.labels.unsqueeze(1)
+        return 100 * hits.any(dim=1).double().mean().item()
+
+    @property
+    def top1(self) -> float:
+        """Percent of the videos whose class is the most probable one."""
+        return self.top(1)
+
+    @property
+    def top5(self) -> float | None:
+        """Percent of the videos whose class is among the five most probable ones; None for five classes or fewer."""
+        return self.top(5) if len(self.class_names) > 5 else None
+
+    @property
+    def mean_class(self) -> float:
+        """Mean over the classes that occur of the percent of their videos that are labelled right."""
+        return float(np.mean([row.accuracy for row in self.per_class() if row.accuracy is not None]))
+
+    @property
+    def loss(self) -> float:
+        """Cross-entropy, in nats, of the averaged probabilities."""
+        return F.nll_loss(self.probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), self.labels).item()
+
+    def confusion(self) -> Tensor:
+        """int64 (classes, classes): videos of each class (row) that are labelled as each class (column)."""
+        classes = len(self.class_names)
+        return torch.bincount(self.labels * classes + self.ranking()[:, 0], minlength=classes**2).unflatten(
+            0, (classes, -1)
+        )
+
+    def per_class(self) -> list[ClassAccuracy]:
+        """The table of classes, in their order; the accuracy of a class without videos is None."""
+        confusion = self.confusion()
+        counts = zip(self.class_names, confusion.sum(dim=1).tolist(), confusion.diagonal().tolist(), strict=True)
+        return [ClassAccuracy(name, n, 100 * right / n if n else None) for name, n, right in counts]
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the probabilities, for JSON; numbers with two decimals."""
+        numbers = {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class, "loss": self.loss}
+        classes = [row._replace(accuracy=_rounded(row.accuracy)) for row in self.per_class()]
+        return {
+            "videos": len(self.labels),
+            **{name: _rounded(number) for name, number in numbers.items()},
+            "per_class": [row._asdict() for row in classes],
+            "unreadable": list(self.unreadable.values()),
+        }
+
+    def results(self, dataset_name: str) -> list[EvalResult]:
+        """Top-1 and top-5 for the model card, as `inti_models.save_pretrained` takes them."""
+        numbers = {"top-1": self.top1, "top-5": self.top5}
+        dataset_type = re.sub(r"\W+", "-", dataset_name.lower()).strip("-")
+        return [
+            EvalResult(
+                task_type="video-classification",
+                dataset_type=dataset_type,
+                dataset_name=dataset_name,
+                metric_type="accuracy",
+                metric_value=_rounded(number),
+                metric_name=name,
+            )
+            for name, number in numbers.items()
+            if number is not None
+        ]
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 2)
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    dataset: Videos,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    device: str | torch.device = "cpu",
+    precision: str = "no",
+    work_dir: str | os.PathLike[str] | None = None,
+    max_unreadable: float = 0.01,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure a model on a data set: the softmax of its logits, averaged over the views of each video.
+
+    The global random generators stay as they are.
+
+    Args:
+        model: from clips (B, T, C, H, W) to logits (B, classes). It is moved to ``device`` and put into evaluation
+            mode. To be wrapped only if it is sharded (FSDP), and then without a ``work_dir``.
+        dataset: the videos, see `Videos`.
+        batch_size: clips that go through the model together; views of a video are split if they are more.
+        num_workers: processes that read videos, for each process that measures.
+        device: where to run.
+        precision: "no" (float32), "bf16" or "fp16" autocast.
+        work_dir: folder, seen by all processes, that keeps what was measured of each video. A run with the same
+            model, data and precision, by any number of processes, takes what is there and measures the rest, broken
+            videos among them.
+        max_unreadable: fraction of the videos that may be unreadable; unless it is 0, at least one may be.
+        progress: show a bar.
+
+    Returns:
+        The same in every process.
+
+    Raises:
+        ValueError: there are no videos, or more are unreadable than ``max_unreadable`` allows; ``work_dir`` is another
+            run's; the classes of model and data differ; the model's output is not finite; unknown ``precision``.
+        OSError: ``work_dir`` cannot be written.
+    """
+    if precision not in DTYPES:
+        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(DTYPES)}.")
+    if batch_size < 1 or len(dataset) < 1:
+        raise ValueError(f"batch_size is {batch_size} for {len(dataset)} videos; both have to be at least 1.")
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    device, classes = torch.device(device), len(dataset.class_names)
+    model.to(device).eval()
+    views = dataset[0][0]  # V T C H W
+    row = np.dtype([("index", "<i8"), ("label", "<i8"), ("probabilities", "<f4", (classes,))])
+
+    done, results = np.empty(0, row), os.devnull
+    if work_dir is not None:
+        done = _of_first_process(lambda: _finished(Path(work_dir), row, _settings(model, dataset, views, precision)))
+        results = os.fspath(Path(work_dir, f"{uuid4().hex}.rows"))
+    todo = np.setdiff1d(np.arange(len(dataset)), done["index"])
+    # As many videos for each process, for a sharded model's processes work in step. The few that two of them measure
+    # count once.
+    mine = [int(todo[i % len(todo)]) for i in range(rank, -(-len(todo) // world) * world, world)]
+    step = max(1, batch_size // len(views))
+    loader = DataLoader(
+        cast(Dataset, dataset),
+        step,
+        sampler=mine,
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),
+    )
+    measured, faults = [np.empty(0, row)], dict[int, str]()
+    bar = tqdm(total=len(mine), desc="evaluate", unit="video", disable=not progress or rank > 0)
+    with bar, open(results, "wb") as file:
+        for start, (clips, labels, sentences) in zip(range(0, len(mine), step), loader, strict=True):
+            indices = mine[start : start + step]
+            faults |= {index: sentence for index, sentence in zip(indices, sentences, strict=True) if sentence}
+            _check_unreadable(faults, len(dataset), max_unreadable)
+            probabilities = _probabilities(model, clips, batch_size, device, precision)
+            _check_output(probabilities, indices, classes)
+            rows = np.empty(len(indices), row)
+            rows["index"], rows["label"], rows["probabilities"] = indices, labels, probabilities
+            measured.append(rows[[not sentence for sentence in sentences]])
+            file.write(measured[-1].tobytes())
+            file.flush()
+            bar.update(len(indices))
+
+    parts = _of_all_processes((np.concatenate(measured), faults))
+    table = np.concatenate([done, *(rows for rows, _ in parts)])
+    table = table[np.unique(table["index"], return_index=True)[1]]
+    faults = dict(sorted((index, fault) for _, some in parts for index, fault in some.items()))
+    _check_unreadable(faults, len(dataset), max_unreadable)
+    for fault in faults.values() if rank == 0 else ():
+        _logger.warning(fault)
+    labels, probabilities = (torch.from_numpy(table[name].copy()) for name in ("label", "probabilities"))
+    return Evaluation(labels, probabilities, tuple(dataset.class_names), faults)
+
+
+def validate(
+    model: InTIVisionTransformer,
+    data: str | os.PathLike[str] | Source,
+    *,
+    views: tuple[int, int] = (1, 1),
+    root: str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    batch_size: int = 8,
+    num_workers: int = 0,
+    device: str | torch.device = "cpu",
+    precision: str = "no",
+    max_unreadable: float = 0.01,
+    output: str | os.PathLike[str] | None = None,
+) -> Evaluation:
+    """Measure a model on videos with labels, by its own frames, size and class names; see `evaluate` for the rest.
+
+    Args:
+        model: an InTI model with a classifier.
+        data: a folder, a list file, or the name of a data set (see `inti_models.data.open_source`); or one opened.
+        views: temporal clips and spatial crops of each video, such as (4, 3).
+        root, class_names: of the list; see `inti_models.data.open_source`.
+        output: folder for the report (see `write_report`), and for what a stopped run has measured.
+
+    Raises:
+        FileNotFoundError: there are no such data.
+        ValueError: the model has no classifier, or not the classes of the data; or see `evaluate`.
+        BlockingIOError: another process writes to ``output``.
+    """
+    if model.num_classes < 1:
+        raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
+    if isinstance(data, str | os.PathLike):
+        data = open_source(data, root=root, class_names=class_names)
+    names = model.pretrained_cfg.get("label_names") or ()
+    if len(names) == model.num_classes:
+        data = data.relabelled(names)
+    with ExitStack() as held:
+        if output is not None:
+            _of_first_process(lambda: held.enter_context(locked(output)))
+        evaluation = evaluate(
+            model,
+            views_of(data, model, views),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            device=device,
+            precision=precision,
+            work_dir=output,
+            max_unreadable=max_unreadable,
+        )
+        if output is not None and (not dist.is_initialized() or dist.get_rank() == 0):
+            write_report(evaluation, output)
+        return evaluation
+
+
+def views_of(source: Source, model: InTIVisionTransformer, views: tuple[int, int] = (1, 1)) -> ClipDataset:
+    """Return views, temporal clips and spatial crops, of each video for this model."""
+    num_clips, num_crops = views
+    transform = create_clip_transform(**resolve_input_data_config(model), num_crops=num_crops)
+    return source.dataset(transform, FrameSampling.of(model), num_clips)
+
+
+def _probabilities(model: nn.Module, clips: Tensor, batch_size: int, device: torch.device, precision: str) -> Tensor:
+    """Views (B, V, T, C, H, W) -> probabilities (B, classes) in float32 on the CPU."""
+    with torch.autocast(device.type, DTYPES[precision], enabled=precision != "no"):
+        pieces = clips.flatten(0, 1).split(batch_size)
+        logits = torch.cat([model(piece.to(device, non_blocking=True)) for piece in pieces])
+    return logits.float().softmax(dim=-1).unflatten(0, clips.shape[:2]).mean(dim=1).cpu()
+
+
+def _check_output(probabilities: Tensor, indices: Sequence[int], classes: int) -> None:
+    if probabilities.shape[1] != classes:
+        raise ValueError(f"The model has {probabilities.shape[1]} classes, the data {classes}; give it another head.")
+    for index, finite in zip(indices, probabilities.isfinite().all(dim=1).tolist(), strict=True):
+        if not finite:
+            raise ValueError(
+                f"The model's output for video {index} is not finite; try precision='no' or other weights."
+            )
+
+
+def allowed_unreadable(fraction: float, videos: int) -> int:
+    """Return how many of so many videos may be unreadable: the fraction of them, but at least one unless it is 0."""
+    return max(int(fraction * videos), 1 if fraction > 0 else 0)
+
+
+def _check_unreadable(faults: dict[int, str], videos: int, max_unreadable: float) -> None:
+    if len(faults) > allowed_unreadable(max_unreadable, videos) or len(faults) == videos:
+        raise ValueError(
+            f"At least {len(faults)} of {videos} videos cannot be read, too many for max_unreadable={max_unreadable:g}"
+            "; correct the list or its root, or raise max_unreadable. "
+            f"The first: {next(iter(faults.values()))}"
+        )
+
+
+def contents_of(dataset: Any) -> str:
+    """Return what a data set is made of, as text: its classes, and its videos with their labels."""
+    source = getattr(dataset, "videos", None) or getattr(dataset, "digits", None)
+    return repr((len(dataset), tuple(dataset.class_names), source))
+
+
+def _settings(model: nn.Module, dataset: Videos, views: Tensor, precision: str) -> dict[str, Any]:
+    """What the results of a run depend on. A data set is known by what it is made of and by its first item."""
+    return {
+        "model": hashlib.sha256(f"{model}{digest(model.state_dict())}".encode()).hexdigest(),
+        "data": hashlib.sha256(f"{contents_of(dataset)}{digest({'views': views})}".encode()).hexdigest(),
+        "views": list(views.shape),
+        "precision": precision,
+    }
+
+
+def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarray:
+    """The rows that earlier runs left in a folder, which is made and marked as of these settings if it is new."""
+    file = folder / "settings.json"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(settings, indent=2) + "\n")
+    theirs = json.loads(file.read_text(encoding="utf-8"))
+    other = [name for name in settings if theirs.get(name) != settings[name]]
+    if other:
+        raise OtherResultsError(
+            f"{folder} keeps results of other {' and '.join(other)}; name another work_dir or remove it."
+        )
+    contents = [path.read_bytes() for path in sorted(folder.glob("*.rows"))]
+    rows = np.concatenate([np.empty(0, row)] + [np.frombuffer(c, row, len(c) // row.itemsize) for c in contents])
+    return rows[rows["probabilities"].sum(axis=1) > 0.5]  # a power cut can leave zeros
+
+
+def _of_first_process(function: Callable[[], _Value]) -> _Value:
+    """What ``function`` returns or raises in the first process, in all of them."""
+    if not dist.is_initialized():
+        return function()
+    box: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            box = [function()]
+        except (OSError, ValueError) as error:
+            box = [error]
+    dist.broadcast_object_list(box)
+    if isinstance(box[0], Exception):
+        raise box[0]
+    return box[0]
+
+
+def _of_all_processes(value: _Value) -> list[_Value]:
+    if not dist.is_initialized():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def confusion_picture(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
+    """Draw the confusion matrix, in percent of each class's videos, to a file of any format of matplotlib.
+
+    Of more than `MOST_CLASSES` classes, those are drawn that are most often taken for another, or another for them.
+
+    Raises:
+        ValueError: no such format.
+        OSError: the file cannot be written.
+    """
+    from matplotlib.figure import Figure  # slow to import, and only for pictures
+
+    confusion = evaluation.confusion()
+    classes = len(evaluation.class_names)
+    percent = 100 * confusion / confusion.sum(dim=1, keepdim=True).clamp_min(1)
+    errors = confusion.sum(dim=0) + confusion.sum(dim=1) - 2 * confusion.diagonal()
+    shown = errors.topk(min(classes, MOST_CLASSES)).indices.sort().values
+    names = [shorten(printable(evaluation.class_names[i]), 60, placeholder=" ...") for i in shown.tolist()]
+
+    side = 3 + 0.22 * len(names)
+    figure = Figure(figsize=(side + 1, side))
+    axes = figure.add_subplot()
+    image = axes.imshow(percent[shown][:, shown].numpy(), cmap="Blues", vmin=0, vmax=100)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8, parse_math=False)
+    axes.set_yticks(range(len(names)), names, fontsize=8, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="class")
+    selection = f", {len(names)} of {classes} classes" if len(names) < classes else ""
+    axes.set_title(f"top-1 {evaluation.top1:.1f}%, {len(evaluation.labels)} videos{selection}", fontsize=10)
+    figure.colorbar(image, label="% of the class's videos", shrink=0.6)
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+
+
+def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None:
+    """Write evaluation.json, per_class.csv and confusion.png to a folder, each whole or not at all.
+
+    In the table an apostrophe comes before names that a spreadsheet would take for formulas (`text.from_csv_cell`).
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "evaluation.json", json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
+    with replacing(folder / "per_class.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(ClassAccuracy._fields)
+        rows = evaluation.per_class()
+        writer.writerows((csv_cell(row.name), row.videos, _rounded(row.accuracy)) for row in rows)
+    with replacing(folder / "confusion.png") as path:
+        confusion_picture(evaluation, path)

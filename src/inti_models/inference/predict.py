@@ -1,0 +1,202 @@
+"""From a video file, or a stream of frames, to labels."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from timm.data import resolve_input_data_config
+from torch import Tensor
+
+from ..data import ClipTransform, FrameSampling, Limits, create_clip_transform
+from ..data.video import DEFAULT_LIMITS
+from ..models.streaming import StreamingClassifier, forward_chunked
+from ..models.vision_transformer import InTIVisionTransformer
+
+
+@dataclass(frozen=True)
+class Label:
+    """A class and its probability for a video.
+
+    Attributes:
+        index: class index.
+        name: class name, or the index as text where the model has no names.
+        probability: 0 to 1.
+    """
+
+    index: int
+    name: str
+    probability: float
+
+
+class VideoClassifier:
+    """Reads video files, images or folders of frames and says what is in them.
+
+    Frames, sampling, size and normalisation follow the model's own config. Views are clips spread over time
+    and crops along the longer side; their probabilities are averaged.
+
+    Args:
+        model: an InTI model with a classifier; it is moved to ``device`` and put into evaluation mode.
+        views: temporal clips and spatial crops, such as (4, 3); crops are 1 or 3.
+        device: where to run.
+        chunk: frames of a long clip that go through the first blocks together, so that memory does not grow with the
+            clip (`forward_chunked`); None for all frames.
+        limits: what a file may ask for.
+
+    Raises:
+        ValueError: for a model without a classifier, views that cannot be, or a model that does not run in chunks.
+    """
+
+    def __init__(
+        self,
+        model: InTIVisionTransformer,
+        views: tuple[int, int] = (1, 1),
+        device: str | torch.device = "cpu",
+        chunk: int | None = None,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        _check_classifier(model)
+        if chunk is not None:
+            StreamingClassifier(model)  # which says why it does not run in chunks
+        self.chunk, self.limits = chunk, limits
+        self.num_clips, num_crops = views
+        if self.num_clips < 1:
+            raise ValueError(f"views={views} asks for {self.num_clips} clips; ask for at least one.")
+        self.model, self.device = model.to(device).eval(), torch.device(device)
+        self.transform = _transform(model, num_crops)
+
+    def views(self, path: str | os.PathLike[str]) -> Tensor:
+        """The model's input for a file: views (V, T, C, H, W)."""
+        clips = FrameSampling.of(self.model).read(path, self.num_clips, limits=self.limits)
+        frames = torch.stack([self.transform(clip) for clip in clips.frames])  # V T C H W, or V 3 T C H W
+        return frames if frames.ndim == 5 else frames.flatten(0, 1)
+
+    def probabilities(self, path: str | os.PathLike[str]) -> Tensor:
+        """Probability of each class, (num_classes,), averaged over the views."""
+        return self.classify(self.views(path))
+
+    @torch.inference_mode()
+    def classify(self, views: Tensor) -> Tensor:
+        """Probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
+        views = views.to(self.device)
+        logits = self.model(views) if self.chunk is None else forward_chunked(self.model, views, self.chunk)
+        return logits.float().softmax(dim=-1).mean(dim=0).cpu()
+
+    def __call__(self, path: str | os.PathLike[str], topk: int = 5) -> list[Label]:
+        """The ``topk`` most probable classes, most probable first.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it cannot be read as a video.
+        """
+        return top_labels(self.model, self.probabilities(path), topk)
+
+    def read_ahead(
+        self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2
+    ) -> Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]:
+        """Each file with its views, or with the error that kept it from being read, in order.
+
+        Files are read in threads, as many as ``ahead`` of the one that the caller is at.
+
+        Raises:
+            ValueError: for a number ahead below 1.
+        """
+        if ahead < 1:
+            raise ValueError(f"ahead={ahead} is not a number of files; pass at least 1.")
+        reading: deque[tuple[str | os.PathLike[str], Future[Tensor]]] = deque()
+        pool = ThreadPoolExecutor(ahead, thread_name_prefix="read")
+        try:
+            for path in paths:
+                reading.append((path, pool.submit(self.views, path)))
+                if len(reading) > ahead:
+                    yield _finished(*reading.popleft())
+            while reading:
+                yield _finished(*reading.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def label_files(
+        self, paths: Iterable[str | os.PathLike[str]], topk: int = 5, ahead: int = 2
+    ) -> Iterator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
+        """Each file with its labels, or with the error that kept it from being read, in order; see `read_ahead`."""
+        for path, views in self.read_ahead(paths, ahead):
+            yield path, views if isinstance(views, Exception) else top_labels(self.model, self.classify(views), topk)
+
+
+def _finished(
+    path: str | os.PathLike[str], views: "Future[Tensor]"
+) -> tuple[str | os.PathLike[str], Tensor | Exception]:
+    try:
+        return path, views.result()
+    except (OSError, ValueError) as error:
+        return path, error
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is in the last frames of a stream.
+
+    Attributes:
+        start: time of the window's first frame, in seconds after the stream's first.
+        end: time of its last frame.
+        labels: the most probable classes, most probable first.
+    """
+
+    start: float
+    end: float
+    labels: list[Label]
+
+
+@torch.inference_mode()
+def classify_stream(
+    model: InTIVisionTransformer,
+    frames: Iterable[tuple[float, Tensor]],
+    stride: int = 1,
+    topk: int = 5,
+    device: str | torch.device = "cpu",
+) -> Iterator[Window]:
+    """Labels of each window of the model's number of frames, as soon as its last frame is there.
+
+    Args:
+        model: a model that `StreamingClassifier` takes; moved to ``device`` and put into evaluation mode.
+        frames: times in seconds and frames, uint8 (3, H, W), as `inti_models.data.iterate_frames` yields them.
+        stride: frames from the start of a window to the start of the next.
+        topk: labels of a window.
+        device: where to run.
+
+    Raises:
+        ValueError: for a model without a classifier or one that cannot be streamed.
+    """
+    _check_classifier(model)
+    stream = StreamingClassifier(model.to(device), stride=stride)
+    transform = _transform(model)
+    times: deque[float] = deque(maxlen=stream.num_frames)
+    for time, frame in frames:
+        times.append(time)
+        for logits in stream.push(transform(frame.unsqueeze(0)).to(device)).squeeze(0):  # none, or of one window
+            yield Window(times[0], times[-1], top_labels(model, logits.float().softmax(dim=-1).cpu(), topk))
+
+
+def _transform(model: InTIVisionTransformer, num_crops: int = 1) -> ClipTransform:
+    return create_clip_transform(
+        **resolve_input_data_config(model), num_crops=num_crops, normalize=not model.normalization_fused
+    )
+
+
+def _check_classifier(model: InTIVisionTransformer) -> None:
+    if model.num_classes < 1:
+        raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
+
+
+def top_labels(model: InTIVisionTransformer, probabilities: Tensor, topk: int) -> list[Label]:
+    """The ``topk`` most probable classes of probabilities (num_classes,)."""
+    names = model.pretrained_cfg.get("label_names") or ()
+    if len(names) != model.num_classes:
+        names = [str(index) for index in range(model.num_classes)]
+    top = probabilities.topk(min(topk, model.num_classes))
+    return [
+        Label(index, names[index], probability)
+        for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    ]

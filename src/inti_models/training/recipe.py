@@ -1,0 +1,275 @@
+"""Recipes: everything that decides a training run, as data. A YAML file, and what is to differ from it.
+
+The published recipes are the YAML files in ``recipes`` beside this file; each says which values come from where.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from yaml import YAMLError
+
+RECIPES = Path(__file__).with_name("recipes")
+TRAINABLE = ("all", "interpolation", "adapters", "head")
+HEADS = ("auto", "new", "zero_shot")
+PRECISIONS = ("no", "fp16", "bf16")
+# Key of runs that began before it was renamed -> key.
+RENAMED = {
+    "lean": "interpolation_logit_init",
+    "train": "trainable",
+    "data.max_broken": "data.max_unreadable",
+}
+
+
+@dataclass
+class Data:
+    """What to train on and to measure on.
+
+    Attributes:
+        train, validation: a folder with a folder of videos for each class, a list file (see
+            `inti_models.data.find_videos`), or "motiondigits". No validation set: nothing is measured.
+        root: folder that the paths of lists start at; null for the list's own.
+        class_names: text file with one class name a line, in the order of class indices.
+        train_split, validation_split: values of the lists' columns of splits, or sub-folders; null for all.
+        train_args, validation_args: arguments of `MotionDigits`.
+        num_workers: data loading processes for each training process.
+        max_unreadable: fraction of videos that may turn out to be unreadable before the run stops;
+            unless it is 0, at least one may.
+        check: open every video before training, to name all unreadable ones at once; null to do so up to 10,000
+            videos. A run that resumes does not check again.
+    """
+
+    train: str = MISSING
+    validation: str | None = None
+    root: str | None = None
+    class_names: str | None = None
+    train_split: str | None = None
+    validation_split: str | None = None
+    train_args: dict[str, Any] = field(default_factory=dict)
+    validation_args: dict[str, Any] = field(default_factory=dict)
+    num_workers: int = 4
+    max_unreadable: float = 0.01
+    check: bool | None = None
+
+
+@dataclass
+class Augmentation:
+    """What is done to training clips, alike in all frames of a clip.
+
+    Attributes:
+        scale, ratio: area and aspect ratio of the random crop, the area as a fraction of the frame's; (1, 1) takes the
+            whole frame.
+        hflip: probability of a mirrored clip. 0 where left and right are part of the class.
+        auto_augment: timm's RandAugment string, such as "rand-m9-mstd0.5-inc1".
+        reprob: probability of random erasing.
+        repeats: augmentations of each drawn video in a batch.
+        mixup, cutmix: alpha of the Beta distribution, 0 for none.
+        mixup_prob, mixup_switch_prob: timm's: of mixing at all, and of CutMix where both are set.
+        smoothing: label smoothing.
+    """
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (0.75, 1.3333)
+    hflip: float = 0.5
+    auto_augment: str | None = None
+    reprob: float = 0.0
+    repeats: int = 1
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixup_prob: float = 1.0
+    mixup_switch_prob: float = 0.5
+    smoothing: float = 0.0
+
+
+@dataclass
+class Optimization:
+    """How the weights move.
+
+    Attributes:
+        epochs: passes over the training set.
+        batch_size: clips of one step of one process.
+        accumulation: steps whose gradients are added up for one update.
+        optimizer: timm's name; opt_args: its further arguments, such as {betas: [0.9, 0.98]}.
+        lr: learning rate at a global batch of ``lr_batch`` clips, to which it is scaled linearly; of any if null.
+        layer_decay: factor of the learning rate from each block to the one below; null for none.
+        clip_grad: largest norm of the gradient; null for any.
+        schedule: timm's name, stepped at each update.
+        warmup_epochs, min_lr: of the schedule; ``min_lr`` is scaled as ``lr`` is.
+        ema: decay of the moving average of the weights, which then is what is measured and saved; null for none.
+    """
+
+    epochs: int = 10
+    batch_size: int = 8
+    accumulation: int = 1
+    optimizer: str = "adamw"
+    opt_args: dict[str, Any] = field(default_factory=dict)
+    lr: float = 1e-5
+    lr_batch: int | None = None
+    weight_decay: float = 0.05
+    layer_decay: float | None = None
+    clip_grad: float | None = 1.0
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.0
+    min_lr: float = 0.0
+    ema: float | None = None
+
+
+@dataclass
+class Recipe:
+    """A training run.
+
+    Attributes:
+        model: what `inti_models.load` takes, such as "inti_vit_b16_k400.openai" or "local-dir:runs/mine".
+        pretrained: start from the model's weights; false to start from random ones.
+        model_args: arguments of the model that shall differ, such as {num_frames: 16, drop_path_rate: 0.1}.
+        head: "auto" keeps the head if it is one for these classes and makes a new one else, "new" makes a new
+            one, "zero_shot" makes one of the class names by the text tower of the model's CLIP.
+        factors: numbers of values of labels whose combinations are the classes, such as [10, 12] (digit, motion)
+            or [97, 300] (verb, noun), the last varying fastest; the head then adds up one term for each label.
+        interpolation_logit_init: at the start the logits of an untrained interpolation are minus this for the earlier
+            and plus this for the later frame. 0 is the neutral start, at which a clip and its reverse look the same.
+        trainable: "all", "head", "interpolation" (and head) or "adapters" (and interpolations and head).
+        precision: "no" (float32), "bf16" or "fp16" autocast.
+        fsdp: shard parameters over processes (FSDP2) instead of copying them (DDP).
+        compile: compile the blocks with torch.compile.
+        grad_checkpointing: recompute activations instead of keeping them.
+        checkpoint_stages: recompute only those after so many compressions, such as [0]; empty for all.
+        seed: of everything random.
+        views: temporal clips and spatial crops of the last measurement.
+        validate_every: epochs from one measurement (one view) to the next.
+        save_every: updates from one saved state to the next; one is saved after each epoch anyway.
+    """
+
+    model: str = MISSING
+    pretrained: bool = True
+    model_args: dict[str, Any] = field(default_factory=dict)
+    head: str = "auto"
+    factors: list[int] = field(default_factory=list)
+    interpolation_logit_init: float = 0.0
+    trainable: str = "all"
+    data: Data = field(default_factory=Data)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    optimization: Optimization = field(default_factory=Optimization)
+    precision: str = "no"
+    fsdp: bool = False
+    compile: bool = False
+    grad_checkpointing: bool = False
+    checkpoint_stages: list[int] = field(default_factory=list)
+    seed: int = 0
+    views: tuple[int, int] = (1, 1)
+    validate_every: int = 1
+    save_every: int = 500
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: a YAML file, or the name of a published recipe, such as "k400_b16".
+        overrides: "key=value", such as "optimization.lr=1e-4"; values as in YAML.
+
+    Raises:
+        FileNotFoundError: there is no such file or recipe.
+        ValueError: it is not YAML, or has a key or value that a recipe cannot have.
+    """
+    path = Path(source)
+    if not path.is_file():
+        path = RECIPES / f"{source}.yaml"
+    if not path.is_file():
+        names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+        raise FileNotFoundError(f"There is no recipe {source}; pass a YAML file or one of: {names}.")
+    for override in overrides:
+        if "=" not in override:
+            raise ValueError(f"{override!r} is not an override; write key=value, such as optimization.lr=1e-4.")
+    try:
+        given = [OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides))]
+        for values in given:
+            for old, new in RENAMED.items():
+                if isinstance(values, DictConfig) and OmegaConf.select(values, old) is not None:
+                    raise ValueError(f"{old} in {path} or its overrides is called {new} now; rename it.")
+        recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), *given))
+    except MissingMandatoryValue as error:
+        raise ValueError(f"{path} leaves {error.full_key} open; add {error.full_key}=VALUE.") from error
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, TypeError) as error:
+        reason = " ".join(str(error).split("full_key")[0].split()).rstrip(".?")
+        if key := getattr(error, "full_key", None):
+            reason = f"{key}: {reason}"
+        raise ValueError(f"{' '.join([str(path), *overrides])} is not a recipe: {reason}.") from error
+    assert isinstance(recipe, Recipe)
+    _check(recipe)
+    return recipe
+
+
+def recipe_of_run(path: Path) -> Recipe:
+    """Return the recipe that a run wrote, with keys that were renamed since under their names of today.
+
+    Raises:
+        ValueError: it is not a recipe.
+    """
+    try:
+        values = cast(DictConfig, OmegaConf.load(path))
+        for old, new in RENAMED.items():
+            value, (parent, _, key) = OmegaConf.select(values, old), old.rpartition(".")
+            if value is not None:
+                OmegaConf.update(values, new, value)
+                del (OmegaConf.select(values, parent) if parent else values)[key]
+        return cast(Recipe, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), values)))
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is not a recipe ({error}).") from error
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe as YAML that `load_recipe` reads."""
+    path.write_text(as_yaml(recipe), encoding="utf-8")
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """All values of a recipe, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(recipe))
+
+
+def _check(recipe: Recipe) -> None:
+    """Raise a ValueError for what types alone do not show."""
+    o, a = recipe.optimization, recipe.augmentation
+    choices = {"trainable": TRAINABLE, "head": HEADS, "precision": PRECISIONS}
+    for name, allowed in choices.items():
+        if getattr(recipe, name) not in allowed:
+            raise ValueError(f"{name}={getattr(recipe, name)!r} is unknown; choose one of {', '.join(allowed)}.")
+    at_least_one = {
+        "optimization.epochs": o.epochs,
+        "optimization.batch_size": o.batch_size,
+        "optimization.accumulation": o.accumulation,
+        "augmentation.repeats": a.repeats,
+        "validate_every": recipe.validate_every,
+        "save_every": recipe.save_every,
+        **{f"factors[{i}]": factor for i, factor in enumerate(recipe.factors)},
+        **{f"views[{i}]": views for i, views in enumerate(recipe.views)},
+    }
+    for name, value in at_least_one.items():
+        if value < 1:
+            raise ValueError(f"{name}={value} is not a number of at least 1.")
+    fractions = {
+        "data.max_unreadable": recipe.data.max_unreadable,
+        "augmentation.hflip": a.hflip,
+        "augmentation.reprob": a.reprob,
+        "augmentation.mixup_prob": a.mixup_prob,
+        "augmentation.mixup_switch_prob": a.mixup_switch_prob,
+        "augmentation.smoothing": a.smoothing,
+        "optimization.ema": 0.0 if o.ema is None else o.ema,
+    }
+    for name, fraction in fractions.items():
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"{name}={fraction} is not a fraction; pass a number from 0 to 1.")
+    if o.batch_size % a.repeats:
+        raise ValueError(
+            f"optimization.batch_size={o.batch_size} is not a multiple of augmentation.repeats={a.repeats}; choose one."
+        )
+    if o.lr < 0 or o.weight_decay < 0:
+        raise ValueError(f"optimization.lr={o.lr} and weight_decay={o.weight_decay} must not be negative.")
+    if recipe.views[1] not in (1, 3):
+        raise ValueError(f"views={list(recipe.views)} has {recipe.views[1]} crops; take 1 or 3.")
+    if recipe.fsdp and o.ema is not None:
+        raise ValueError("fsdp=true cannot be combined with optimization.ema; leave one of them out.")

@@ -1,0 +1,255 @@
+"""Training: from a recipe to a model in a folder.
+
+Files in the output folder:
+
+- ``recipe.yaml``: all values of the recipe,
+- ``last/``, ``best/``: the model after the last and after the best epoch, for `inti_models.load`,
+- ``metrics.csv``: one row an epoch; ``tensorboard/``: the same and the training loss in between,
+- ``unreadable.json``: videos that could not be read and were replaced by others,
+- ``checked.txt``: digest of the videos that were opened before training,
+- ``state.pt``: what a run resumes from,
+- ``evaluation/``: the last measurement (see `inti_models.evaluation.evaluate`).
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import torch
+from accelerate import Accelerator
+from timm.data import resolve_input_data_config
+from torch import nn
+
+from ..data import FrameSampling, Source, create_train_transform, open_source, read_class_names
+from ..data.sources import ClipDataset, ListedVideos, unreadable_videos
+from ..evaluation.evaluate import Evaluation, OtherResultsError, allowed_unreadable, validate, views_of
+from ..files import locked, write_text
+from ..models.heads import factorize, fold
+from ..models.registry import create_model
+from ..models.vision_transformer import InTIVisionTransformer
+from ..text import printable
+from ..weights.checkpoint_filter import ADDED
+from ..weights.hub import load, save_pretrained
+from ..weights.zero_shot import set_zero_shot_head
+from .recipe import Recipe, as_yaml, recipe_of_run
+from .trainer import Trainer, create_accelerator
+
+RECIPE = "recipe.yaml"
+CHECKED = 10_000  # videos; more are only checked on request
+
+
+def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
+    """Train a model as a recipe says, or resume, and measure it. Run it in every process of a launch.
+
+    Args:
+        recipe: see `inti_models.training.recipe.load_recipe`.
+        output: folder for everything that is written (see above). One that holds a run of the same recipe is
+            taken up where it stopped.
+
+    Returns:
+        The last measurement, or None without validation data.
+
+    Raises:
+        ValueError: a value of the recipe does not fit the model or the data, the folder holds a run of another
+            recipe or of other data, too many videos are unreadable, or the loss is not finite.
+        BlockingIOError: another process trains in the folder.
+        OSError: files are missing or cannot be written.
+    """
+    output = Path(output)
+    accelerator = create_accelerator(recipe)
+    train_source, validation_source = open_data(recipe)
+    class_names = train_source.class_names
+    model = build_model(recipe, class_names)
+    train_set = training_set(recipe, model, train_source)
+    validation_set = None if validation_source is None else views_of(validation_source, model)
+    if validation_source is not None:
+        views_of(validation_source, model, recipe.views)  # which raises now if the last measurement would
+
+    def export(trained: nn.Module, folder: Path, evaluation: Evaluation | None) -> None:
+        assert isinstance(trained, InTIVisionTransformer)
+        trained.head = cast(nn.Linear, fold(trained.head))  # timm types a head so
+        results = [] if evaluation is None else evaluation.results(Path(str(recipe.data.validation)).name)
+        save_pretrained(trained, folder, label_names=class_names, results=results)
+
+    with locked(output) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            claim(output, recipe)
+            check_videos(output, recipe, train_source, validation_source)
+        accelerator.wait_for_everyone()
+        Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
+        accelerator.wait_for_everyone()
+        evaluation = None
+        if validation_source is not None:
+            evaluation = _measure_last(recipe, validation_source, output, accelerator)
+        accelerator.end_training()
+    return evaluation
+
+
+def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Accelerator) -> Evaluation:
+    """The model after the last epoch, by the views of the recipe."""
+    measure = partial(
+        validate,
+        load(output / "last"),
+        source,
+        views=recipe.views,
+        batch_size=recipe.optimization.batch_size,
+        num_workers=recipe.data.num_workers,
+        device=accelerator.device,
+        precision=recipe.precision,
+        max_unreadable=recipe.data.max_unreadable,
+        output=output / "evaluation",
+    )
+    try:
+        return measure()
+    except OtherResultsError:  # of this run by another version of the package
+        if accelerator.is_main_process:
+            shutil.rmtree(output / "evaluation")
+        accelerator.wait_for_everyone()
+        return measure()
+
+
+def claim(output: Path, recipe: Recipe) -> None:
+    """Write the recipe to the output folder, or see that it holds a run of this one.
+
+    Raises:
+        ValueError: it holds a run of another recipe.
+    """
+    file, text = output / RECIPE, as_yaml(recipe)
+    if not file.exists():
+        write_text(file, text)
+        return
+    try:
+        theirs = as_yaml(recipe_of_run(file))
+    except ValueError:
+        theirs = file.read_text(encoding="utf-8", errors="replace")
+    if theirs != text:
+        other = next((line.strip() for line in theirs.splitlines() if line not in text.splitlines()), "fewer values")
+        raise ValueError(
+            f"{output} holds a run of another recipe ({other}); choose another folder, or delete this one."
+        )
+
+
+def check_videos(output: Path, recipe: Recipe, *sources: Source | None) -> None:
+    """Open the videos of training and validation set, unless that was done, and name those that cannot be read.
+
+    Raises:
+        ValueError: they are too many.
+    """
+    lists = [source.videos for source in sources if isinstance(source, ListedVideos)]
+    videos = sum(map(len, lists))
+    if not lists or recipe.data.check is False or (recipe.data.check is None and videos > CHECKED):
+        return
+    file = output / "checked.txt"
+    digest = hashlib.sha256(repr(lists).encode()).hexdigest()
+    if file.exists() and file.read_text(encoding="utf-8").strip() == digest:
+        return
+    faults = unreadable_videos(list(dict.fromkeys(path for videos_of in lists for path in videos_of.paths)))
+    for fault in faults.values():
+        print(f"inti-models: {printable(fault)}", file=sys.stderr)
+    too_many = []
+    for videos_of in lists:
+        unreadable = sum(path in faults for path in videos_of.paths)
+        if unreadable > allowed_unreadable(recipe.data.max_unreadable, len(videos_of)):
+            too_many.append(f"{unreadable} of {len(videos_of)}")
+    if too_many:
+        raise ValueError(
+            f"{' and '.join(too_many)} videos cannot be read, more than data.max_unreadable="
+            f"{recipe.data.max_unreadable:g} allows; repair or remove those above, or raise it."
+        )
+    write_text(file, digest + "\n")
+
+
+# From the recipe to model and data
+
+
+def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
+    """Return what to train on and what to measure on, with the classes of the former; the latter may be None.
+
+    Where the validation set has numbers for classes, they are those of the training set.
+
+    Raises:
+        ValueError: the validation set has classes that the training set has not.
+    """
+    data = recipe.data
+    names = None if data.class_names is None else read_class_names(data.class_names)
+    train = open_source(
+        data.train, "train", root=data.root, class_names=names, split=data.train_split, args=data.train_args
+    )
+    if data.validation is None:
+        return train, None
+    open_validation = partial(
+        open_source, data.validation, root=data.root, split=data.validation_split, args=data.validation_args
+    )
+    validation = open_validation(class_names=names)
+    if not validation.has_names:
+        return train, open_validation(class_names=train.classes)
+    return train, validation.relabelled(train.class_names)
+
+
+def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTransformer:
+    """The model that training starts from, with the right head and the right parameters frozen."""
+    torch.manual_seed(recipe.seed)
+    model = (load if recipe.pretrained else create_model)(recipe.model, **recipe.model_args)
+    if recipe.head == "zero_shot":
+        set_zero_shot_head(model, class_names)
+    elif recipe.head == "new" or tuple(model.pretrained_cfg.get("label_names") or ()) != tuple(class_names):
+        model.reset_classifier(len(class_names))
+    if recipe.factors:
+        model.head = cast(nn.Linear, factorize(model.head, recipe.factors))
+    init_interpolation_logits(model, recipe.interpolation_logit_init)
+    if recipe.grad_checkpointing:
+        model.set_grad_checkpointing(stages=recipe.checkpoint_stages or None)
+    freeze(model, recipe.trainable)
+    return model
+
+
+@torch.no_grad()
+def init_interpolation_logits(model: InTIVisionTransformer, logit: float) -> None:
+    """Start untrained interpolations off balance, the logits at -logit for the earlier and +logit for the later frame.
+
+    At the exact mean nothing shows the order of frames, so that neither blocks nor interpolations get a gradient
+    towards it: a plateau (measured on MotionDigits). Unequal weights leave a trail in the
+    tokens that has a direction.
+    """
+    for name, bias in model.interpolations.named_parameters():
+        if name.endswith("predict.logit.bias") and not bias.any():
+            bias.copy_(torch.tensor([-logit, logit]))
+
+
+def freeze(model: InTIVisionTransformer, trainable: str) -> None:
+    """Freeze all parameters but those of the head ("head"), also of the interpolations ("interpolation"), also those
+    that the temporal method's paper trains ("adapters"); or none ("all").
+
+    Raises:
+        ValueError: there is nothing of the kind to train.
+    """
+    patterns = {"head": [r"head\."], "interpolation": [r"head\.", r"interpolations\."], "all": [""]}
+    if trainable == "adapters":
+        if not model.temporal.mixes_frames:
+            raise ValueError(
+                "trainable=adapters, but the model has no temporal method; choose interpolation, head or all."
+            )
+        also = model.temporal.also_trained
+        patterns["adapters"] = [r"head\.", ADDED.pattern, *(() if also is None else (also,))]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = any(re.match(pattern, name) for pattern in patterns[trainable])
+
+
+def training_set(recipe: Recipe, model: InTIVisionTransformer, source: Source) -> ClipDataset:
+    """Return augmented clips of random frames for this model."""
+    a = recipe.augmentation
+    transform = create_train_transform(
+        **resolve_input_data_config(model),
+        scale=a.scale,
+        ratio=a.ratio,
+        hflip=a.hflip,
+        auto_augment=a.auto_augment,
+        reprob=a.reprob,
+    )
+    return source.dataset(transform, FrameSampling.of(model), train=True, seed=recipe.seed)

@@ -1,0 +1,1 @@
+"""What a model kept of a video, and what it went by."""

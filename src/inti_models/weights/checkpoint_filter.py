@@ -1,0 +1,174 @@
+"""Checkpoints: from the keys of a file to the keys of a model. All quirks live here."""
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from timm.models import load_pretrained
+from timm.models.vision_transformer import checkpoint_filter_fn as image_checkpoint_filter_fn
+from torch import Tensor
+
+from ..models.vision_transformer import InTIVisionTransformer
+from . import zero_shot
+from .tensor_files import is_finite, read_checkpoint, refuse
+
+_logger = logging.getLogger(__name__)
+INTERPOLATIONS, HEAD, PATCHES = "interpolations.", "head.", "patch_embed.proj.weight"
+# What a video model has beside its image model: interpolations, and the modules of a temporal method.
+ADDED = re.compile(r"interpolations\.|(.+\.)?temporal\.")
+
+# What open_clip's and OpenAI's files hold beside the visual tower; timm's projection head is `HEAD`.
+_BESIDE_VISUAL = re.compile(
+    r"(text|transformer|token_embedding|ln_final|visual\.head)\..+"
+    r"|positional_embedding|text_projection|logit_scale|logit_bias|input_resolution|context_length|vocab_size"
+)
+# How timm's mapping fails on tensors of an architecture that it does not expect.
+_MAPPING_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+
+
+def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) -> None:
+    """Load a safetensors file into ``model``, every tensor of it (see `checkpoint_filter_fn`).
+
+    The classes have to be the model's, unless the file is an image checkpoint's.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a whole safetensors file, or its tensors are not the model's.
+    """
+    tensors = read_checkpoint(path)
+    model.load_state_dict(checkpoint_filter_fn(tensors, model, {"file": os.fspath(path)}))
+    zero_shot.fill_head(model, tensors)
+
+
+def load_tensors(model: InTIVisionTransformer, tensors: Mapping[str, Tensor]) -> None:
+    """Load the tensors of the file that the model's pretrained config names, as ``pretrained=True`` does.
+
+    Raises:
+        ValueError: see `checkpoint_filter_fn`.
+    """
+    fitted = checkpoint_filter_fn(tensors, model)
+    cfg = {**model.pretrained_cfg, "source": None, "state_dict": fitted}
+    load_pretrained(model, cfg, num_classes=model.num_classes, in_chans=model.in_chans)
+    zero_shot.fill_head(model, tensors)
+
+
+def checkpoint_filter_fn(
+    state_dict: Mapping[str, Tensor], model: InTIVisionTransformer, cfg: Mapping[str, Any] | None = None
+) -> dict[str, Tensor]:
+    """Map an image ViT's or an InTI checkpoint to ``model``, strictly: each tensor is used or known to be of no use.
+
+    The trunk is timm's to map: it knows OpenAI's, open_clip's and other layouts, and resamples position embeddings
+    and patches. (What timm's own converters leave out of DINOv2, BEiT-3, AIMv2 and RADIO files is theirs.)
+
+    A checkpoint with ``interpolations.*`` or ``temporal.*`` keys is an InTI model's, every other an image's:
+
+    - An InTI checkpoint fills the model. At another schedule whole interpolations may be new, which then keep their
+      neutral start, or unused: a warning names them.
+    - An image checkpoint leaves interpolations and the modules of a temporal method as they start. Its head is taken
+      where it fits, else it is a projection or another task's classifier, and the model keeps its own: a warning says
+      so. An InTI checkpoint without parameters of its own (``compress_at=()`` or ``weighting="uniform"``, and no
+      temporal method) has an image's keys, and is loaded as one. Beside a config of its own (``hf-hub:``,
+      ``local-dir:``), which states its classes, a head has to fit.
+
+    With another number of classes than the config's (timm's criterion, who then drops the head) the model keeps its own
+    head, and so it does where `zero_shot.fill_head` will fill it. The patch embedding may have the config's number of
+    input channels: timm adapts it after this filter.
+
+    Args:
+        state_dict: tensors by name, as the file has them.
+        model: the model to be loaded.
+        cfg: the pretrained config that states the checkpoint's file, source, input size and classes, as far as they
+            are known; None for the model's ``pretrained_cfg``.
+
+    Returns:
+        Tensors by the model's names, all of them.
+
+    Raises:
+        ValueError: a tensor is missing, is of no known use, or has another shape, is not of floating point, or not
+            finite in the model's precision.
+    """
+    if cfg is None:
+        cfg = getattr(model, "pretrained_cfg", None) or {}
+    source = str(cfg.get("file") or cfg.get("hf_hub_id") or "The checkpoint")
+    if any(key.startswith("visual.") for key in state_dict):  # timm leaves out all the rest, unseen
+        unknown = [k for k in state_dict if not k.startswith("visual.") and not _BESIDE_VISUAL.fullmatch(k)]
+        refuse(source, "has, beside a visual tower,", unknown)
+    try:
+        mapped = image_checkpoint_filter_fn(dict(state_dict), model)
+    except _MAPPING_ERRORS as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{source} is of another architecture ({reason}); name the model that it was made for."
+        ) from error
+    own = model.state_dict()
+    ours = any(ADDED.match(key) for key in mapped)
+    added = {key: value for key, value in own.items() if ADDED.match(key)}
+    mapped = _at_schedule(mapped, own, source) if ours else mapped | added
+    other_classes = model.num_classes != cfg.get("num_classes", model.num_classes)
+    keeps_head = other_classes or model.num_classes == 0 or zero_shot.wanted(state_dict, model)
+    if not keeps_head and not ours and cfg.get("source") not in ("hf-hub", "local-dir"):
+        keeps_head = not _head_fits(state_dict, mapped, own, source)
+    if keeps_head:
+        mapped = {key: value for key, value in mapped.items() if not key.startswith(HEAD)} | _starting_with(own, HEAD)
+    _check(mapped, own, source, in_chans={model.in_chans, (cfg.get("input_size") or (model.in_chans,))[0]})
+    return mapped
+
+
+def _starting_with(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key: value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def _head_fits(
+    state_dict: Mapping[str, Tensor], mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
+) -> bool:
+    """Whether an image checkpoint's head is the model's, at least in part: what it then lacks is missing."""
+    head = _starting_with(own, HEAD)
+    fits = "visual.proj" not in state_dict and any(  # which timm takes for a head: CLIP's projection
+        key in mapped and mapped[key].shape == value.shape for key, value in head.items()
+    )
+    if not fits:
+        _logger.warning(f"{source} is an image model's without these classes: the head starts untrained.")
+    return fits
+
+
+def _at_schedule(mapped: dict[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """An InTI checkpoint without the interpolations that the model has not, and with those that the file has not."""
+
+    def interpolation(key: str) -> str:
+        return ".".join(key.split(".")[:3])  # interpolations.<blocks run>.<repeat>
+
+    in_file = {interpolation(key) for key in _starting_with(mapped, INTERPOLATIONS)}
+    in_model = {interpolation(key) for key in _starting_with(own, INTERPOLATIONS)}
+    new, unused = in_model - in_file, in_file - in_model
+    if new or unused:
+        changes = [f"{', '.join(sorted(names))} {what}" for names, what in ((new, "new"), (unused, "unused")) if names]
+        _logger.warning(f"{source} was made with another schedule: {'; '.join(changes)}.")
+    used = {key: value for key, value in mapped.items() if interpolation(key) not in unused}
+    return used | {key: value for key, value in own.items() if interpolation(key) in new}
+
+
+def _check(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str, in_chans: set[int]) -> None:
+    """Raise a ValueError unless the tensors are the model's: by name, shape, floating point, and finite."""
+    refuse(source, "lacks", own.keys() - mapped.keys())
+    refuse(source, "has, unlike the model,", mapped.keys() - own.keys())
+    for key, value in mapped.items():
+        target = own[key]
+        if value is target:
+            continue
+        shape = tuple(value.shape)
+        if key == PATCHES and value.ndim == 4 and shape[1] in in_chans:
+            shape = (shape[0], target.shape[1], *shape[2:])
+        if shape != tuple(target.shape):
+            there, here = ("x".join(map(str, t.shape)) or "one value" for t in (value, target))
+            raise ValueError(
+                f"{source} has {key} as {there} where the model has {here}; "
+                "name the model that it was made for, with the same options."
+            )
+        if not target.is_floating_point():  # a count
+            continue
+        if not value.is_floating_point():
+            raise ValueError(f"{source} has {key} in {value.dtype}, not in floating point; save it as float32 again.")
+        if not is_finite(value.to(target.dtype)):
+            raise ValueError(f"{source} has values in {key} that are not finite; take a checkpoint from before that.")

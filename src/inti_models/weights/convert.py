@@ -1,0 +1,572 @@
+"""Turn a foreign CLIP, or a video model of a temporal method's official code, into a model of this zoo.
+
+Of a CLIP the trunk is the file's, and temporal modules and head start untrained; of a video model all of these are the
+file's. The interpolations start neutral. Every tensor of the file is either used or dropped for a reason that is
+stated, and every tensor that is to come from the file has to be in it.
+
+A file does not say everything: the activation and the number of heads are read from the configuration beside it,
+where there is one, else they are those of the model named (``inti_vit_b16_k400.laion2b`` has GELU, the default tag
+QuickGELU); options go before both.
+
+Files of PyTorch (.pt, .pth, .pyth, .bin) are read with ``weights_only=True``: code in them is never run.
+"""
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..models.registry import create_model
+from ..models.vision_transformer import InTIVisionTransformer
+from .checkpoint_filter import ADDED, HEAD, INTERPOLATIONS
+from .tensor_files import is_finite, read_checkpoint
+
+Tensors = dict[str, Tensor]
+PICKLES = (".pt", ".pth", ".pyth", ".bin")
+
+
+def _rename(key: str, rules: Mapping[str, str]) -> str:
+    for pattern, replacement in rules.items():
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def openai_names(key: str) -> tuple[str, ...]:
+    """OpenAI's and open_clip's name of the tensor that is ``key`` in the model."""
+    rules = {
+        r"^cls_token$": "class_embedding",
+        r"^pos_embed$": "positional_embedding",
+        r"^patch_embed\.proj": "conv1",
+        r"^norm_pre": "ln_pre",
+        r"^norm\.": "ln_post.",
+        r"^blocks": "transformer.resblocks",
+        r"\.norm(\d)": r".ln_\1",
+        r"\.qkv\.": ".in_proj_",
+        r"\.attn\.proj": ".attn.out_proj",
+        r"\.fc1": ".c_fc",
+        r"\.fc2": ".c_proj",
+    }
+    return (_rename(key, rules),)
+
+
+def timm_names(key: str) -> tuple[str, ...]:
+    """timm's name: the model is a timm `VisionTransformer`."""
+    return (key,)
+
+
+def transformers_names(key: str) -> tuple[str, ...]:
+    """transformers' names: query, key and value are apart."""
+    rules = {
+        r"^cls_token$": "embeddings.class_embedding",
+        r"^pos_embed$": "embeddings.position_embedding.weight",
+        r"^patch_embed\.proj": "embeddings.patch_embedding",
+        r"^norm_pre": "pre_layrnorm",  # sic
+        r"^norm\.": "post_layernorm.",
+        r"^blocks": "encoder.layers",
+        r"\.norm(\d)": r".layer_norm\1",
+        r"\.attn\.proj": ".self_attn.out_proj",
+        r"\.attn\.": ".self_attn.",
+    }
+    name = _rename(key, rules)
+    return tuple(name.replace(".qkv.", f".{part}_proj.") for part in "qkv") if ".qkv." in name else (name,)
+
+
+def _is_trunk(key: str) -> bool:
+    """Whether the model's ``key`` is of its image model, without head."""
+    return not ADDED.match(key) and not key.startswith(HEAD)
+
+
+def st_adapter_names(key: str) -> tuple[str, ...]:
+    """ST-Adapter's name: OpenAI's, without "visual."."""
+    if _is_trunk(key):
+        return openai_names(key)
+    rules = {r"^head\.": "fc.", r"^blocks": "transformer.resblocks", r"\.temporal\.": ".adapter_pre_"}
+    return (_rename(key, rules),)
+
+
+def aim_names(key: str) -> tuple[str, ...]:
+    """AIM's name: OpenAI's in mmaction's recogniser."""
+    if _is_trunk(key):
+        return (f"backbone.{openai_names(key)[0]}",)
+    rules = {
+        r"^head\.": "cls_head.fc_cls.",
+        r"^temporal\.time_embed": "backbone.temporal_embedding",
+        r"^blocks": "backbone.transformer.resblocks",
+        r"\.temporal\.time_in": ".T_Adapter_in",
+        r"\.temporal\.time": ".T_Adapter",
+        r"\.temporal\.space": ".S_Adapter",
+        r"\.temporal\.joint": ".MLP_Adapter",
+        r"\.fc(\d)": r".D_fc\1",
+    }
+    return (_rename(key, rules),)
+
+
+def uniformerv2_names(key: str) -> tuple[str, ...]:
+    """UniFormerV2's name, or that of a part that `uniformerv2_parts` cuts."""
+    if _is_trunk(key) and not key.startswith(("norm.", "patch_embed.")):
+        return (f"backbone.{openai_names(key)[0]}",)
+    rules = {
+        r"^norm\.": "transformer.proj.0.",  # of its own: CLIP's ln_post is left out
+        r"^head\.": "transformer.proj.2.",
+        r"^patch_embed\.proj\.weight": "conv1.weight[0]",
+        r"^temporal\.patch_embed\.0\.weight": "conv1.weight[-1]",
+        r"^temporal\.patch_embed\.1\.weight": "conv1.weight[+1]",
+        r"^temporal\.video_token": "transformer.temporal_cls_token",
+        r"^temporal\.balance": "transformer.balance",
+        r"^temporal\.units\.(\d+)\.position": r"transformer.dpe.\1",
+        r"^temporal\.units": "transformer.dec",
+        r"\.norm_query": ".ln_1",
+        r"\.norm_mlp": ".ln_2",
+        r"\.norm_tokens": ".ln_3",
+        r"\.query\.(\w+)": r".attn.in_proj_\1[query]",
+        r"\.key_value\.(\w+)": r".attn.in_proj_\1[key, value]",
+        r"\.proj\.(?=[a-z])": ".attn.out_proj.",
+        r"\.fc1": ".c_fc",
+        r"\.fc2": ".c_proj",
+        r"^blocks": "transformer.resblocks",
+        r"\.temporal\.attn": ".lmhra1.pos_embed",
+        r"\.temporal\.mlp": ".lmhra2.pos_embed",
+        r"\.pos_embed\.norm": ".pos_embed.0",
+        r"\.pos_embed\.reduce": ".pos_embed.1",
+        r"\.pos_embed\.conv": ".pos_embed.2",
+        r"\.pos_embed\.expand": ".pos_embed.3",
+    }
+    return (f"backbone.{_rename(key, rules)}",)
+
+
+def uniformerv2_parts(tensors: Tensors) -> Tensors:
+    """Cut those tensors of UniFormerV2 that are several of the model's.
+
+    The 3D patch embedding has one kernel a frame, [0] that of the frame itself; the attention of a global unit has
+    its query's projection before those of key and value.
+    """
+    parts: Tensors = {}
+    for name, tensor in tensors.items():
+        if name == "backbone.conv1.weight" and tensor.ndim == 5:
+            for i, kernel in enumerate(tensor.unbind(2), start=-(tensor.shape[2] // 2)):
+                parts[f"{name}[{i:+d}]" if i else f"{name}[0]"] = kernel
+        elif re.fullmatch(r"backbone\.transformer\.dec\.\d+\.attn\.in_proj_\w+", name) and tensor.ndim:
+            query, key_value = tensor.tensor_split([tensor.shape[0] // 3])
+            parts |= {f"{name}[query]": query, f"{name}[key, value]": key_value}
+        else:
+            parts[name] = tensor
+    return parts
+
+
+def open_clip_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Model options that an `open_clip_config.json` states."""
+    model, vision = config["model_cfg"], config["model_cfg"]["vision_cfg"]
+    if "timm_model_name" in vision:
+        return {}
+    return {
+        "act_layer": "quick_gelu" if model.get("quick_gelu") else "gelu",
+        "num_heads": vision["width"] // vision.get("head_width", 64),
+    }
+
+
+def timm_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Model options that timm's `config.json` states.
+
+    An architecture without "quickgelu" in its name states nothing: OpenAI's weights, which were trained with
+    QuickGELU, are published under such a name too.
+    """
+    named = {"act_layer": "quick_gelu"} if "quickgelu" in config["architecture"] else {}
+    stated = config.get("model_args", {})
+    return named | {name: stated[name] for name in ("act_layer", "num_heads") if name in stated}
+
+
+def transformers_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Model options that transformers' `config.json` states; what it leaves out has the default of its class."""
+    if not config["model_type"].startswith("clip"):
+        raise ValueError(f"{config['model_type']} is not CLIP.")
+    vision = config.get("vision_config", config)
+    activation = vision.get("hidden_act", "quick_gelu")
+    return {
+        "act_layer": {"gelu_pytorch_tanh": "gelu_tanh"}.get(activation, activation),
+        "num_heads": vision.get("num_attention_heads", 12),
+        "norm_eps": vision.get("layer_norm_eps", 1e-5),
+    }
+
+
+def official_options(config: dict[str, Any]) -> dict[str, Any]:
+    """Model options of every official video model: they are made of OpenAI's CLIP."""
+    return {"act_layer": "quick_gelu", "norm_eps": 1e-5}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a library names the tensors of a checkpoint.
+
+    Attributes:
+        title: what to call it.
+        prefixes: what its names may start with; the first that fits is taken.
+        names: the model's key -> the library's names, without prefix, of the tensors whose concatenation it is.
+        dropped: pattern of a whole key -> why the model has no use for it.
+        config: name of the configuration file that may lie beside a checkpoint; None if there never is one.
+        options: what is in it, {} without one -> options of the model.
+        method: the temporal method whose modules and head, trained, are in the checkpoint. None: an image model's.
+        marks: keys of the model; a checkpoint with one of them is of this layout.
+        parts: cuts tensors of the checkpoint that are several of the model's.
+        pretrained_cfg: what the models were trained with, where it is not what the zoo says.
+    """
+
+    title: str
+    prefixes: tuple[str, ...]
+    names: Callable[[str], tuple[str, ...]]
+    dropped: Mapping[str, str]
+    config: str | None
+    options: Callable[[dict[str, Any]], dict[str, Any]]
+    method: str | None = None
+    marks: tuple[str, ...] = ("patch_embed.proj.weight",)
+    parts: Callable[[Tensors], Tensors] = dict
+    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
+
+
+_SCALE = {r"logit_(scale|bias)": "scale of the contrastive loss"}
+_OPEN_CLIP_TEXT = {
+    r"text\..+|transformer\..+|token_embedding\.weight|positional_embedding|ln_final\..+|text_projection(\..+)?": (
+        "text tower"
+    )
+}
+LAYOUTS = (
+    Layout(
+        "OpenAI's CLIP or open_clip",
+        ("visual.",),
+        openai_names,
+        {
+            r"visual\.proj": "projection to the space of texts",
+            r"input_resolution|context_length|vocab_size": "a size, not a weight",
+            **_OPEN_CLIP_TEXT,
+            **_SCALE,
+        },
+        "open_clip_config.json",
+        open_clip_options,
+    ),
+    Layout(
+        "open_clip with a visual tower of timm's",
+        ("visual.trunk.",),
+        timm_names,
+        {r"visual\.(trunk\.)?head\..+": "projection to the space of texts", **_OPEN_CLIP_TEXT, **_SCALE},
+        "open_clip_config.json",
+        open_clip_options,
+    ),
+    Layout(
+        "timm",
+        ("",),
+        timm_names,
+        {r"head\..+": "projection, or another task's classifier"},
+        "config.json",
+        timm_options,
+    ),
+    Layout(
+        "transformers",
+        ("vision_model.", ""),  # releases from 5 on save a CLIPVisionModel without prefix
+        transformers_names,
+        {
+            r"(vision_model\.)?embeddings\.position_ids": "a count, not a weight",
+            r"visual_projection\.weight": "projection to the space of texts",
+            r"text_model\..+|text_projection\.weight": "text tower",
+            **_SCALE,
+        },
+        "config.json",
+        transformers_options,
+    ),
+    Layout(
+        "ST-Adapter",
+        ("",),
+        st_adapter_names,
+        {},
+        None,
+        official_options,
+        method="st_adapter",
+        marks=("blocks.0.temporal.mlp.fc1.weight", "blocks.0.temporal.attn.fc1.weight"),
+    ),
+    Layout(
+        "AIM",
+        ("",),
+        aim_names,
+        {},
+        None,
+        official_options,
+        method="aim",
+        marks=("temporal.time_embed",),
+    ),
+    Layout(
+        "UniFormerV2",
+        ("",),
+        uniformerv2_names,
+        {},
+        None,
+        official_options,
+        method="uniformerv2",
+        marks=("temporal.video_token",),
+        parts=uniformerv2_parts,
+        # Its slowfast/config/defaults.py; and it numbers classes by lists of its own, not alphabetically.
+        pretrained_cfg={"mean": (0.45,) * 3, "std": (0.225,) * 3, "label_names": None},
+    ),
+)
+
+# Start of the model's key -> the option that states its size in this dimension.
+SIZES = {HEAD: ("num_classes", 0), "temporal.time_embed": ("num_frames", 1)}
+
+
+@dataclass(frozen=True)
+class Source:
+    """A foreign checkpoint, read but not interpreted.
+
+    Attributes:
+        path: its file.
+        tensors: by the file's names.
+        layout, prefix: how it names them.
+        dropped: the file's name -> why it is not used.
+    """
+
+    path: Path
+    tensors: Tensors
+    layout: Layout
+    prefix: str
+    dropped: dict[str, str] = field(default_factory=dict)
+
+
+def read(path: Path) -> Source:
+    """Read a checkpoint and recognise its layout.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a checkpoint that can be read without running code, or of no known layout.
+    """
+    if not path.is_file():
+        what = "is a folder; name the weights file in it" if path.is_dir() else "does not exist; check the path"
+        raise FileNotFoundError(f"{path} {what}.")
+    loaded: Any = read_checkpoint(path) if path.suffix == ".safetensors" else _load_pickle(path)
+    dropped: dict[str, str] = {}
+    for wrapper in ("state_dict", "model", "model_state"):  # a training run's checkpoint
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
+            dropped = {str(name): "state of a training run" for name in loaded if name != wrapper}
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError(f"{path} is not a state dict, tensors by name; save the model's state_dict() alone.")
+    tensors = {str(name): tensor for name, tensor in loaded.items()}
+    if all(name.startswith("module.") for name in tensors):  # saved from DistributedDataParallel
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+
+    for layout in LAYOUTS:
+        for prefix in layout.prefixes:
+            if any(prefix + layout.names(mark)[0] in tensors for mark in layout.marks):
+                return Source(path, layout.parts(tensors), layout, prefix, dropped)
+    titles = ", ".join(layout.title for layout in LAYOUTS)
+    raise ValueError(f"{path} is of no layout known here ({titles}): no vision transformer's patch embedding is in it.")
+
+
+def _load_pickle(path: Path) -> Any:
+    if path.suffix not in PICKLES:
+        raise ValueError(f"{path} is neither .safetensors nor one of {', '.join(PICKLES)}; rename or convert it.")
+    if _is_torchscript(path):
+        raise ValueError(
+            f"{path} is a TorchScript archive, as OpenAI publishes its models, and reading it would run the code in "
+            "it; take the same weights as open_clip_model.safetensors from open_clip's repository on the Hub."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path} is damaged, or holds more than tensors, which could run code when read; save the model's "
+            "state_dict() alone, best as safetensors."
+        ) from None
+    except Exception:  # a damaged file may fail anywhere in torch's reader
+        raise ValueError(f"{path} is not a whole checkpoint of PyTorch's; download it again.") from None
+
+
+def _is_torchscript(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+
+
+def stated_options(source: Source) -> dict[str, Any]:
+    """Options of the model that the layout, or else the configuration beside the file, states; {} where none does.
+
+    Raises:
+        ValueError: it is not a configuration of the library that the tensors are named by.
+    """
+    if source.layout.config is None:
+        return source.layout.options({})
+    path = source.path.parent / source.layout.config
+    if not path.is_file():
+        return {}
+    try:
+        return source.layout.options(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"{path} is not a configuration of {source.layout.title}, whose names the tensors of {source.path.name} "
+            "have; move the weights to a folder of their own, or the right configuration beside them."
+        ) from None
+
+
+def map_tensors(source: Source, own: Mapping[str, Tensor]) -> tuple[Tensors, dict[str, str]]:
+    """The file's tensors by the model's names.
+
+    Args:
+        source: the checkpoint.
+        own: those tensors of the model that are to come from it.
+
+    Returns:
+        The tensors in the model's shapes and types; the file's names of those that are not used, each with the reason.
+
+    Raises:
+        ValueError: a tensor is missing, unknown, of another shape or type, or not finite.
+    """
+    names = {key: tuple(source.prefix + name for name in source.layout.names(key)) for key in own}
+    used = {name for parts in names.values() for name in parts}
+    dropped = dict(source.dropped)
+    unknown = []
+    for name in source.tensors.keys() - used:
+        reasons = [why for pattern, why in source.layout.dropped.items() if re.fullmatch(pattern, name)]
+        if reasons:
+            dropped[name] = reasons[0]
+        else:
+            unknown.append(name)
+    _refuse(source, used - source.tensors.keys(), "lacks", "that the model needs")
+    _refuse(source, unknown, "has", "that the model has no place for")
+
+    mapped = {}
+    for key, parts in names.items():
+        target = own[key]
+        shape = tuple(target.shape) if len(parts) == 1 else (target.shape[0] // len(parts), *target.shape[1:])
+        for name in parts:
+            tensor = source.tensors[name]
+            leading = (1,) * (len(shape) - tensor.ndim)  # class token: (C,) -> (1, 1, C)
+            if (*leading, *tensor.shape) != shape:
+                sizes = [
+                    f" {option}={tensor.shape[dim]}"
+                    for start, (option, dim) in SIZES.items()
+                    if key.startswith(start) and tensor.ndim == len(shape)
+                ]
+                raise ValueError(
+                    f"{source.path} has {name} in shape {tuple(tensor.shape)} where the model has {shape}; name the "
+                    f"model of that size, or give its size with --set{''.join(sizes)}."
+                )
+            if tensor.is_floating_point() != target.is_floating_point() or not is_finite(tensor):
+                raise ValueError(f"{source.path} has {name} with values that are not finite numbers; it is damaged.")
+        joined = torch.cat([source.tensors[name] for name in parts]) if len(parts) > 1 else source.tensors[parts[0]]
+        mapped[key] = joined.reshape(target.shape).to(target.dtype)
+    return mapped, dict(sorted(dropped.items()))
+
+
+def _refuse(source: Source, names: Sequence[str] | set[str], verb: str, why: str) -> None:
+    if names:
+        first, *others = sorted(names)
+        rest = f" and {len(others)} more" if others else ""
+        raise ValueError(
+            f"{source.path} (named as in {source.layout.title}) {verb} {first}{rest} {why}; name the model of the same "
+            "architecture and options."
+        )
+
+
+def _read_all(path: Path, trunk: Path | None) -> tuple[Source, Source]:
+    """The checkpoint, and the one with its image model: the same, unless ``trunk`` names another.
+
+    Raises:
+        ValueError: there has to be another and is none, or the other way round.
+    """
+    source = read(path)
+    method = source.layout.method
+    if trunk is not None:
+        image = read(trunk)
+        if method is None or image.layout.method is not None:
+            raise ValueError(
+                f"{path} ({source.layout.title}) and {trunk} ({image.layout.title}) do not complete each other; "
+                "--trunk is a CLIP, for a checkpoint of a temporal method without its frozen weights."
+            )
+        return source, image
+    # Any of these says that the image model is in the file, whole or not.
+    trunk_keys = ("cls_token", "pos_embed", "patch_embed.proj.weight", "norm_pre.weight", "blocks.0.mlp.fc1.weight")
+    if method and not any(name in source.tensors for key in trunk_keys for name in source.layout.names(key)):
+        raise ValueError(
+            f"{path} has only what {source.layout.title} trained, not the frozen image model; name the CLIP that it "
+            "was trained on with --trunk FILE."
+        )
+    return source, source
+
+
+def convert_checkpoint(
+    path: Path,
+    model_name: str,
+    options: Mapping[str, Any] | None = None,
+    license: str | None = None,
+    trunk: Path | None = None,
+) -> tuple[InTIVisionTransformer, Source, dict[str, str]]:
+    """Build a model of the zoo with the trunk of a foreign checkpoint, and with the temporal modules and head of a
+    video model's.
+
+    Args:
+        path: the checkpoint.
+        model_name: a model of the zoo, with a tag (whose activation, mean and std it gets) or without.
+        options: of the model; they go before what the configuration beside the file states.
+        license: the checkpoint's, by its identifier on the Hub. None: not known, so none is claimed.
+        trunk: a CLIP, for a video model's checkpoint without its frozen weights.
+
+    Returns:
+        The model, what was read, and the names of the tensors that were not used, with the reasons.
+    """
+    source, image = _read_all(path, trunk)
+    layout = source.layout
+    stated = {**stated_options(image), **stated_options(source)}
+    eps = stated.pop("norm_eps", None)
+    arguments = {**stated, **(options or {})}
+    try:
+        model = create_model(model_name, **arguments)
+    except (TypeError, AssertionError, KeyError, RuntimeError) as error:  # timm's, of arguments it does not check
+        raise ValueError(f"{model_name} cannot be built with {arguments} ({error}); change --set.") from error
+    if eps is not None and eps != model.norm.eps:
+        raise ValueError(f"{path} was made with layer norms of eps {eps}, {model_name} has {model.norm.eps}.")
+    method = model._model_args.get("temporal")
+    if layout.method not in (None, method):
+        has = f"the method {method}" if method else "no temporal method"
+        raise ValueError(f"{path} is of {layout.title}, {model_name} has {has}; name a model inti_{layout.method}_*.")
+    own = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(INTERPOLATIONS)}
+    of_image = {key: tensor for key, tensor in own.items() if _is_trunk(key)}
+    if image is source:
+        mapped, dropped = map_tensors(source, own if layout.method else of_image)
+    else:
+        mapped, dropped = map_tensors(image, of_image)
+        added, _ = map_tensors(source, {key: tensor for key, tensor in own.items() if key not in of_image})
+        mapped, dropped = mapped | added, dropped | source.dropped
+    model.load_state_dict({**model.state_dict(), **mapped})
+    if len(model.pretrained_cfg.get("label_names") or ()) != model.num_classes:
+        model.pretrained_cfg["label_names"] = None
+    model.pretrained_cfg.update(
+        tag=None,
+        license=license,
+        origin_url=None,
+        description=_description(model, source, image),
+        **layout.pretrained_cfg,
+    )
+    return model.eval(), source, dropped
+
+
+def _description(model: InTIVisionTransformer, source: Source, image: Source) -> str:
+    if source.layout.method is None:
+        new = "interpolations, temporal modules" if model.temporal.mixes_frames else "interpolations"
+        return (
+            f"Trunk converted from {source.path.name}, a checkpoint of {source.layout.title}; "
+            f"{new} and head start untrained."
+        )
+    frozen = "" if image is source else f", and its image model from {image.path.name}"
+    text = f"Converted with its classifier from {source.path.name}, a checkpoint of {source.layout.title}{frozen}."
+    if not model.compress_at:
+        return f"{text} Without compression, it is the original model."
+    return (
+        f"{text} The interpolations are untrained: compressed, this is a training-free start whose accuracy is not "
+        "measured; with compress_at=() it is the original model."
+    )

@@ -1,0 +1,484 @@
+"""Models in folders and on the Hugging Face Hub: save, publish, and load with everything verified.
+
+`load` opens safetensors files only, and says in one sentence what is wrong with a file or a repository. What
+`timm.create_model` does by itself is less strict. For ``hf-hub:`` it takes ``model.safetensors`` alone, to which
+`save_pretrained` pins its configs. Where a config pins nothing, and for ``local-dir:``, it takes another file if that
+one is missing, pickles among them, with PyTorch's ``weights_only=True``. It reads no digests and no hashes, and passes
+on the errors of safetensors and huggingface_hub as they are. Only then our `checkpoint_filter_fn` is reached, as strict
+there as here.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from huggingface_hub import (
+    EvalResult,
+    HfApi,
+    ModelCard,
+    ModelCardData,
+    try_to_load_from_cache,
+)
+from timm.models import PretrainedCfg, get_model_input_config
+
+from ..assets import ASSETS
+from ..models.registry import check_name, create_model
+from ..models.vision_transformer import InTIVisionTransformer
+from ._private import load_model_config_from_path, save_config_for_hf
+from .checkpoint_filter import load_tensors
+from .download import CONFIG, commit_of, download, hub_errors
+from .tensor_files import DIGEST, is_finite, read_checkpoint, save_checkpoint, stated_digest
+
+WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
+CONFIG_DIGEST = "config_sha256"  # in our config.json, of the rest of it
+_NOT_TOGETHER = (
+    "{config} was not written with the weights that lie beside it ({weights}); save the model again, or, if you "
+    f"exchanged them, take {DIGEST} out of the config."
+)
+# Arguments by which timm would take weights from elsewhere than from the file that was verified, or cut the model.
+_RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only"}
+_SAFE_NAMES = {
+    None: WEIGHTS,
+    "pytorch_model.bin": WEIGHTS,
+    "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
+}
+
+
+# Arguments of a config.json above these are damage, and would take all memory.
+_LARGEST = {"num_classes": 2**20, "": 2**14}
+
+
+def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
+    """A model with its weights, all of them verified; nothing but safetensors is ever opened, and each file read once.
+
+    Args:
+        name: a model of the zoo, with a tag or without ("inti_vit_b16_k400"); a repository of the Hub, with a
+            revision or without ("hf-hub:org/name@revision"); or a folder that `save_pretrained` wrote
+            ("local-dir:runs/mine", or just its path).
+        **model_args: arguments of the model that shall differ, such as ``num_classes``, ``compress_at``, ``img_size``.
+
+    Raises:
+        ValueError: the name is none of these, or a file is damaged or another model's.
+        OSError: a file or repository is missing, forbidden, or cannot be fetched or stored. The subclass tells which:
+            `FileNotFoundError`, `PermissionError`, `ConnectionError`.
+    """
+    source = _find(name, model_args)
+    args = {**source.args, **model_args}
+    for argument in sorted(_RESERVED & args.keys()):
+        raise ValueError(
+            f"{name} cannot be loaded with the argument {argument}; leave it out, or use timm.create_model."
+        )
+    weights = source.weights()
+    tensors = read_checkpoint(weights)
+    if source.config is not None and not _belong_together(source.config, weights):
+        if (weights.parent / PREVIOUS).is_dir():  # saving was interrupted
+            return load(weights.parent / PREVIOUS, **model_args)
+        raise ValueError(_NOT_TOGETHER.format(config=source.config, weights=weights))
+    model = source.create(model_args)
+    load_tensors(model, tensors)
+    return model
+
+
+def create(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
+    """The model that `load` makes, before its weights are loaded; no file of weights is opened or fetched.
+
+    Args, Raises: see `load`.
+    """
+    return _find(name, model_args).create(model_args)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a name stands for.
+
+    Attributes:
+        architecture: name for `create_model`, with a tag or without.
+        weights: fetches the file of weights where it has to be, and gives its path.
+        config: the config.json that the model was saved with; None for the zoo's own.
+        cfg: the pretrained config in it.
+        args: the model's arguments in it.
+    """
+
+    architecture: str
+    weights: Callable[[], Path]
+    config: Path | None = None
+    cfg: dict[str, Any] | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+
+    def create(self, model_args: dict[str, Any]) -> InTIVisionTransformer:
+        """The model, with the arguments that shall differ."""
+        if self.cfg is None:
+            return create_model(self.architecture, **model_args)
+        try:
+            model = create_model(
+                self.architecture,
+                pretrained_cfg=self.cfg,
+                pretrained_model_args=self.args,
+                **{**self.args, **model_args},
+            )
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # arguments that are none fail in as many ways as there are places for them
+            if model_args:
+                raise
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"{self.config} does not make a model ({reason}); copy, save or download it again."
+            ) from error
+        if "num_classes" not in model_args and model.num_classes != self.cfg.get("num_classes"):
+            raise ValueError(
+                f"{self.config} says num_classes={self.cfg.get('num_classes')!r}, but its model has "
+                f"{model.num_classes}; copy, save or download it again."
+            )
+        return model
+
+
+def _find(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _Source:
+    """What a name stands for; a config.json is read, and fetched from the Hub where it is there."""
+    text = os.fspath(name)
+    prefix, _, rest = text.partition(":")
+    if prefix in ("hf-hub", "hf_hub"):
+        return _find_repo(rest)
+    if prefix == "local-dir":
+        return _find_folder(Path(rest))
+    if isinstance(name, str) and name.split(".")[0] in timm.list_models("inti*"):
+        return _find_in_zoo(name, model_args)
+    if Path(text).is_dir():
+        return _find_folder(Path(text))
+    if Path(text).is_file():
+        raise ValueError(
+            f"{text} is a file; name the folder that it is in with its config.json, or use 'inti-models convert' on it."
+        )
+    if isinstance(name, str) and os.sep not in text:
+        check_name(text)  # which says that there is none
+    raise FileNotFoundError(f"There is no folder {text}; check the path, or write hf-hub:{text} for the Hub.")
+
+
+def _find_in_zoo(name: str, model_args: dict[str, Any]) -> _Source:
+    check_name(name)
+    cfg = timm.get_pretrained_cfg(str(model_args.get("base")) if name == "inti_vit" else name)
+
+    def weights() -> Path:
+        if cfg is None or not (cfg.file or cfg.hf_hub_id):
+            raise ValueError(
+                f"{name} with {model_args} has no weights; 'inti-models list --pretrained' shows those with."
+            )
+        if cfg.file:
+            return Path(cfg.file)
+        repo_id, _, revision = str(cfg.hf_hub_id).partition("@")
+        return download(repo_id, weights_name(cfg), revision or None)
+
+    return _Source(name, weights)
+
+
+def weights_name(cfg: PretrainedCfg) -> str:
+    """The safetensors file of a config's repository on the Hub."""
+    return _SAFE_NAMES.get(cfg.hf_hub_filename, str(cfg.hf_hub_filename))
+
+
+def _find_repo(hub_id: str) -> _Source:
+    repo_id, _, revision = hub_id.partition("@")
+    config = download(repo_id, CONFIG, revision or None)
+    cfg, architecture, args = _read_config(config)
+    cfg |= {"source": "hf-hub", "hf_hub_id": hub_id, "hf_hub_filename": WEIGHTS}
+    return _Source(architecture, lambda: download(repo_id, WEIGHTS, commit_of(config, CONFIG)), config, cfg, args)
+
+
+def _find_folder(folder: Path) -> _Source:
+    for file, advice in (
+        (CONFIG, "name a folder that inti_models.save_pretrained wrote"),
+        (WEIGHTS, "no other file is opened: use 'inti-models convert' on its checkpoint"),
+    ):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"There is no {file} in {folder}; {advice}.")
+    cfg, architecture, args = _read_config(folder / CONFIG)
+    cfg |= {"source": "local-dir", "file": str(folder)}
+    return _Source(architecture, lambda: folder / WEIGHTS, folder / CONFIG, cfg, args)
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    """Pretrained config without a source, architecture, and model arguments of a config.json."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        unchanged = config.get(CONFIG_DIGEST) in (None, _digest_of(config))
+        cfg, architecture, args = load_model_config_from_path(path.parent)
+        cfg = PretrainedCfg(**{**cfg, "custom_load": False}).to_dict(remove_source=True)
+        args = dict(args)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path} is not a model's config ({error}); copy, save or download it again.") from error
+    if not unchanged:
+        raise ValueError(
+            f"{path} is not as it was saved; copy, save or download it again, or, if you changed it yourself, take "
+            f"{CONFIG_DIGEST} out of it."
+        )
+    if architecture not in timm.list_models("inti*"):
+        raise ValueError(f"{path} is of {architecture!r}, which is no InTI model; name a folder or repository of one.")
+    for key, value in args.items():
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) > _LARGEST.get(key, _LARGEST[""]):
+                raise ValueError(f"{path} says {key}={value!r}, which no model has; copy, save or download it again.")
+    return cfg, architecture, args
+
+
+def _digest_of(config: dict[str, Any]) -> str:
+    """SHA-256, in hex, of a config.json without its digest; white space and the order of keys do not matter."""
+    rest = {key: value for key, value in config.items() if key != CONFIG_DIGEST}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _belong_together(config: Path, weights: Path) -> bool:
+    """Whether a config.json was written with these weights, as far as both say so."""
+    ours, theirs = json.loads(config.read_text(encoding="utf-8")).get(DIGEST), stated_digest(weights)
+    return ours is None or theirs is None or ours == theirs
+
+
+def save_pretrained(
+    model: InTIVisionTransformer,
+    directory: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    label_names: Sequence[str] | None = None,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    base_model: str | None = None,
+    results: Sequence[EvalResult] = (),
+    description: str | None = None,
+) -> None:
+    """Write a model to a folder: config.json, model.safetensors and a model card, from which `load` brings it back.
+
+    The files are made elsewhere and then moved to their place, each whole; other files in the folder stay. A model
+    that was there can be loaded until the new one can: a process killed between two moves leaves it in ``.previous``.
+
+    Args:
+        model: made by an entry point of the zoo, or by `from_image_model` of a model of timm's registry.
+        directory: the folder; made if there is none.
+        name: the model's, for the card; the folder's if None.
+        label_names: class names in order; None for those that the model has.
+        license: identifier of the Hub, such as "mit"; None for the pretrained config's.
+        datasets: ids on the Hub of what it was trained on.
+        base_model: id on the Hub of what it was trained from.
+        results: what was measured; the card says "Not measured." if there are none.
+        description: a sentence or more about the model.
+
+    Raises:
+        TypeError: it is not an InTI model itself but a wrapper, say.
+        ValueError: it could not be created again by name and arguments, has values that are not finite, or not as
+            many classes as names.
+        OSError: the files cannot be written.
+    """
+    directory = Path(directory)
+    _check_can_be_saved(model, label_names)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(f"{directory} is a file; name a folder.")
+    card = model_card(model, name or directory.absolute().name, license, datasets, base_model, results, description)
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
+            folder = Path(temporary)
+            save_checkpoint(model, folder / WEIGHTS)
+            _write_config(model, folder, label_names, description)
+            (folder / CARD).write_text(str(card), encoding="utf-8")
+            directory.mkdir(exist_ok=True)
+            _keep_previous(directory, folder / PREVIOUS)
+            for file in (WEIGHTS, CARD, CONFIG):
+                os.replace(folder / file, directory / file)
+            shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(f"{directory} cannot be written ({reason}); free some space or choose another folder.") from error
+
+
+def _keep_previous(directory: Path, temporary: Path) -> None:
+    """Keep what makes the model in ``directory``, if there is one, in its folder ``.previous``."""
+    config, weights = directory / CONFIG, directory / WEIGHTS
+    try:
+        whole = weights.is_file() and _belong_together(config, weights)
+    except (OSError, ValueError, AttributeError):  # there is no config, or none that can be read
+        whole = False
+    if not whole:  # what an interrupted call left: the model before it stays the previous one
+        return
+    shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
+    temporary.mkdir()
+    for file in (config, weights):
+        try:
+            os.link(file, temporary / file.name)
+        except OSError:  # a file system without links
+            shutil.copyfile(file, temporary / file.name)
+    os.replace(temporary, directory / PREVIOUS)
+
+
+def _check_can_be_saved(model: InTIVisionTransformer, label_names: Sequence[str] | None) -> None:
+    if not isinstance(model, InTIVisionTransformer):
+        raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIVisionTransformer itself.")
+    if any(type(p.data) is not torch.Tensor for p in model.blocks.parameters()):
+        raise ValueError("The model's blocks are quantized to int8; save a model without that.")
+    if model.normalization_fused:
+        raise ValueError("The model's normalization is fused into its patch embedding; save a model without that.")
+    if getattr(model, "pretrained_cfg", {}).get("architecture") not in timm.list_models("inti*"):
+        raise ValueError(
+            "This model cannot be created again by a name, so it is not saved; make it with timm.create_model, or with "
+            "from_image_model from a model of timm.create_model."
+        )
+    if label_names is not None and len(label_names) != model.num_classes:
+        raise ValueError(
+            f"{len(label_names)} label_names do not fit {model.num_classes} classes; name each class once."
+        )
+    for key, tensor in model.state_dict().items():
+        if not is_finite(tensor):
+            raise ValueError(f"The model has values in {key} that are not finite; save one from before that.")
+
+
+def _write_config(
+    model: InTIVisionTransformer, folder: Path, label_names: Sequence[str] | None, description: str | None
+) -> None:
+    """Write config.json, and create the model from it without memory to see that it is the same."""
+    inti_args = {name: getattr(model, name) for name in ("compress_at", "num_frames", "sampling", "frame_stride")}
+    config: dict[str, Any] = {"pretrained_cfg": {"hf_hub_filename": WEIGHTS, "description": description}}
+    config[DIGEST] = stated_digest(folder / WEIGHTS)
+    if label_names is not None:
+        config["label_names"] = list(label_names)
+    try:
+        save_config_for_hf(model, str(folder / CONFIG), config, inti_args)
+        saved = json.loads((folder / CONFIG).read_text())
+        (folder / CONFIG).write_text(json.dumps(saved | {CONFIG_DIGEST: _digest_of(saved)}, indent=2))
+        cfg, architecture, args = _read_config(folder / CONFIG)
+        again = create_model(architecture, pretrained_cfg=cfg, **{**args, "device": "meta"})
+        same = _shapes(again) == _shapes(model)
+    except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise ValueError(f"This model's config does not create it again ({error}), so it is not saved.") from error
+    if not same:
+        raise ValueError(
+            "This model was changed after it was created, so that its config would create another, and is not saved; "
+            "create it with these changes as arguments."
+        )
+
+
+def _shapes(model: InTIVisionTransformer) -> dict[str, torch.Size]:
+    return {key: tensor.shape for key, tensor in model.state_dict().items()}
+
+
+def push_to_hub(
+    model: InTIVisionTransformer,
+    repo_id: str,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    token: str | None = None,
+    commit_message: str = "Add model",
+    **card: Any,
+) -> str:
+    """Publish a model on the Hub, as `save_pretrained` writes it. A card that is there is replaced.
+
+    Args:
+        model: see `save_pretrained`.
+        repo_id: "org/name"; made if there is none.
+        private: a new repository is to be private.
+        revision: branch to commit to, made if there is none; None for the main one.
+        token: of the Hub; None for the one that you are logged in with, or HF_TOKEN.
+        commit_message: first line of the commit.
+        **card: label names and what else `save_pretrained` takes.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        TypeError, ValueError: see `save_pretrained`; or the Hub does not accept the card.
+        OSError: the Hub cannot be reached or refuses. Nothing was changed there but that the repository may be new.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(model, folder, **{"name": repo_id, **card})
+        api = HfApi(token=token, library_name="inti_models")
+        with hub_errors(repo_id, "upload"):
+            repo = api.create_repo(repo_id, private=private, exist_ok=True)
+            if revision is not None:
+                api.create_branch(repo.repo_id, branch=revision, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repo.repo_id, folder_path=folder, revision=revision, commit_message=commit_message
+            )
+    return commit.commit_url
+
+
+def model_card(
+    model: InTIVisionTransformer,
+    name: str,
+    license: str | None = None,
+    datasets: Sequence[str] = (),
+    base_model: str | None = None,
+    results: Sequence[EvalResult] = (),
+    description: str | None = None,
+) -> ModelCard:
+    """The card of a model, with metadata in the Hub's format; for the arguments see `save_pretrained`."""
+    data = ModelCardData(
+        license=license or model.pretrained_cfg.get("license"),
+        library_name="timm",
+        pipeline_tag="video-classification",
+        tags=["video-classification", "timm", "inti_models"],
+        datasets=list(datasets) or None,
+        base_model=base_model,
+        model_name=name.rpartition("/")[2],
+        eval_results=list(results) or None,
+    )
+    address = f"hf-hub:{name}" if "/" in name else f"local-dir:{name}"
+    measured = [f"- {r.dataset_name}, {r.metric_name or r.metric_type}: {r.metric_value}" for r in results]
+    channels, height, width = get_model_input_config(model)["input_size"]
+    return ModelCard(
+        f"---\n{data.to_yaml()}\n---\n\n"
+        f"# {data.model_name}\n\n{description or ''}\n\n"
+        f"An InTI video transformer, `{model.pretrained_cfg['architecture']}`: {model.num_frames} frames of "
+        f"{channels}x{height}x{width} ({model.sampling} sampling), halved behind blocks {model.compress_at} of "
+        f"{len(model.blocks)}; {model.num_classes} classes.\n\n"
+        "## Measured\n\n" + ("\n".join(measured) or "Not measured.") + "\n\n"
+        f'## Use\n\n```python\nimport inti_models\n\nmodel = inti_models.load("{address}")\n```\n\n'
+        f"```sh\ninti-models predict clip.mp4 --model {address}\n```\n"
+    )
+
+
+@dataclass(frozen=True)
+class Published:
+    """Weights of the zoo.
+
+    Attributes:
+        name: model and tag.
+        source: repository on the Hub, or file of the package.
+        license: identifier.
+        size: bytes of the file; None for one that is not on this machine.
+        accuracy: what was measured, in words.
+    """
+
+    name: str
+    source: str
+    license: str
+    size: int | None
+    accuracy: str
+
+
+def published(pattern: str = "*") -> list[Published]:
+    """All weights of the zoo whose model and tag match a pattern, such as "*l14*"."""
+    file = ASSETS / "weights" / "results.json"
+    measured = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    table = []
+    for name in timm.list_pretrained(pattern):
+        cfg = timm.get_pretrained_cfg(name)
+        if not name.startswith("inti") or cfg is None:
+            continue
+        cached = cfg.file or try_to_load_from_cache(str(cfg.hf_hub_id), weights_name(cfg))
+        size = os.path.getsize(cached) if isinstance(cached, str) and os.path.isfile(cached) else None
+        accuracy = measured.get(name, {}).get("accuracy", {})
+        table.append(
+            Published(
+                name,
+                source=str(cfg.hf_hub_id or Path(str(cfg.file)).name),
+                license=cfg.license or "unknown",
+                size=size,
+                accuracy=", ".join(f"{what} {value:g}%" for what, value in accuracy.items()) or "not measured",
+            )
+        )
+    return table

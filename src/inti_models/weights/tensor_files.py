@@ -1,0 +1,97 @@
+"""Tensors in safetensors files: written whole or not at all, verified when read."""
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn, uint8
+
+from ..files import replacing
+
+DIGEST = "tensors_sha256"  # in the metadata of our files
+# timm takes a tensor of such a name for a nested checkpoint.
+_CONTAINERS = {"state_dict", "state_dict_ema", "model", "model_ema"}
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256, in hex, of tensors with their names, dtypes and shapes; their order does not matter."""
+
+    def line(name: str) -> str:
+        tensor = tensors[name]
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(uint8).numpy().data
+        return f"{name} {tensor.dtype} {tuple(tensor.shape)} {hashlib.sha256(memoryview(data)).hexdigest()}\n"
+
+    with ThreadPoolExecutor() as pool:  # hashing lets other threads run
+        lines = list(pool.map(line, sorted(tensors)))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write the tensors of ``model`` and their `digest` to a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with replacing(path) as partial:
+        try:
+            save_file(tensors, partial, {DIGEST: digest(tensors)})  # one entry: the order of more would be random
+        except SafetensorError as error:  # its way of saying that the disk is full
+            raise OSError(f"{path} cannot be written ({error}); free some space or choose another disk.") from None
+
+
+def stated_digest(path: str | os.PathLike[str]) -> str | None:
+    """The `digest` that a safetensors file states of its tensors; None for a file without one, or a damaged one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(DIGEST)
+    except (SafetensorError, OSError):
+        return None
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, verified by their `digest` where the file has one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a whole safetensors file, or its tensors are not those that were saved.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; use 'inti-models convert' on it.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated = (file.metadata() or {}).get(DIGEST)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); copy, convert or download it again."
+        ) from None
+    if stated is not None and digest(tensors) != stated:
+        raise ValueError(f"{path} is damaged: its tensors are not those that were saved; copy or download it again.")
+    refuse(str(path), "has, unlike any model,", _CONTAINERS & tensors.keys())
+    return tensors
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite, in a twentieth of the time of ``isfinite().all()``."""
+    if tensor.is_meta or not tensor.numel():
+        return True
+    low, high = (bound.item() for bound in tensor.aminmax())  # nan if there is one
+    return float("-inf") < low and high < float("inf")
+
+
+def refuse(source: str, fault: str, keys: Iterable[str]) -> None:
+    """A ValueError that names the first of ``keys``, if there is one."""
+    names = sorted(keys)
+    if names:
+        rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise ValueError(
+            f"{source} {fault} {names[0]}{rest}; name the model that it was made for, with the same options."
+        )

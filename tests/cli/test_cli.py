@@ -1,0 +1,216 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from inti_models import save_pretrained
+from inti_models.cli import export, main, options
+from inti_models.data import MotionDigitsClips, write_video
+from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
+from inti_models.evaluation.evaluate import DTYPES
+from inti_models.inference.export import FORMATS
+
+NAME = "inti_vit_t8_32_motiondigits"
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Three videos and their labels."""
+    folder = tmp_path_factory.mktemp("clips")
+    data = MotionDigits("validation", size=32, length=8)
+    indices = (1, 2, 6)  # which the checkpoint gets right
+    for i in indices:
+        write_video(folder / f"{i}.mp4", data[i][0], fps=8)
+    return [str(folder / f"{i}.mp4") for i in indices], [CLASS_NAMES[data[i][1]] for i in indices]
+
+
+def test_help_imports_neither_torch_nor_timm_and_timm_imported_later_knows_the_models():
+    code = f"""
+import sys
+from inti_models.cli import COMMANDS, main
+for argv in [["--help"], *([command.__name__.rpartition(".")[2], "--help"] for command in COMMANDS)]:
+    try:
+        main(argv)
+    except SystemExit as stopped:
+        assert stopped.code == 0
+    assert not {{"torch", "timm"}} & sys.modules.keys(), argv
+import timm
+assert timm.is_model({NAME!r})
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_options_offer_what_the_package_takes():
+    assert tuple(FORMATS) == export.FORMATS
+    assert tuple(DTYPES) == options.PRECISIONS
+
+
+def test_list_names_the_zoo(capsys):
+    assert main(["list"]) == 0
+    names = capsys.readouterr().out.split()
+    assert {"inti_vit", NAME, "inti_vit_l14_336_ssv2"} <= set(names)
+    assert main(["list", "*l14_336*", "--tags"]) == 0
+    assert "inti_vit_l14_336_k400.openai" in capsys.readouterr().out.split()
+
+
+def test_list_says_that_nothing_matches(capsys):
+    assert main(["list", "resnet*"]) == 1
+    assert "'resnet*'" in capsys.readouterr().err
+
+
+def test_info_shows_schedule_and_gflops_beside_the_naive_model(capsys):
+    assert main(["info", NAME]) == 0
+    out = capsys.readouterr().out
+    assert "compress_at=(2, 5): 8 frames become 2" in out
+    assert "GFLOPs      0.06113" in out
+    assert "0.09528" in out
+    assert "35.8% less" in out
+
+
+def test_predict_prints_the_right_label_first(clips, capsys):
+    paths, names = clips
+    assert main(["predict", *paths, "--model", NAME, "--topk", "2", "--device", "cpu"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[::3] == paths
+    assert [line.split("%  ")[1] for line in lines[1::3]] == names
+
+
+def test_predict_prints_json_lines(clips, capsys):
+    paths, names = clips
+    assert main(["predict", *paths, "--model", NAME, "--json", "--views", "2x1"]) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [result["file"] for result in results] == paths
+    assert [result["labels"][0]["name"] for result in results] == names
+    assert all(len(result["labels"]) == 5 for result in results)
+
+
+def test_a_bad_file_is_reported_and_does_not_stop_the_rest(clips, tmp_path, capsys):
+    paths, names = clips
+    text = tmp_path / "text.mp4"
+    text.write_text("not a video")
+    missing = str(tmp_path / "missing.mp4")
+    assert main(["predict", paths[0], str(text), missing, paths[2], "--model", NAME]) == 1
+    captured = capsys.readouterr()
+    assert names[0] in captured.out
+    assert names[2] in captured.out
+    assert str(text) in captured.err
+    assert missing in captured.err
+    assert "2 of 4 files" in captured.err
+
+
+def test_a_bad_file_is_an_error_object_in_json(clips, tmp_path, capsys):
+    missing = str(tmp_path / "missing.mp4")
+    assert main(["predict", missing, clips[0][0], "--model", NAME, "--json"]) == 1
+    bad, good = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert bad["file"] == missing
+    assert missing in bad["error"]
+    assert good["labels"][0]["name"] == clips[1][0]
+
+
+def test_a_checkpoint_replaces_the_published_weights(clips, tmp_path, capsys):
+    torch.manual_seed(0)
+    model = timm.create_model(NAME)
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.arange(120.0)
+    save_file(model.state_dict(), tmp_path / "mine.safetensors")
+    checkpoint = ["--checkpoint", str(tmp_path / "mine.safetensors")]
+    assert main(["predict", clips[0][0], "--model", NAME, *checkpoint, "--topk", "1"]) == 0
+    assert CLASS_NAMES[119] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["info", "resnet50"], "'resnet50'"),
+        (["predict", "x.mp4", "--model", "inti_vit_b16_k400.nothing"], "'inti_vit_b16_k400.nothing'"),
+        (["predict", "x.mp4", "--model", NAME, "--checkpoint", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["train", "nowhere.yaml", "--output", "run"], "nowhere.yaml"),
+        (["train", "motiondigits", "--output", "run", "optimization.lr"], "'optimization.lr'"),
+        (["train", "motiondigits", "optimization.rate=1", "--output", "run"], "rate"),
+        (["validate", "nowhere", "--model", NAME], "nowhere"),
+        (["validate", "motiondigits", "--model", "nothing"], "'nothing'"),
+        (["validate", "motiondigits", "--model", NAME, "--views", "2x1"], "2 clips"),
+        (["validate", "motiondigits", "--model", NAME, "--zero-shot", "--checkpoint", "x"], "--checkpoint"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_cause(arguments, named, capsys):
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert named in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("option", [["--topk", "0"], ["--views", "4x2"], ["--views", "x1"], ["--topk", "many"]])
+def test_wrong_usage_exits_with_2(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", "x.mp4", "--model", NAME, *option])
+    assert stopped.value.code == 2
+    assert repr(option[1]) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--workers", "-1"], ["--max-unreadable", "2"], ["--max-unreadable", "few"]])
+def test_wrong_numbers_of_validate_exit_with_2(option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["validate", "videos", "--model", NAME, "=".join(option)])
+    assert stopped.value.code == 2
+    assert repr(option[1]) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "x.mp4", "--model", NAME, "--no-such-option"],
+        ["train", "motiondigits", "--output", "run", "--optimization.lr=1"],
+        ["list", "inti*", "more"],
+    ],
+)
+def test_what_no_command_takes_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert arguments[-1] in capsys.readouterr().err
+
+
+def test_validate_measures_a_model_on_the_held_out_digits(tmp_path, capsys):
+    name = "inti_vit_t8_32_motiondigits"
+    model = timm.create_model(name, num_frames=1, depth=1, embed_dim=16, num_heads=1, compress_at=())
+    torch.nn.init.zeros_(model.head.weight)
+    model.head.bias.data = torch.eye(120)[7]
+    save_pretrained(model, tmp_path / "model", label_names=CLASS_NAMES)
+    options = ["--model", str(tmp_path / "model"), "--batch-size", "100", "--workers", "0", "--device", "cpu"]
+    assert main(["validate", "motiondigits", *options]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[:4]] == [
+        ["top-1", "0.83%"],  # one class in 120
+        ["top-5", "4.17%"],
+        ["mean", "class", "0.83%"],
+        ["videos", "6000", "measured,", "0", "unreadable"],
+    ]
+    assert lines[5:] == [f"    0.0%  {name} (50 videos)" for name in sorted(set(CLASS_NAMES) - {CLASS_NAMES[7]})[:5]]
+
+
+def test_validate_wants_the_classes_of_the_digits(tmp_path, capsys):
+    model = timm.create_model("inti_vit_t8_32_motiondigits", num_classes=2)
+    save_pretrained(model, tmp_path / "model", label_names=["a", "b"])
+    assert main(["validate", "motiondigits", "--model", str(tmp_path / "model")]) == 1
+    assert "classes a, b," in capsys.readouterr().err
+
+
+def test_a_killed_process_that_reads_videos_is_named_and_not_waited_for(tmp_path, monkeypatch, capsys):
+    here = os.getpid()
+
+    def killed(self, keys):
+        assert os.getpid() != here
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(MotionDigitsClips, "__getitems__", killed)
+    assert main(["train", "motiondigits", "data.num_workers=1", "--output", str(tmp_path / "run")]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" not in err
+    assert "data.num_workers" in err.splitlines()[-1]
