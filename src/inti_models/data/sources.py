@@ -136,7 +136,9 @@ def open_source(
     Args:
         data: path or name; a name hides a file that is called so in the working folder (write ``./motiondigits``).
         part: "train" or "validation"; of data sets by name.
-        root, class_names, split: of folders and lists; see `find_videos`.
+        root: folder that the paths of a list start at; None for the list's own.
+        class_names: of folders and lists; see `find_videos`.
+        split: of folders and lists; see `find_videos`.
         args: of data sets by name.
 
     Raises:

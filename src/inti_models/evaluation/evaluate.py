@@ -274,7 +274,8 @@ def validate(
         model: an InTI model with a classifier.
         data: a folder, a list file, or the name of a data set (see `inti_models.data.open_source`); or one opened.
         views: temporal clips and spatial crops of each video, such as (4, 3).
-        root, class_names: of the list; see `inti_models.data.open_source`.
+        root: see `inti_models.data.open_source`.
+        class_names: see `inti_models.data.open_source`.
         output: folder for the report (see `write_report`), and for what a stopped run has measured.
 
     Raises:
