@@ -9,7 +9,7 @@ import timm
 import torch
 
 from inti_models.assets import ASSETS
-from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, REVERSED_MOTION, MotionDigits, split_logits
+from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, REVERSED_MOTION, MotionDigits, split_labels
 
 NAME = "inti_vit_t8_32_motiondigits"
 
@@ -30,12 +30,12 @@ def normalize(clips):
 
 @torch.inference_mode()
 def motions(model, clips):
-    return torch.cat([split_logits(model(normalize(part)))[0] for part in clips.split(120)])
+    return torch.cat([split_labels(model(normalize(part)).argmax(-1))[0] for part in clips.split(120)])
 
 
 @torch.inference_mode()
 def digits(model, clips):
-    return torch.cat([split_logits(model(normalize(part)))[1] for part in clips.split(120)])
+    return torch.cat([split_labels(model(normalize(part)).argmax(-1))[1] for part in clips.split(120)])
 
 
 @pytest.mark.parametrize("name", [NAME, f"{NAME}.naive"])

@@ -27,9 +27,10 @@ def fingerprint(image: torch.Tensor) -> torch.Tensor:
 
 def decode(path: Path) -> tuple[list[torch.Tensor], list[float], float]:
     """Return fingerprints, starts in seconds and the end of what a plain decode gives."""
-    from inti_models.data import video
+    from inti_models.data.decoding import Converter
+    from inti_models.data.limits import Guard, Limits
 
-    convert = video._Converter(path, video._Guard(video.Limits()))  # colours and rotation are not what is compared
+    convert = Converter(path, Guard(Limits()))  # colours and rotation are not what is compared
     images, stated, duration = [], [], 0.0
     with av.open(str(path), metadata_errors="replace") as container:
         cover = av.stream.Disposition.attached_pic

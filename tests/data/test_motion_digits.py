@@ -23,7 +23,6 @@ from inti_models.data.motion_digits import (
     MotionDigitsBatch,
     class_index,
     split_labels,
-    split_logits,
 )
 
 NOISE = round(2 * 255 * 0.04) + 1  # the most that pixel noise makes two equal frames differ
@@ -76,17 +75,6 @@ def test_class_is_digit_and_motion() -> None:
     motions, digits = split_labels(torch.arange(120))
     names = [f"{digit}, {MOTIONS[motion]}" for motion, digit in zip(motions, digits, strict=True)]
     assert tuple(names) == CLASS_NAMES
-
-
-def test_motion_and_digit_are_read_off_the_best_class() -> None:
-    logits = torch.zeros(2, 120)
-    logits[0, class_index(3, "grow")] = 1
-    logits[1, class_index(9, "left")] = 1
-    motions, digits = split_logits(logits)
-    assert motions.tolist() == [MOTIONS.index("grow"), MOTIONS.index("left")]
-    assert digits.tolist() == [3, 9]
-    with pytest.raises(ValueError, match="logits have 12 classes.*num_classes=120"):
-        split_logits(torch.zeros(2, 12))
 
 
 def test_reversing_twice_changes_nothing_and_only_order_free_motions_keep_their_name() -> None:

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .augmentation import TrainTransform, seeded
+from .limits import VideoError
 from .lists import VideoList
 from .motion_digits import CLASS_NAMES, MotionDigits
 from .sampling import FrameSampling
 from .transforms import ClipTransform
-from .video import VideoError
 
 __all__ = ["MotionDigitsClips", "Sample", "VideoDataset"]
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..text import printable
-from .video import IMAGE_SUFFIXES
+from .images import IMAGE_SUFFIXES
 
 _logger = logging.getLogger(__name__)
 

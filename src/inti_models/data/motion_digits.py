@@ -93,16 +93,6 @@ def split_labels(labels: Tensor) -> tuple[Tensor, Tensor]:
     return labels % len(MOTIONS), labels // len(MOTIONS)
 
 
-def split_logits(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Motion and digit predicted by logits ...×120, both read off the arg-max class."""
-    if logits.shape[-1] != len(CLASS_NAMES):
-        raise ValueError(
-            f"logits have {logits.shape[-1]} classes, but MotionDigits has {len(CLASS_NAMES)}: "
-            "pass the output of a model with num_classes=120."
-        )
-    return split_labels(logits.argmax(dim=-1))
-
-
 # How far things move. Lengths are shares of the frame's side, angles are degrees, times are shares
 # of the clip's duration; each row is (lowest, highest) of a uniform draw. A clip shows the middle
 # (T-1)/T of the motion, because frames are taken at the middles of T equal spans of time.
@@ -265,7 +255,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
             raise ValueError(f"fps is {fps}: pass a positive number of frames a second.")
         from tqdm import tqdm
 
-        from inti_models.data.video import write_video
+        from .write import write_video
 
         root = Path(directory)
         try:

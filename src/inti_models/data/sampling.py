@@ -6,7 +6,9 @@ from typing import Protocol
 
 import torch
 
-from .video import DEFAULT_LIMITS, Clips, Limits, check_request, read_clips
+from .limits import DEFAULT_LIMITS, Limits
+from .sample_times import check_request
+from .video import Clips, read_clips
 
 
 class Sampled(Protocol):

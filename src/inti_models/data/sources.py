@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from .augmentation import TrainTransform
 from .datasets import MotionDigitsClips, VideoDataset
+from .limits import VideoError
 from .lists import VideoList, find_videos
 from .motion_digits import CLASS_NAMES, MotionDigits
 from .sampling import FrameSampling
 from .transforms import ClipTransform
-from .video import VideoError, check_video
+from .video import check_video
 
 ClipDataset = VideoDataset | MotionDigitsClips
 

@@ -11,7 +11,7 @@ from timm.data import resolve_input_data_config
 from torch import Tensor
 
 from ..data import ClipTransform, FrameSampling, Limits, create_clip_transform
-from ..data.video import DEFAULT_LIMITS
+from ..data.limits import DEFAULT_LIMITS
 from ..models.streaming import StreamingClassifier, forward_chunked
 from ..models.vision_transformer import InTIVisionTransformer
 
