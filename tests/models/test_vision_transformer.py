@@ -423,6 +423,16 @@ def test_classifier_can_be_replaced(tiny, clip):
     assert before.shape == (2, 5)
 
 
+@pytest.mark.parametrize("classes", [120, 3, 0])
+def test_a_new_classifier_has_no_label_names(classes):
+    name = "inti_vit_t8_32_motiondigits"
+    model, other = timm.create_model(name), timm.create_model(name)
+    assert len(model.pretrained_cfg["label_names"]) == 120
+    model.reset_classifier(classes)
+    assert not model.pretrained_cfg["label_names"] and model.default_cfg is model.pretrained_cfg
+    assert len(other.pretrained_cfg["label_names"]) == 120
+
+
 @pytest.mark.parametrize("pool", ["avg", "avgmax", "max", "token", ""])
 def test_classifier_can_be_replaced_with_another_pooling(tiny, clip, pool):
     model = tiny()

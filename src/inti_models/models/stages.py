@@ -267,6 +267,13 @@ class InTIModel(nn.Module):
         super().set_grad_checkpointing(enable)  # type: ignore[misc]
         self._recomputed_stages = None if stages is None else frozenset(stages)
 
+    def reset_classifier(self, num_classes: int, *args: Any, **kwargs: Any) -> None:
+        """timm's: a new, untrained head. The label names were the old head's, and go, for as many classes too."""
+        super().reset_classifier(num_classes, *args, **kwargs)  # type: ignore[misc]
+        if getattr(self, "pretrained_cfg", None):
+            self.pretrained_cfg = {**self.pretrained_cfg, "label_names": None, "label_descriptions": None}
+            self.default_cfg = self.pretrained_cfg  # timm's old name for it
+
     @torch.jit.ignore
     @torch.no_grad()
     def fuse_normalization(self) -> Self:
