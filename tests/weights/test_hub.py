@@ -1,5 +1,6 @@
 """Models in folders: saved, loaded bit for bit, and refused in one sentence. The Hub itself: test_loading.py."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,6 +8,7 @@ import pickle
 import resource
 import shutil
 import signal
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -148,8 +150,8 @@ def test_arguments_may_differ_all_at_once(folder, model, caplog):
 def read_once(monkeypatch):
     """Remove each file of weights when it was read, so that it cannot be read again."""
 
-    def read_and_remove(path):
-        tensors = read_checkpoint(path)
+    def read_and_remove(path, *args):
+        tensors = read_checkpoint(path, *args)
         Path(path).unlink()
         return tensors
 
@@ -543,6 +545,106 @@ def test_model_that_was_saved_stays_until_the_next_one_is(tmp_path, monkeypatch,
         assert torch.equal(model.head.weight, models[attempt].head.weight)
         save_pretrained(models[2], folder, label_names=names[2])
         assert sorted(path.name for path in folder.iterdir()) == FILES
+
+
+@pytest.mark.parametrize("at", ["config read", "previous model chosen"])
+def test_a_reader_beside_a_writer_gets_a_whole_model(model, folder, randomize_, monkeypatch, at):
+    """Another process saves while this one loads: after the config is read, or while the model before is chosen."""
+    old, other = logits(model), timm.create_model(NAME, **SMALL | {"compress_at": (2,)}, num_classes=7, img_size=32)
+    randomize_(other)
+    expected, pending = logits(other), [True]
+
+    def save_once():
+        if pending:
+            pending.clear()
+            save_pretrained(other, folder)
+
+    read = read_checkpoint
+
+    def reading(path, *args):
+        if at == "config read" or ".previous" in str(path):
+            save_once()
+        return read(path, *args)
+
+    if at == "previous model chosen":  # of a save that was interrupted, which the next one completes
+        with contextlib.suppress(KeyboardInterrupt), monkeypatch.context() as patch:
+            replace = os.replace
+
+            def interrupted(source, target):
+                replace(source, target)
+                if Path(target) == folder / "model.safetensors":
+                    raise KeyboardInterrupt
+
+            patch.setattr(os, "replace", interrupted)
+            save_pretrained(other, folder)
+        assert torch.equal(logits(load(folder)), old)
+    monkeypatch.setattr(hub, "read_checkpoint", reading)
+    loaded = load(folder)
+    assert not pending and loaded.compress_at == (2,) and torch.equal(logits(loaded), expected)
+
+
+@pytest.mark.slow  # many real loads beside a process that saves all the time
+def test_loads_beside_a_process_that_saves_all_the_time(model, folder, randomize_):
+    other = randomize_(timm.create_model(NAME, **SMALL | {"compress_at": (2,)}, num_classes=7, img_size=32))
+    either = [logits(model), logits(other)]
+    writer = os.fork()
+    if writer == 0:
+        signal.alarm(120)
+        while True:
+            save_pretrained(other, folder)
+            save_pretrained(model, folder)
+    try:
+        for _ in range(200):
+            loaded = logits(load(folder))
+            assert any(loaded.shape == whole.shape and torch.equal(loaded, whole) for whole in either)
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+
+
+def test_a_symbolic_link_to_another_file_system_is_saved_through(folder, model, tmp_path):
+    if not os.path.isdir("/dev/shm") or os.stat("/dev/shm").st_dev == os.stat(tmp_path).st_dev:
+        pytest.skip("no other file system at /dev/shm")
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        (tmp_path / "link").symlink_to(elsewhere)
+        for _ in range(2):
+            save_pretrained(model, tmp_path / "link")
+            assert sorted(os.listdir(elsewhere)) == FILES
+        assert torch.equal(logits(load(tmp_path / "link")), logits(model))
+
+
+def test_a_folder_whose_parent_cannot_be_written_is_saved_to(model):
+    with tempfile.TemporaryDirectory() as parent:  # where another user gets to
+        folder = Path(parent, "saved")
+        folder.mkdir()
+        folder.chmod(0o777)
+        os.chmod(parent, 0o555)
+
+        def save() -> None:
+            if os.geteuid() == 0:  # whom no mode stops
+                os.setuid(65534)
+            with pytest.raises(PermissionError):
+                Path(parent, "beside").touch()
+            save_pretrained(model, folder)
+            save_pretrained(model, folder)
+
+        assert forked(save) == 0
+        assert sorted(os.listdir(folder)) == FILES and torch.equal(logits(load(folder)), logits(model))
+        os.chmod(parent, 0o755)
+
+
+def test_a_symbolic_link_at_previous_does_not_break_saving(folder, model, tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (folder / ".previous").symlink_to(tmp_path / "kept")
+    save_pretrained(model, folder)
+    assert sorted(path.name for path in folder.iterdir()) == FILES and (tmp_path / "kept" / "file").exists()
+
+
+def test_a_model_that_is_refused_leaves_no_folder(model, tmp_path):
+    model.blocks = model.blocks[:2]
+    refusal(save_pretrained, model, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_config_of_other_weights_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """What this folder needs of other libraries and they do not export."""
 
-from timm.models._hub import load_model_config_from_path, save_config_for_hf
+from timm.models._hub import _parse_model_cfg as parse_model_cfg
+from timm.models._hub import save_config_for_hf
 
-__all__ = ["load_model_config_from_path", "save_config_for_hf"]
+__all__ = ["parse_model_cfg", "save_config_for_hf"]

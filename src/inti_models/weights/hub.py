@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,13 +33,14 @@ from timm.models import PretrainedCfg, get_model_input_config
 from ..assets import ASSETS
 from ..models.registry import check_name, create_model
 from ..models.vision_transformer import InTIVisionTransformer
-from ._private import load_model_config_from_path, save_config_for_hf
+from ._private import parse_model_cfg, save_config_for_hf
 from .checkpoint_filter import load_tensors
 from .download import CONFIG, commit_of, download, hub_errors
-from .tensor_files import DIGEST, is_finite, read_checkpoint, save_checkpoint, stated_digest
+from .tensor_files import DIGEST, OtherDigestError, is_finite, read_checkpoint, save_checkpoint, stated_digest
 
 WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
 CONFIG_DIGEST = "config_sha256"  # in our config.json, of the rest of it
+_TRIES = 20  # to load a folder that others save to
 _NOT_TOGETHER = (
     "{config} was not written with the weights that lie beside it ({weights}); save the model again, or, if you "
     f"exchanged them, take {DIGEST} out of the config."
@@ -70,6 +72,30 @@ def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransform
         OSError: a file or repository is missing, forbidden, or cannot be fetched or stored. The subclass tells which:
             `FileNotFoundError`, `PermissionError`, `ConnectionError`.
     """
+    folder = Path(os.fspath(name).removeprefix("local-dir:"))
+    for _ in range(_TRIES):
+        before = _version(folder)
+        try:
+            return _load(name, model_args)
+        except (OSError, ValueError, RuntimeError):  # the last is PyTorch's, of a file that is gone
+            if _version(folder) == before:
+                raise
+    return _load(name, model_args)
+
+
+def _version(folder: Path) -> list[tuple[int, ...] | None]:
+    """What tells that the files of a saved model were replaced."""
+    version: list[tuple[int, ...] | None] = []
+    for file in (CONFIG, WEIGHTS):
+        try:
+            stat = (folder / file).stat()
+            version.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+        except OSError:
+            version.append(None)
+    return version
+
+
+def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIVisionTransformer:
     source = _find(name, model_args)
     args = {**source.args, **model_args}
     for argument in sorted(_RESERVED & args.keys()):
@@ -77,11 +103,12 @@ def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransform
             f"{name} cannot be loaded with the argument {argument}; leave it out, or use timm.create_model."
         )
     weights = source.weights()
-    tensors = read_checkpoint(weights)
-    if source.config is not None and not _belong_together(source.config, weights):
-        if (weights.parent / PREVIOUS).is_dir():  # saving was interrupted
-            return load(weights.parent / PREVIOUS, **model_args)
-        raise ValueError(_NOT_TOGETHER.format(config=source.config, weights=weights))
+    try:
+        tensors = read_checkpoint(weights, source.digest)
+    except OtherDigestError:
+        if (weights.parent / PREVIOUS).is_dir():  # the next one is being saved, or that was interrupted
+            return _load(weights.parent / PREVIOUS, model_args)
+        raise ValueError(_NOT_TOGETHER.format(config=source.config, weights=weights)) from None
     model = source.create(model_args)
     load_tensors(model, tensors)
     return model
@@ -105,6 +132,7 @@ class _Source:
         config: the config.json that the model was saved with; None for the zoo's own.
         cfg: the pretrained config in it.
         args: the model's arguments in it.
+        digest: of its weights, as it states; None where it does not.
     """
 
     architecture: str
@@ -112,6 +140,7 @@ class _Source:
     config: Path | None = None
     cfg: dict[str, Any] | None = None
     args: dict[str, Any] = field(default_factory=dict)
+    digest: str | None = None
 
     def create(self, model_args: dict[str, Any]) -> InTIVisionTransformer:
         """The model, with the arguments that shall differ."""
@@ -187,9 +216,11 @@ def weights_name(cfg: PretrainedCfg) -> str:
 def _find_repo(hub_id: str) -> _Source:
     repo_id, _, revision = hub_id.partition("@")
     config = download(repo_id, CONFIG, revision or None)
-    cfg, architecture, args = _read_config(config)
+    cfg, architecture, args, stated = _read_config(config)
     cfg |= {"source": "hf-hub", "hf_hub_id": hub_id, "hf_hub_filename": WEIGHTS}
-    return _Source(architecture, lambda: download(repo_id, WEIGHTS, commit_of(config, CONFIG)), config, cfg, args)
+    return _Source(
+        architecture, lambda: download(repo_id, WEIGHTS, commit_of(config, CONFIG)), config, cfg, args, stated
+    )
 
 
 def _find_folder(folder: Path) -> _Source:
@@ -199,17 +230,20 @@ def _find_folder(folder: Path) -> _Source:
     ):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"There is no {file} in {folder}; {advice}.")
-    cfg, architecture, args = _read_config(folder / CONFIG)
+    cfg, architecture, args, stated = _read_config(folder / CONFIG)
     cfg |= {"source": "local-dir", "file": str(folder)}
-    return _Source(architecture, lambda: folder / WEIGHTS, folder / CONFIG, cfg, args)
+    return _Source(architecture, lambda: folder / WEIGHTS, folder / CONFIG, cfg, args, stated)
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
-    """Pretrained config without a source, architecture, and model arguments of a config.json."""
+def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any], str | None]:
+    """Pretrained config without a source, architecture, model arguments, and digest of the weights of a config.json.
+
+    The file is read once: another may have taken its place a moment later.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         unchanged = config.get(CONFIG_DIGEST) in (None, _digest_of(config))
-        cfg, architecture, args = load_model_config_from_path(path.parent)
+        cfg, architecture, args = parse_model_cfg(config, {})
         cfg = PretrainedCfg(**{**cfg, "custom_load": False}).to_dict(remove_source=True)
         args = dict(args)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -225,7 +259,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any]]:
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and abs(number) > _LARGEST.get(key, _LARGEST[""]):
                 raise ValueError(f"{path} says {key}={value!r}, which no model has; copy, save or download it again.")
-    return cfg, architecture, args
+    return cfg, architecture, args, config.get(DIGEST)
 
 
 def _digest_of(config: dict[str, Any]) -> str:
@@ -254,8 +288,9 @@ def save_pretrained(
 ) -> None:
     """Write a model to a folder: config.json, model.safetensors and a model card, from which `load` brings it back.
 
-    The files are made elsewhere and then moved to their place, each whole; other files in the folder stay. A model
-    that was there can be loaded until the new one can: a process killed between two moves leaves it in ``.previous``.
+    The files are made in a hidden folder in it and then moved to their place, each whole, config.json last; other files
+    stay. Who loads the model meanwhile gets the one that was there or the new one, and a process killed between two
+    moves leaves the former in ``.previous``. Two processes must not save to one folder at once.
 
     Args:
         model: made by an entry point of the zoo, or by `from_image_model` of a model of timm's registry.
@@ -279,21 +314,33 @@ def save_pretrained(
     if directory.exists() and not directory.is_dir():
         raise NotADirectoryError(f"{directory} is a file; name a folder.")
     card = model_card(model, name or directory.absolute().name, license, datasets, base_model, results, description)
+    is_new = not directory.exists()
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
+        directory.mkdir(parents=True, exist_ok=True)
+        # In the folder itself, since what is beside it may be another file system, or not writable.
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".saving.") as temporary:
             folder = Path(temporary)
             save_checkpoint(model, folder / WEIGHTS)
             _write_config(model, folder, label_names, description)
             (folder / CARD).write_text(str(card), encoding="utf-8")
-            directory.mkdir(exist_ok=True)
             _keep_previous(directory, folder / PREVIOUS)
             for file in (WEIGHTS, CARD, CONFIG):
                 os.replace(folder / file, directory / file)
-            shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
+            _remove(directory / PREVIOUS)
     except OSError as error:
         reason = error.strerror or error
         raise OSError(f"{directory} cannot be written ({reason}); free some space or choose another folder.") from error
+    finally:
+        if is_new:
+            with suppress(OSError):  # it holds a model
+                directory.rmdir()
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder with what is in it, or a symbolic link without what it leads to."""
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _keep_previous(directory: Path, temporary: Path) -> None:
@@ -305,7 +352,7 @@ def _keep_previous(directory: Path, temporary: Path) -> None:
         whole = False
     if not whole:  # what an interrupted call left: the model before it stays the previous one
         return
-    shutil.rmtree(directory / PREVIOUS, ignore_errors=True)
+    _remove(directory / PREVIOUS)
     temporary.mkdir()
     for file in (config, weights):
         try:
@@ -349,7 +396,7 @@ def _write_config(
         save_config_for_hf(model, str(folder / CONFIG), config, inti_args)
         saved = json.loads((folder / CONFIG).read_text())
         (folder / CONFIG).write_text(json.dumps(saved | {CONFIG_DIGEST: _digest_of(saved)}, indent=2))
-        cfg, architecture, args = _read_config(folder / CONFIG)
+        cfg, architecture, args, _ = _read_config(folder / CONFIG)
         again = create_model(architecture, pretrained_cfg=cfg, **{**args, "device": "meta"})
         same = _shapes(again) == _shapes(model)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:

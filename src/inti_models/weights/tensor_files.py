@@ -36,7 +36,12 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors, storages = {}, set()
+    for name, tensor in model.state_dict().items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in storages else tensor  # safetensors takes no tied tensors
+        storages.add(storage)
     with replacing(path) as partial:
         try:
             save_file(tensors, partial, {DIGEST: digest(tensors)})  # one entry: the order of more would be random
@@ -53,11 +58,20 @@ def stated_digest(path: str | os.PathLike[str]) -> str | None:
         return None
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+class OtherDigestError(ValueError):
+    """A safetensors file states another digest than was expected."""
+
+
+def read_checkpoint(path: str | os.PathLike[str], expected: str | None = None) -> dict[str, Tensor]:
     """The tensors of a safetensors file, verified by their `digest` where the file has one.
+
+    Args:
+        path: the file.
+        expected: the digest that the file has to state, if it states any; None for any.
 
     Raises:
         FileNotFoundError: there is no such file.
+        OtherDigestError: it states another digest.
         ValueError: it is not a whole safetensors file, or its tensors are not those that were saved.
     """
     path = Path(path)
@@ -68,6 +82,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             stated = (file.metadata() or {}).get(DIGEST)
+            if expected is not None and stated is not None and stated != expected:
+                raise OtherDigestError(f"{path} has other tensors than were saved; save the model again.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
     except SafetensorError as error:
         raise ValueError(
