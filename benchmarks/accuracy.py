@@ -4,7 +4,7 @@
 
 An image model learns to read still digits once. Each row adapts it to clips of 8 frames, with the same data,
 optimiser and number of clips, and is measured on scans that were not trained on. A row is written when it is
-finished; a rerun goes on where the last one stopped, in the middle of a row if need be. At last every model's
+finished; a rerun resumes where the last one stopped, in the middle of a row if need be. At last every model's
 throughput is measured, all in turns. Results: ``accuracy.json``, ``accuracy.md`` and pictures in
 ``benchmarks/results``.
 """
@@ -489,7 +489,7 @@ def main() -> None:
     tables = list(dict.fromkeys(row.table for stage in plan()[1:] for row in stage))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", type=Path, default=Path("runs/accuracy"))
-    parser.add_argument("--jobs", type=int, default=2, help="rows at once; each gets its share of the cores")
+    parser.add_argument("--jobs", type=int, default=2, help="rows at once; each gets its part of the cores")
     parser.add_argument("--tables", nargs="+", choices=tables, default=tables)
     parser.add_argument("--report-only", action="store_true", help="write the tables of the rows that are finished")
     parser.add_argument("--ship", action="store_true", help="put the best weights into the package, and do no more")

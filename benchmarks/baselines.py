@@ -96,7 +96,7 @@ def merge(tokens: Tensor, sizes: Tensor, matching: Matching, num_prefix_tokens: 
     Args:
         tokens: (F, N, C).
         sizes: patches that each token stands for, (F, N, 1).
-        matching: of the tokens behind the prefix tokens, which never merge.
+        matching: of the tokens after the prefix tokens, which never merge.
 
     Returns:
         Tokens (F, N - r, C), in the order prefix, A, B, and their sizes (F, N - r, 1).

@@ -249,7 +249,7 @@ def latency() -> str:
 
 
 def interpolation() -> str:
-    """Share of the interpolations in a forward pass."""
+    """Fraction of the interpolations in a forward pass."""
     measured = read("interpolation_cpu")
     if measured is None:
         return NOT_MEASURED
@@ -268,8 +268,8 @@ def interpolation() -> str:
             "forward, ms": "{forward_ms:.4g}",
             "interpolations, ms": "{ms:.3g}",
             "floor, ms": "{floor_ms:.3g}",
-            "share": "{share_percent:.2f}%",
-            "share, compiled": "{compiled_share_percent:.2f}%",
+            "fraction": "{fraction_percent:.2f}%",
+            "fraction, compiled": "{compiled_fraction_percent:.2f}%",
         },
     )
     return f"{where(measured)} The floor adds neighbouring frames without weights.\n\n{table}"

@@ -8,7 +8,7 @@ Clips per second are those of one DataLoader worker, which is one core: by the c
 worker took, which other work on the machine changes less. They are read and collated, and with a transform made into
 224x224 pixels. "Crop and flip" and "all" (with RandAugment and random erasing) are transforms of training.
 
-The share of waiting is the time in which a training loop has asked for a batch and not got it, of the time of all
+The fraction of waiting is the time in which a training loop has asked for a batch and not got it, of the time of all
 its steps; the first steps, in which workers start, are left out. Prints JSON, and writes a table beside it.
 """
 
@@ -167,7 +167,7 @@ def step_times(
     steps: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """Milliseconds of a training step, and the share of them that it waits for its batch."""
+    """Milliseconds of a training step, and the fraction of them that it waits for its batch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     repeats = -(-(steps + WARM_UP) * batch_size // len(dataset))
@@ -190,7 +190,7 @@ def step_times(
     return {
         "step_ms": round(1e3 * total / steps, 1),
         "clips_per_second": round(steps * batch_size / total, 1),
-        "share_waiting": round(waited / total, 4),
+        "fraction_waiting": round(waited / total, 4),
     }
 
 
@@ -218,13 +218,13 @@ def to_markdown(result: dict[str, Any]) -> str:
         f"Training `{training['model']}` with batches of {training['batch_size']} clips of "
         f"{' x '.join(map(str, training['input']))}, transform: all.",
         "",
-        "| sampling | workers | ms a step | clips/s | share of waiting for data |",
+        "| sampling | workers | ms a step | clips/s | fraction of waiting for data |",
         "|---|---:|---:|---:|---:|",
     ]
     for row in training["waiting"]:
-        share = f"{100 * row['share_waiting']:.1f}%"
+        waiting = f"{100 * row['fraction_waiting']:.1f}%"
         lines.append(
-            f"| {row['sampling']} | {row['workers']} | {row['step_ms']} | {row['clips_per_second']} | {share} |"
+            f"| {row['sampling']} | {row['workers']} | {row['step_ms']} | {row['clips_per_second']} | {waiting} |"
         )
     return "\n".join(lines) + "\n"
 

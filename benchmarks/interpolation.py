@@ -1,9 +1,9 @@
-"""What the interpolations cost: their share of a model's forward time, and where it goes.
+"""What the interpolations cost: their fraction of a model's forward time, and where it goes.
 
     python benchmarks/interpolation.py [MODEL ...] [--device cuda --dtype bfloat16] [--seconds 5]
 
 An interpolation reads the tokens of T frames and writes those of T / 2: adding neighbouring frames without weights
-moves as much and is its floor. The share is that of all interpolations in the forward pass of the model, one clip of
+moves as much and is its floor. The fraction is that of all interpolations in the forward pass of the model, one clip of
 its own number of frames, eager and compiled; parts are timed by themselves, eager. Random weights (time does not depend
 on them). Writes results/interpolation_<device>.json.
 """
@@ -78,7 +78,7 @@ def row(name: str, device: torch.device, dtype: torch.dtype, seconds: float) -> 
         )
     for prefix in ("", "compiled_"):
         spent = sum(i[f"{prefix}ms"] for i in result["interpolations"])
-        result[f"{prefix}share_percent"] = 100 * spent / result[f"{prefix}forward_ms"]
+        result[f"{prefix}fraction_percent"] = 100 * spent / result[f"{prefix}forward_ms"]
     return result
 
 

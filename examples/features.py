@@ -2,7 +2,7 @@
 
     python examples/features.py [VIDEO] [--model inti_vit_t8_32_motiondigits]
 
-Prints the shape of the features behind chosen blocks, for a detector, a decoder or a probe: (B, T', C, H, W), fewer
+Prints the shape of the features after chosen blocks, for a detector, a decoder or a probe: (B, T', C, H, W), fewer
 frames the deeper. Without a video, a clip of MotionDigits.
 """
 
@@ -18,7 +18,7 @@ from inti_models.data.motion_digits import MotionDigits
 
 
 def features(name: str, video: str | None) -> dict[int, torch.Tensor]:
-    """Features behind every second block."""
+    """Features after every second block."""
     model = load(name)
     if video is None:
         frames = MotionDigits("validation", size=model.patch_embed.img_size[0])[0][0]

@@ -4,12 +4,16 @@ import argparse
 import re
 from pathlib import Path
 
+import av
 import open_clip.transformer
 import pytest
 import timm
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 from huggingface_hub import constants, hf_hub_download
+from omegaconf.errors import OmegaConfBaseException
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
+from tqdm import tqdm
 
 import inti_models
 
@@ -37,6 +41,17 @@ RELIED_UPON = {
     "UntypedStorage": (torch.UntypedStorage(1), "_cdata"),
     "huggingface_hub.constants": (constants, "HF_HOME"),
     "argparse": (argparse, "_SubParsersAction"),
+    "FullyShardedDataParallelPlugin": (FullyShardedDataParallelPlugin, "transformer_cls_names_to_wrap"),
+    "OmegaConfBaseException": (OmegaConfBaseException(), "full_key"),
+    "tqdm": (tqdm(disable=True), "format_dict"),
+    "av": (av, "codecs_available container stream video"),
+    "av.container.Flags": (av.container.Flags, "gen_pts"),
+    "av.logging": (av.logging, "get_level"),
+    "av.stream.Disposition": (av.stream.Disposition, "attached_pic"),
+    "av.stream.Discard": (av.stream.Discard, "all"),
+    "av.video.reformatter": (av.video.reformatter, "ColorRange Colorspace VideoReformatter"),
+    "VideoStream": (av.VideoStream, "guessed_rate index_entries"),
+    "Packet": (av.Packet, "is_corrupt is_discard pos"),
 }
 CASES = [(owner, name) for owner, (_, names) in RELIED_UPON.items() for name in names.split()]
 

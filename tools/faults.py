@@ -4,7 +4,7 @@
 
 A job works in a process of its own and says what it has saved. It is killed (SIGKILL) at a random moment of its
 usual time, and another time meets a limit on the size of files that no disk would have to be filled for. What it
-left is then examined: it has to be whole, and no older than what it said last. The next process goes on from there.
+left is then examined: it has to be whole, and no older than what it said last. The next process resumes from there.
 The Hub is one on loopback.
 """
 
@@ -342,8 +342,8 @@ def faults(name: str, times: int, rng: random.Random, folder: Path) -> Iterator[
         size = int(largest * 10 ** rng.uniform(-3, 0.1))
         outcome = attempt(name, here, ("full", size))
         yield ("finished before" if outcome.done else "disk full"), examined(outcome) or not_a_sentence(outcome)
-    outcome = attempt(name, here)  # goes on when there is space again
-    yield "finished after all", examined(outcome) or ("" if outcome.done else f"does not go on: {outcome.error}")
+    outcome = attempt(name, here)  # resumes when there is space again
+    yield "finished after all", examined(outcome) or ("" if outcome.done else f"does not resume: {outcome.error}")
 
 
 def unexpected(outcome: Attempt) -> str:

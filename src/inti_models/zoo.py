@@ -186,7 +186,7 @@ def _cfg(dataset: str, **kwargs: Any) -> dict[str, Any]:
 
 
 def _image_tag(tag: str) -> str:
-    """timm's tag of the image checkpoint behind one of ours: ``openai_zeroshot`` -> ``openai``."""
+    """timm's tag of the image checkpoint that one of ours starts from: ``openai_zeroshot`` -> ``openai``."""
     return tag.removesuffix("_zeroshot")
 
 

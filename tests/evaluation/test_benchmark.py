@@ -22,14 +22,14 @@ def test_row_joins_what_was_counted_and_what_was_measured(train):
     assert row["name"] == NAME and naive["name"] == f"{NAME} (naive)"
     assert row["input"] == [8, 3, 32, 32] and row["batch_size"] == 2 and row["rounds"] >= 3
     assert row["gflops_ratio"] == pytest.approx(0.06113 / 0.09528, abs=1e-3)
-    assert row["share_of_ideal"] == pytest.approx(row["gflops_ratio"] / row["time_ratio"], rel=1e-2)
+    assert row["fraction_of_ideal"] == pytest.approx(row["gflops_ratio"] / row["time_ratio"], rel=1e-2)
     for one in (row, naive):
         ms = one["ms_per_clip"]
         assert 0 < ms["p10"] <= ms["median"] <= ms["p90"]
         assert one["clips_per_second"] == pytest.approx(1e3 / ms["median"], rel=1e-2)
         operations = 2 * one["gflops"] * (3 if train else 1)
         assert one["tflops"] == pytest.approx(operations / ms["median"], rel=1e-2)
-        assert one["share_of_peak"] == pytest.approx(one["tflops"] / 0.5, abs=1e-3)
+        assert one["fraction_of_peak"] == pytest.approx(one["tflops"] / 0.5, abs=1e-3)
     assert row["peak_memory_mib"] > 2.7  # the weights alone
 
 

@@ -10,7 +10,7 @@ from timm.optim import list_optimizers
 
 from inti_models import zoo
 from inti_models.data import create_train_transform
-from inti_models.training.recipe import RECIPES, Recipe, load_recipe, save_recipe
+from inti_models.training.recipe import RECIPES, Recipe, as_yaml, load_recipe
 
 NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml"))
 OF_REAL_DATA = [name for name in NAMES if name != "motiondigits"]
@@ -122,7 +122,7 @@ def test_later_override_wins_and_null_removes(mine):
 @pytest.mark.parametrize("name", NAMES)
 def test_saved_recipe_is_read_back(name, tmp_path):
     recipe = published(name, "data.root=~/Videos", "optimization.opt_args={betas: [0.9, 0.98]}")
-    save_recipe(recipe, tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text(as_yaml(recipe), encoding="utf-8")
     assert load_recipe(tmp_path / "recipe.yaml") == recipe
 
 

@@ -8,7 +8,7 @@ combinations (`CLASS_NAMES`).
   a pair is drawn as the first with time reversed (pose, occlusion and all), so both have the same
   distribution over *sets* of frames, and a network blind to order cannot pass 7/12 = 58.3% motion
   accuracy.
-* **Single frames matter.** In a share of the clips (`occlusion`) the digit is hidden by a card or
+* **Single frames matter.** In a fraction of the clips (`occlusion`) the digit is hidden by a card or
   blurred in all but a quarter of the frames. The card and the blob move as the digit does, so the
   motion stays legible, but the digit can only be read from the frames marked in
   `MotionDigitsBatch.clear`.
@@ -56,8 +56,8 @@ CLASS_NAMES = tuple(f"{digit}, {motion}" for digit in range(10) for motion in MO
 SPLITS = ("train", "validation")
 DEFAULT_LENGTH = {"train": 60_000, "validation": 6_000}
 MIN_SIZE = 16
-# Share of an occluded clip's frames that stay clear (at least one frame does).
-CLEAR_SHARE = 0.25
+# Fraction of an occluded clip's frames that stay clear (at least one frame does).
+CLEAR_FRACTION = 0.25
 # Pixels drawn at once on a CPU.
 _PIECE = 2**18
 
@@ -93,7 +93,7 @@ def split_labels(labels: Tensor) -> tuple[Tensor, Tensor]:
     return labels % len(MOTIONS), labels // len(MOTIONS)
 
 
-# How far things move. Lengths are shares of the frame's side, angles are degrees, times are shares
+# How far things move. Lengths are fractions of the frame's side, angles are degrees, times are fractions
 # of the clip's duration; each row is (lowest, highest) of a uniform draw. A clip shows the middle
 # (T-1)/T of the motion, because frames are taken at the middles of T equal spans of time.
 _RANGES = {
@@ -148,7 +148,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         length: number of clips; 60,000 for train and 6,000 for validation if not given.
         seed: another seed gives other clips (the split of the scans is fixed).
         motions: the motions that occur; class indices keep their meaning of 120 classes.
-        occlusion: share of clips whose digit is hidden or blurred in all but a quarter of the
+        occlusion: fraction of clips whose digit is hidden or blurred in all but a quarter of the
             frames. The clear frames are neighbours, at a random time, in the brighter and larger
             part of fading and growing clips.
     """
@@ -176,7 +176,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         if isinstance(motions, str) or not motions or len(set(motions)) < len(motions):
             raise ValueError(f"motions is {motions!r}: pass a sequence of different names, such as ('left', 'right').")
         if not 0 <= occlusion <= 1:
-            raise ValueError(f"occlusion is {occlusion}, but it is a share of clips: pass a number from 0 to 1.")
+            raise ValueError(f"occlusion is {occlusion}, but it is a fraction of clips: pass a number from 0 to 1.")
         self.split = split
         self.size = int(size)
         self.num_frames = int(num_frames)
@@ -340,7 +340,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
             opacity = np.maximum(opacity, 0.5)
 
         # Clear frames: neighbours, in the readable half of a clip that fades or grows.
-        num_clear = max(1, round(CLEAR_SHARE * num_frames))
+        num_clear = max(1, round(CLEAR_FRACTION * num_frames))
         earliest = np.where(fade | grow, 0.5, 0.0)
         place = earliest + (1 - earliest) * p["clear_at"]
         first = np.floor(place * (num_frames - num_clear + 1))

@@ -1,8 +1,8 @@
-"""How fast models are: in turns on one device, as times, as ratios, and as shares of what is possible.
+"""How fast models are: in turns on one device, as times, as ratios, and as fractions of what is possible.
 
 A model is measured beside a reference, its naive twin: one step of one, one step of the other, and so on, so that
 whatever slows the machine slows both. The ratio of their times is then compared with the ratio of their GFLOPs, which
-is the best that can be reached at equal efficiency: *share of ideal* = GFLOPs ratio / time ratio.
+is the best that can be reached at equal efficiency: *fraction of ideal* = GFLOPs ratio / time ratio.
 """
 
 import platform
@@ -279,8 +279,8 @@ def measure(subject: Subject, reference: Subject, settings: Settings, peak_tflop
         One row: ``name``, ``input``, ``parameters_m``, ``gflops`` (1e9 multiply-adds a clip), ``batch_size``,
         ``ms_per_clip`` (median, p10, p90), ``clips_per_second``, ``peak_memory_mib``, ``tflops`` (1e12 floating-point
         operations a second, two for each multiply-add; three times the forward pass's for a training step),
-        ``share_of_peak``, the same of the ``naive`` reference, ``time_ratio`` (median over rounds of the ratio of
-        times a clip), ``gflops_ratio`` and ``share_of_ideal``.
+        ``fraction_of_peak``, the same of the ``naive`` reference, ``time_ratio`` (median over rounds of the ratio of
+        times a clip), ``gflops_ratio`` and ``fraction_of_ideal``.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -313,7 +313,7 @@ def measure(subject: Subject, reference: Subject, settings: Settings, peak_tflop
             "clips_per_second": _round(1 / median),
             "peak_memory_mib": round(runners[key].peak_memory_mib(), 1),
             "tflops": _round(tflops),
-            "share_of_peak": round(tflops / peak, 4),
+            "fraction_of_peak": round(tflops / peak, 4),
         }
     time_ratio = statistics.median(a / b for a, b in zip(per_clip["model"], per_clip["naive"], strict=True))
     gflops_ratio = rows["model"]["gflops"] / rows["naive"]["gflops"]
@@ -322,7 +322,7 @@ def measure(subject: Subject, reference: Subject, settings: Settings, peak_tflop
         "naive": rows["naive"],
         "time_ratio": round(time_ratio, 4),
         "gflops_ratio": round(gflops_ratio, 4),
-        "share_of_ideal": round(gflops_ratio / time_ratio, 4),
+        "fraction_of_ideal": round(gflops_ratio / time_ratio, 4),
     }
 
 
@@ -359,7 +359,7 @@ def table(rows: list[dict]) -> str:
     """Rows as a Markdown table."""
     lines = [
         "| model | frames × size | batch | GFLOPs | ms a clip (p10–p90) | clips/s | peak MiB | of matmul peak | "
-        "time / naive | GFLOPs / naive | share of ideal |",
+        "time / naive | GFLOPs / naive | fraction of ideal |",
         "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for r in rows:
@@ -370,8 +370,8 @@ def table(rows: list[dict]) -> str:
         lines.append(
             f"| {r['name']} | {frames} × {height}×{width} | {batch} | {r['gflops']:.4g} | "
             f"{ms['median']:.4g} ({ms['p10']:.4g}–{ms['p90']:.4g}) | {r['clips_per_second']:.3g} | "
-            f"{r['peak_memory_mib']:.0f} | {r['share_of_peak']:.0%} | {r['time_ratio']:.3f} | "
-            f"{r['gflops_ratio']:.3f} | {r['share_of_ideal']:.1%} |"
+            f"{r['peak_memory_mib']:.0f} | {r['fraction_of_peak']:.0%} | {r['time_ratio']:.3f} | "
+            f"{r['gflops_ratio']:.3f} | {r['fraction_of_ideal']:.1%} |"
         )
     return "\n".join(lines)
 

@@ -187,7 +187,7 @@ def evaluate(
         device: where to run.
         precision: "no" (float32), "bf16" or "fp16" autocast.
         work_dir: folder, seen by all processes, that keeps what was measured of each video. A run with the same
-            model, data and precision, by any number of processes, takes what is there and measures the rest, broken
+            model, data and precision, by any number of processes, takes what is there and measures the rest, unreadable
             videos among them.
         max_unreadable: fraction of the videos that may be unreadable; unless it is 0, at least one may be.
         progress: show a bar.

@@ -128,7 +128,7 @@ class Recipe:
         head: "auto" keeps the head if it is one for these classes and makes a new one else, "new" makes a new
             one, "zero_shot" makes one of the class names by the text tower of the model's CLIP.
         factors: numbers of values of labels whose combinations are the classes, such as [10, 12] (digit, motion)
-            or [97, 300] (verb, noun), the last varying fastest; the head then adds up one term for each label.
+            or [97, 300] (verb, noun), the last varying fastest; the head then sums one term for each label.
         interpolation_logit_init: at the start the logits of an untrained interpolation are minus this for the earlier
             and plus this for the later frame. 0 is the neutral start, at which a clip and its reverse look the same.
         trainable: "all", "head", "interpolation" (and head) or "adapters" (and interpolations and head).
@@ -221,13 +221,8 @@ def recipe_of_run(path: Path) -> Recipe:
         raise ValueError(f"{path} is not a recipe ({error}).") from error
 
 
-def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as YAML that `load_recipe` reads."""
-    path.write_text(as_yaml(recipe), encoding="utf-8")
-
-
 def as_yaml(recipe: Recipe) -> str:
-    """All values of a recipe, as YAML."""
+    """Return all values of a recipe as YAML that `load_recipe` reads."""
     return OmegaConf.to_yaml(OmegaConf.structured(recipe))
 
 

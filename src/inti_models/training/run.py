@@ -50,7 +50,7 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
     Args:
         recipe: see `inti_models.training.recipe.load_recipe`.
         output: folder for everything that is written (see above). One that holds a run of the same recipe is
-            taken up where it stopped.
+            resumed where it stopped.
 
     Returns:
         The last measurement, or None without validation data.

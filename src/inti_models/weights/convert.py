@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from ..models.registry import create_model
+from ..models.temporal import METHODS
 from ..models.vision_transformer import InTIVisionTransformer
 from .checkpoint_filter import ADDED, HEAD, INTERPOLATIONS
 from .tensor_files import is_finite, read_checkpoint
@@ -530,9 +531,8 @@ def convert_checkpoint(
         raise ValueError(f"{model_name} cannot be built with {arguments} ({error}); change --set.") from error
     if eps is not None and eps != model.norm.eps:
         raise ValueError(f"{path} was made with layer norms of eps {eps}, {model_name} has {model.norm.eps}.")
-    method = model._model_args.get("temporal")
-    if layout.method not in (None, method):
-        has = f"the method {method}" if method else "no temporal method"
+    if layout.method is not None and type(model.temporal) is not METHODS[layout.method]:
+        has = type(model.temporal).__name__ if model.temporal.mixes_frames else "no temporal method"
         raise ValueError(f"{path} is of {layout.title}, {model_name} has {has}; name a model inti_{layout.method}_*.")
     own = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(INTERPOLATIONS)}
     of_image = {key: tensor for key, tensor in own.items() if _is_trunk(key)}

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face Hub, with the hash that the Hub states, and its errors in a sentence each."""
+"""Files of the Hugging Face Hub, with the hash that the Hub states, and its errors as one sentence each."""
 
 import hashlib
 import os
@@ -95,7 +95,7 @@ def _explained(error: Exception, repo_id: str, what: str, revision: str | None) 
                 f"The Hub shows you no {repo_id}; check the name, and set HF_TOKEN if it is private."
             )
         case RevisionNotFoundError():
-            return FileNotFoundError(f"{repo_id} has no revision {revision}; check the name behind the @.")
+            return FileNotFoundError(f"{repo_id} has no revision {revision}; check the name after the @.")
         case OfflineModeIsEnabled():
             return FileNotFoundError(
                 f"HF_HUB_OFFLINE is set and the cache has no {this}{at}; unset it to reach the Hub."

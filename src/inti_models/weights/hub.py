@@ -480,7 +480,7 @@ def model_card(
         f"---\n{data.to_yaml()}\n---\n\n"
         f"# {data.model_name}\n\n{description or ''}\n\n"
         f"An InTI video transformer, `{model.pretrained_cfg['architecture']}`: {model.num_frames} frames of "
-        f"{channels}x{height}x{width} ({model.sampling} sampling), halved behind blocks {model.compress_at} of "
+        f"{channels}x{height}x{width} ({model.sampling} sampling), halved after blocks {model.compress_at} of "
         f"{len(model.blocks)}; {model.num_classes} classes.\n\n"
         "## Measured\n\n" + ("\n".join(measured) or "Not measured.") + "\n\n"
         f'## Use\n\n```python\nimport inti_models\n\nmodel = inti_models.load("{address}")\n```\n\n'
