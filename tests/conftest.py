@@ -20,6 +20,9 @@ def pytest_configure() -> None:
     """One thread a process: there are as many processes as cores, and sums are the same in all that a test starts."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    # The first backward pass decides for good whether a process may fork: once there is another device than the CPU, as
+    # exporting makes one, PyTorch starts threads for it and refuses autograd in forks.
+    torch.zeros((), requires_grad=True).backward()
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # Ray's own 15 starves its workers beside the other tests
 
 
