@@ -35,7 +35,7 @@ data_file = {folder}/.coverage
 [report]
 show_missing = False
 """
-TIMEOUT = 1200  # seconds; a fault that makes the tests hang is found
+PATIENCE = 10  # a fault that makes the tests take so many times as long as they do under coverage is found
 
 
 def read_mutants(root: Path) -> list[dict[str, str]]:
@@ -140,7 +140,7 @@ def covering(root: Path, folder: Path, mutants: list[dict[str, str]]) -> list[li
     return files
 
 
-def examine(root: Path, mutant: dict[str, str], files: list[str], suite: str) -> dict[str, Any]:
+def examine(root: Path, mutant: dict[str, str], files: list[str], suite: str, timeout: float) -> dict[str, Any]:
     """Run the tests on a source with a fault. Returns the first test that failed, None if none did."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
@@ -153,13 +153,14 @@ def examine(root: Path, mutant: dict[str, str], files: list[str], suite: str) ->
             command = [sys.executable, *pytest(suite, "-x", "--tb=no", "-p", "no:randomly", "-rfE", *files)]
             try:
                 done = subprocess.run(
-                    command, cwd=root, env=environment(copy), capture_output=True, text=True, timeout=TIMEOUT
+                    command, cwd=root, env=environment(copy), capture_output=True, text=True, timeout=timeout
                 )
                 failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
                 if done.returncode not in (0, 5):
                     found = failed[0].split(" - ")[0] if failed else f"exit status {done.returncode}"
             except subprocess.TimeoutExpired:
-                found = f"over {TIMEOUT} s"
+                found = f"over {timeout:.0f} s"
+    tqdm.write(f"{found or 'NOT FOUND':60}  {mutant['subject']}: {mutant['why']}")
     return {
         **{key: mutant[key] for key in ("subject", "file", "why")},
         "test files": len(files),
@@ -192,16 +193,15 @@ def main() -> int:
         print(f"The tests fail without any fault: {', '.join(red)}; mend them first.", file=sys.stderr)
         return 1
     files = covering(root, folder, mutants)
+    timeout = PATIENCE * sum(run["seconds"] for run in measured["files"].values())
     with ThreadPoolExecutor(args.jobs) as pool:
-        jobs = [pool.submit(examine, root, *pair, args.suite) for pair in zip(mutants, files, strict=True)]
+        jobs = [pool.submit(examine, root, *pair, args.suite, timeout) for pair in zip(mutants, files, strict=True)]
         rows = [job.result() for job in tqdm(jobs, desc="mutants", unit="fault")]
     lost = [row for row in rows if row["found by"] is None]
     result = {"found": len(rows) - len(lost), "of": len(rows), "branch coverage": measured["branch coverage"]}
     text = json.dumps({**result, "mutants": rows}, indent=2)
     if args.output is not None:
         args.output.write_text(text + "\n")
-    for row in rows:
-        print(f"{row['found by'] or 'NOT FOUND':60}  {row['subject']}: {row['why']}")
     print(json.dumps(result))
     return 1 if lost else 0
 
