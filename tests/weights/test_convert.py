@@ -1,6 +1,7 @@
 """`inti_models.weights.convert`: foreign checkpoints against the forward pass of the library they come from."""
 
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from safetensors.torch import load_file, save_file
 import inti_models
 from inti_models.cli import main
 from inti_models.weights import convert
+from inti_models.weights.checkpoint_filter import load_checkpoint
+from inti_models.weights.tensor_files import read_checkpoint
+from support.models import randomize_model_
 from support.modules import load_module
 
 # Every foreign model below, and the InTI model that has its trunk.
@@ -306,6 +310,9 @@ def test_a_torchscript_archive_is_refused_by_name(tmp_path):
         torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "ViT-B-16.pt")
     with pytest.raises(ValueError, match="is a TorchScript archive, as OpenAI publishes its models"):
         convert.read(tmp_path / "ViT-B-16.pt")
+    for load in (inti_models.load, lambda path: load_checkpoint(None, path)):  # nor is the command advised, in vain
+        with pytest.raises(ValueError, match="is a TorchScript archive.* take the same weights as"):
+            load(tmp_path / "ViT-B-16.pt")
 
 
 @pytest.mark.parametrize(
@@ -570,3 +577,112 @@ def test_a_clip_starts_a_temporal_model(case, state, tmp_path):
         if not key.startswith(("interpolations.", "head.")):
             assert torch.equal(model.state_dict()[key], tensor)
     assert model.pretrained_cfg["description"].endswith("interpolations, temporal modules and head start untrained.")
+
+
+# Models of our own
+
+OURS = {"embed_dim": 32, "depth": 4, "num_heads": 2, "img_size": 32, "num_classes": 5, "reduction": 4}
+WRAPPED = {
+    "alone": lambda s: s,
+    "DistributedDataParallel": lambda s: prefixed("module.", s),
+    "compiled, in DistributedDataParallel": lambda s: {"state_dict": prefixed("module._orig_mod.", s), "epoch": 3},
+    "Lightning": lambda s: {"state_dict": prefixed("model.", s), "hyper_parameters": {"lr": 1e-4}},
+    "timm's, with an average": lambda s: {
+        "state_dict": {name: torch.zeros_like(tensor) for name, tensor in s.items()},
+        "state_dict_ema": s,
+        "optimizer": {"state": {}},
+    },
+    "AveragedModel": lambda s: {"n_averaged": torch.tensor(7), **prefixed("module.", s)},
+    "a model in a model": lambda s: {"model": {"state_dict": s}},
+    "our trainer's": lambda s: {"model": s, "ema": None, "progress": {"epoch": 3}, "optimizer": {"state": {}}},
+}
+
+
+def prefixed(prefix, tensors):
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def flat(loaded):
+    """The tensors of a checkpoint, as a safetensors file can have them."""
+    tensors = {}
+    for name, value in loaded.items():
+        if isinstance(value, torch.Tensor):
+            tensors[name] = value.contiguous()
+        elif isinstance(value, dict):
+            tensors |= prefixed(f"{name}.", flat(value))
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def our_model():
+    torch.manual_seed(0)
+    return randomize_model_(timm.create_model("inti_vit_t8_32_motiondigits", **OURS, compress_at=(1, 1, 3)))
+
+
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_a_model_of_ours_converts_whatever_its_tensors_are_wrapped_in(wrapped, our_model, tmp_path, capsys, caplog):
+    torch.save(WRAPPED[wrapped](our_model.state_dict()), tmp_path / "run.pth")
+    save_file(flat(WRAPPED[wrapped](our_model.state_dict())), tmp_path / "run.safetensors")
+    options = [f"--set={name}={value}" for name, value in OURS.items()]
+    arguments = ["--model", "inti_vit_t8_32_motiondigits", *options, "--output"]
+    clip = torch.rand(1, 8, 3, 32, 32)
+    for file in ("run.pth", "run.safetensors"):
+        assert main(["convert", str(tmp_path / file), *arguments, str(tmp_path / file) + ".d"]) == 0
+        assert "kept     5 classes\nkept     compress_at=(1, 1, 3)" in capsys.readouterr().out
+        converted = inti_models.load(tmp_path / f"{file}.d")
+        torch.testing.assert_close(converted(clip), our_model(clip), rtol=0, atol=0)
+    caplog.clear()
+    loaded = timm.create_model("inti_vit_t8_32_motiondigits", **OURS, compress_at=(1, 1, 3)).eval()
+    load_checkpoint(loaded, tmp_path / "run.safetensors")
+    torch.testing.assert_close(loaded(clip), our_model(clip), rtol=0, atol=0)
+    assert len(caplog.records) == (wrapped != "alone")
+
+
+def test_a_model_of_ours_without_tensors_of_its_own_keeps_its_head(tmp_path):
+    args = OURS | {"compress_at": ()}
+    model = randomize_model_(timm.create_model("inti_vit_t8_32_motiondigits", **args))
+    torch.save(model.state_dict(), tmp_path / "naive.pth")
+    converted, _, dropped = convert.convert_checkpoint(tmp_path / "naive.pth", "inti_vit_t8_32_motiondigits", args)
+    assert not dropped and torch.equal(converted.head.weight, model.head.weight)
+
+
+@pytest.mark.parametrize("names", [("model", "state_dict"), ("module", "model", "ema"), ("ema", "model_ema")])
+def test_tensors_of_several_models_are_refused_by_their_names(names, our_model, tmp_path):
+    loaded = {name: our_model.state_dict() for name in names}
+    torch.save(loaded, tmp_path / "run.pth")
+    tensors = {name: tensor.clone() for name, tensor in flat(loaded).items()}
+    save_file(tensors, tmp_path / "run.safetensors")
+    for refused in (
+        lambda: convert.read(tmp_path / "run.pth"),
+        lambda: load_checkpoint(our_model, tmp_path / "run.safetensors"),
+    ):
+        with pytest.raises(ValueError, match=f"has tensors of {' and '.join(sorted(names))};"):
+            refused()
+
+
+def test_a_dictionary_that_holds_itself_is_refused(tmp_path):
+    loaded = {}
+    loaded["model"] = loaded
+    torch.save(loaded, tmp_path / "run.pth")
+    with pytest.raises(ValueError, match="is not a state dict"):
+        convert.read(tmp_path / "run.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_command_that_is_advised_works_for_the_file(suffix, our_model, tmp_path):
+    file = tmp_path / "folder" / f"run{suffix}"
+    file.parent.mkdir()
+    (torch.save if suffix == ".pth" else save_file)(our_model.state_dict(), file)
+    for i, load in enumerate((inti_models.load, lambda path: inti_models.load(path.parent), read_checkpoint)):
+        if load is read_checkpoint and suffix == ".safetensors":
+            continue
+        with pytest.raises((ValueError, FileNotFoundError)) as advice:
+            load(file)
+        command = re.search("'inti-models (convert .*) --model NAME --output DIR'", str(advice.value))
+        options = [f"--set={name}={value}" for name, value in OURS.items()]
+        arguments = ["--model", "inti_vit_t8_32_motiondigits", "--output", str(tmp_path / str(i)), *options]
+        assert main([*command[1].split(), *arguments]) == 0
+    (file.parent / f"run{suffix}").rename(file.with_suffix(".h5"))
+    for load in (inti_models.load, read_checkpoint):
+        with pytest.raises(ValueError, match="name one that ends in .safetensors or, for 'inti-models convert', in"):
+            load(file.with_suffix(".h5"))

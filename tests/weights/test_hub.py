@@ -326,7 +326,7 @@ def test_a_folder_with_pickles_only_is_refused_unopened(folder, tmp_path, file):
     message = refusal(load, folder, error=FileNotFoundError)
     assert "There is no model.safetensors in" in message
     assert "convert" in message
-    assert "use 'inti-models convert' on it" in refusal(load, folder / file)
+    assert f"use 'inti-models convert {folder / file} " in refusal(load, folder / file)
     assert not (tmp_path / "sprung").exists()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "convert",
-        help="turn another library's CLIP, or an official video model, into a model of this zoo",
+        help="turn another library's CLIP, an official video model, or a .pth of our own, into a model of this zoo",
         description="Every tensor of the file is used, or dropped for a reason that is printed. Activation and number "
         "of heads are those of --set, else of the configuration beside the file, else of --model.",
     )
@@ -38,7 +38,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from ..weights.convert import convert_checkpoint
+    from ..weights.convert import OURS, convert_checkpoint
     from ..weights.hub import save_pretrained
 
     if args.output.exists():
@@ -53,8 +53,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"dropped  {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}: {why}")
     block: Any = model.blocks[0]
     print(f"layout   {source.layout.title}; {type(block.mlp.act).__name__}, {block.attn.num_heads} heads")
-    print(f"{'kept' if source.layout.method else 'new '}     {model.num_classes} classes")
-    print(f"new      compress_at={model.compress_at}")
+    ours = source.layout is OURS
+    print(f"{'kept' if ours or source.layout.method else 'new '}     {model.num_classes} classes")
+    print(f"{'kept' if ours else 'new '}     compress_at={model.compress_at}")
     print(f"wrote    {args.output}")
     return 0
 

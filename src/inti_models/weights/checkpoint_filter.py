@@ -28,6 +28,49 @@ _BESIDE_VISUAL = re.compile(
 _MAPPING_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 
 
+# What training scripts put a model's tensors in; names in a safetensors file are flat.
+AVERAGES = ("ema", "model_ema", "state_dict_ema")
+WRAPPERS = ("state_dict", "model_state", "model", "module", "_orig_mod", *AVERAGES)
+
+
+def unwrap(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Take off what a training script put before the names of all tensors, such as ``module._orig_mod.``.
+
+    A wrapper comes off where every name has it. Of a model and its moving average (``model.`` and ``model_ema.``) the
+    average is taken, as timm does. A warning says what was done.
+
+    Args:
+        tensors: by the names of a file.
+        source: the file, for messages.
+
+    Raises:
+        ValueError: the tensors are in several wrappers, and it is not known which of them are meant.
+    """
+    found, unwrapped = [], dict(tensors)
+    while unwrapped:
+        if "n_averaged" in unwrapped and all(name.startswith("module.") or name == "n_averaged" for name in unwrapped):
+            del unwrapped["n_averaged"]  # the count of PyTorch's AveragedModel
+        wrappers = {name.partition(".")[0] if "." in name else "" for name in unwrapped}
+        if not wrappers <= set(WRAPPERS):
+            break
+        averages = wrappers & set(AVERAGES)
+        if len(wrappers) > 2 or (len(wrappers) == 2 and len(averages) != 1):
+            raise ValueError(
+                f"{source} has tensors of {' and '.join(sorted(wrappers))}; save those of the one that you mean alone."
+            )
+        taken = (averages or wrappers).pop()
+        beside = f" (not {(wrappers - {taken}).pop()}.)" if len(wrappers) == 2 else ""
+        found.append(f"{taken}.{beside}")
+        unwrapped = {
+            name.removeprefix(f"{taken}."): tensor for name, tensor in unwrapped.items() if name.startswith(f"{taken}.")
+        }
+    if found:
+        _logger.warning(
+            f"{source} has names that start with {', then '.join(found)}; without it, they are the model's."
+        )
+    return unwrapped
+
+
 def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) -> None:
     """Load a safetensors file into ``model``, every tensor of it (see `checkpoint_filter_fn`).
 
@@ -37,7 +80,7 @@ def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) 
         FileNotFoundError: there is no such file.
         ValueError: it is not a whole safetensors file, or its tensors are not the model's.
     """
-    tensors = read_checkpoint(path)
+    tensors = unwrap(read_checkpoint(path), os.fspath(path))
     model.load_state_dict(checkpoint_filter_fn(tensors, model, {"file": os.fspath(path)}))
     zero_shot.fill_head(model, tensors)
 
@@ -48,6 +91,7 @@ def load_tensors(model: InTIVisionTransformer, tensors: Mapping[str, Tensor]) ->
     Raises:
         ValueError: see `checkpoint_filter_fn`.
     """
+    tensors = unwrap(tensors, _source_of(model.pretrained_cfg))
     fitted = checkpoint_filter_fn(tensors, model)
     cfg = {**model.pretrained_cfg, "source": None, "state_dict": fitted}
     load_pretrained(model, cfg, num_classes=model.num_classes, in_chans=model.in_chans)
@@ -60,7 +104,8 @@ def checkpoint_filter_fn(
     """Map an image ViT's or an InTI checkpoint to ``model``, strictly: each tensor is used or known to be of no use.
 
     The trunk is timm's to map: it knows OpenAI's, open_clip's and other layouts, and resamples position embeddings
-    and patches. (What timm's own converters leave out of DINOv2, BEiT-3, AIMv2 and RADIO files is theirs.)
+    and patches, after `unwrap`. (What timm's own converters leave out of DINOv2, BEiT-3, AIMv2 and RADIO files is
+    theirs.)
 
     A checkpoint with ``interpolations.*`` or ``temporal.*`` keys is an InTI model's, every other an image's:
 
@@ -91,7 +136,8 @@ def checkpoint_filter_fn(
     """
     if cfg is None:
         cfg = getattr(model, "pretrained_cfg", None) or {}
-    source = str(cfg.get("file") or cfg.get("hf_hub_id") or "The checkpoint")
+    source = _source_of(cfg)
+    state_dict = unwrap(state_dict, source)
     if any(key.startswith("visual.") for key in state_dict):  # timm leaves out all the rest, unseen
         unknown = [k for k in state_dict if not k.startswith("visual.") and not _BESIDE_VISUAL.fullmatch(k)]
         refuse(source, "has, beside a visual tower,", unknown)
@@ -114,6 +160,10 @@ def checkpoint_filter_fn(
         mapped = {key: value for key, value in mapped.items() if not key.startswith(HEAD)} | _starting_with(own, HEAD)
     _check(mapped, own, source, in_chans={model.in_chans, (cfg.get("input_size") or (model.in_chans,))[0]})
     return mapped
+
+
+def _source_of(cfg: Mapping[str, Any]) -> str:
+    return str(cfg.get("file") or cfg.get("hf_hub_id") or "The checkpoint")
 
 
 def _starting_with(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

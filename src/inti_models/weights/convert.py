@@ -1,8 +1,9 @@
-"""Turn a foreign CLIP, or a video model of a temporal method's official code, into a model of this zoo.
+"""Turn a foreign CLIP, a video model of a temporal method's official code, or a pickle of one of our own models, into a
+model of this zoo.
 
 Of a CLIP the trunk is the file's, and temporal modules and head start untrained; of a video model all of these are the
-file's. The interpolations start neutral. Every tensor of the file is either used or dropped for a reason that is
-stated, and every tensor that is to come from the file has to be in it.
+file's. The interpolations start neutral, except that all of a model of ours is the file's. Every tensor of the file is
+either used or dropped for a reason that is stated, and every tensor that is to come from the file has to be in it.
 
 A file does not say everything: the activation and the number of heads are read from the configuration beside it,
 where there is one, else they are those of the model named (``inti_vit_b16_k400.laion2b`` has GELU, the default tag
@@ -14,9 +15,8 @@ Files of PyTorch (.pt, .pth, .pyth, .bin) are read with ``weights_only=True``: c
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,10 @@ from torch import Tensor
 from ..models.registry import create_model
 from ..models.temporal import METHODS
 from ..models.vision_transformer import InTIVisionTransformer
-from .checkpoint_filter import ADDED, HEAD, INTERPOLATIONS
-from .tensor_files import is_finite, read_checkpoint
+from .checkpoint_filter import ADDED, HEAD, INTERPOLATIONS, WRAPPERS, unwrap
+from .tensor_files import PICKLES, how_to_open, is_finite, is_torchscript, read_checkpoint
 
 Tensors = dict[str, Tensor]
-PICKLES = (".pt", ".pth", ".pyth", ".bin")
 
 
 def _rename(key: str, rules: Mapping[str, str]) -> str:
@@ -314,6 +313,11 @@ LAYOUTS = (
     ),
 )
 
+NESTED = 4  # dictionaries in dictionaries, at most; one of a pickle may hold itself
+
+# A model of this zoo that has tensors which an image model has not (see `read`).
+OURS = Layout("InTI", ("",), timm_names, {}, None, dict)
+
 # Start of the model's key -> the option that states its size in this dimension.
 SIZES = {HEAD: ("num_classes", 0), "temporal.time_embed": ("num_frames", 1)}
 
@@ -348,17 +352,18 @@ def read(path: Path) -> Source:
         raise FileNotFoundError(f"{path} {what}.")
     loaded: Any = read_checkpoint(path) if path.suffix == ".safetensors" else _load_pickle(path)
     dropped: dict[str, str] = {}
-    for wrapper in ("state_dict", "model", "model_state"):  # a training run's checkpoint
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            dropped = {str(name): "state of a training run" for name in loaded if name != wrapper}
-            loaded = loaded[wrapper]
+    for _ in range(NESTED):
+        nested = _nested(loaded)  # in a training run's checkpoint
+        if not nested:
             break
+        dropped |= {str(name): "state of a training run" for name in loaded if name not in nested}
+        loaded = {f"{name}.{key}": tensor for name in nested for key, tensor in loaded[name].items()}
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ValueError(f"{path} is not a state dict, tensors by name; save the model's state_dict() alone.")
-    tensors = {str(name): tensor for name, tensor in loaded.items()}
-    if all(name.startswith("module.") for name in tensors):  # saved from DistributedDataParallel
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    tensors = unwrap({str(name): tensor for name, tensor in loaded.items()}, str(path))
 
+    if "patch_embed.proj.weight" in tensors and any(ADDED.match(name) for name in tensors):
+        return Source(path, tensors, OURS, "", dropped)
     for layout in LAYOUTS:
         for prefix in layout.prefixes:
             if any(prefix + layout.names(mark)[0] in tensors for mark in layout.marks):
@@ -367,14 +372,24 @@ def read(path: Path) -> Source:
     raise ValueError(f"{path} is of no layout known here ({titles}): no vision transformer's patch embedding is in it.")
 
 
+def _nested(loaded: Any) -> list[str]:
+    """The names in a mapping under which a training script keeps tensors of a model."""
+    if not isinstance(loaded, Mapping):
+        return []
+    return [
+        name
+        for name, value in loaded.items()
+        if str(name).rpartition(".")[2] in WRAPPERS
+        and isinstance(value, Mapping)
+        and any(isinstance(inner, Tensor | Mapping) for inner in value.values())
+    ]
+
+
 def _load_pickle(path: Path) -> Any:
     if path.suffix not in PICKLES:
-        raise ValueError(f"{path} is neither .safetensors nor one of {', '.join(PICKLES)}; rename or convert it.")
-    if _is_torchscript(path):
-        raise ValueError(
-            f"{path} is a TorchScript archive, as OpenAI publishes its models, and reading it would run the code in "
-            "it; take the same weights as open_clip_model.safetensors from open_clip's repository on the Hub."
-        )
+        raise ValueError(f"{path} is neither .safetensors nor one of {', '.join(PICKLES)}; name one that is.")
+    if is_torchscript(path):
+        raise ValueError(f"{path} cannot be converted; {how_to_open(path)}.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
@@ -386,20 +401,18 @@ def _load_pickle(path: Path) -> Any:
         raise ValueError(f"{path} is not a whole checkpoint of PyTorch's; download it again.") from None
 
 
-def _is_torchscript(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return False
-
-
 def stated_options(source: Source) -> dict[str, Any]:
     """Options of the model that the layout, or else the configuration beside the file, states; {} where none does.
+
+    The names in a file of ours state the schedule.
 
     Raises:
         ValueError: it is not a configuration of the library that the tensors are named by.
     """
+    if source.layout is OURS:
+        places = {re.match(r"interpolations\.(\d+)\.\d+\.", name) for name in source.tensors}
+        schedule = sorted(int(at) for at, _ in {(place[1], place[0]) for place in places if place})
+        return {"compress_at": schedule} if schedule else {}
     if source.layout.config is None:
         return source.layout.options({})
     path = source.path.parent / source.layout.config
@@ -507,8 +520,8 @@ def convert_checkpoint(
     license: str | None = None,
     trunk: Path | None = None,
 ) -> tuple[InTIVisionTransformer, Source, dict[str, str]]:
-    """Build a model of the zoo with the trunk of a foreign checkpoint, and with the temporal modules and head of a
-    video model's.
+    """Build a model of the zoo with the trunk of a foreign checkpoint, with the temporal modules and head of a video
+    model's, or with all of our own.
 
     Args:
         path: the checkpoint.
@@ -534,10 +547,15 @@ def convert_checkpoint(
     if layout.method is not None and type(model.temporal) is not METHODS[layout.method]:
         has = type(model.temporal).__name__ if model.temporal.mixes_frames else "no temporal method"
         raise ValueError(f"{path} is of {layout.title}, {model_name} has {has}; name a model inti_{layout.method}_*.")
-    own = {key: tensor for key, tensor in model.state_dict().items() if not key.startswith(INTERPOLATIONS)}
+    own = dict(model.state_dict())
+    shapes = {key: tensor.shape for key, tensor in own.items()}
+    if layout.names is timm_names and shapes == {key: tensor.shape for key, tensor in source.tensors.items()}:
+        source = image = replace(source, layout=OURS)  # a model without tensors of its own, head included
+    if source.layout is not OURS:
+        own = {key: tensor for key, tensor in own.items() if not key.startswith(INTERPOLATIONS)}
     of_image = {key: tensor for key, tensor in own.items() if _is_trunk(key)}
     if image is source:
-        mapped, dropped = map_tensors(source, own if layout.method else of_image)
+        mapped, dropped = map_tensors(source, own if source.layout is OURS or layout.method else of_image)
     else:
         mapped, dropped = map_tensors(image, of_image)
         added, _ = map_tensors(source, {key: tensor for key, tensor in own.items() if key not in of_image})
@@ -556,6 +574,8 @@ def convert_checkpoint(
 
 
 def _description(model: InTIVisionTransformer, source: Source, image: Source) -> str:
+    if source.layout is OURS:
+        return f"Converted from {source.path.name}."
     if source.layout.method is None:
         new = "interpolations, temporal modules" if model.temporal.mixes_frames else "interpolations"
         return (

@@ -101,7 +101,11 @@ def _explained(error: Exception, repo_id: str, what: str, revision: str | None) 
                 f"HF_HUB_OFFLINE is set and the cache has no {this}{at}; unset it to reach the Hub."
             )
         case EntryNotFoundError() if not isinstance(cause, LocalEntryNotFoundError):
-            advice = "name another" if what == CONFIG else "no other file is opened: use 'inti-models convert' on it"
+            advice = (
+                "name another"
+                if what == CONFIG
+                else "no other file is opened: download its .pth or .bin and use 'inti-models convert' on that"
+            )
             return FileNotFoundError(f"{repo_id} has no {what}; {advice}.")
         case ValueError():
             return ValueError(

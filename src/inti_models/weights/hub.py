@@ -36,7 +36,16 @@ from ..models.vision_transformer import InTIVisionTransformer
 from ._private import parse_model_cfg, save_config_for_hf
 from .checkpoint_filter import load_tensors
 from .download import CONFIG, commit_of, download, hub_errors
-from .tensor_files import DIGEST, OtherDigestError, is_finite, read_checkpoint, save_checkpoint, stated_digest
+from .tensor_files import (
+    DIGEST,
+    PICKLES,
+    OtherDigestError,
+    how_to_open,
+    is_finite,
+    read_checkpoint,
+    save_checkpoint,
+    stated_digest,
+)
 
 WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
 CONFIG_DIGEST = "config_sha256"  # in our config.json, of the rest of it
@@ -184,7 +193,7 @@ def _find(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _Source:
         return _find_folder(Path(text))
     if Path(text).is_file():
         raise ValueError(
-            f"{text} is a file; name the folder that it is in with its config.json, or use 'inti-models convert' on it."
+            f"{text} is a file; name the folder that it is in with its config.json, or {how_to_open(Path(text))}."
         )
     if isinstance(name, str) and os.sep not in text:
         check_name(text)  # which says that there is none
@@ -224,11 +233,12 @@ def _find_repo(hub_id: str) -> _Source:
 
 
 def _find_folder(folder: Path) -> _Source:
-    for file, advice in (
-        (CONFIG, "name a folder that inti_models.save_pretrained wrote"),
-        (WEIGHTS, "no other file is opened: use 'inti-models convert' on its checkpoint"),
-    ):
+    for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
+            others = [path for path in sorted(folder.glob("*")) if path.suffix in (".safetensors", *PICKLES)]
+            advice = "name a folder that inti_models.save_pretrained wrote"
+            if others:
+                advice = f"its {others[0].name} is not opened: {how_to_open(others[0])}"
             raise FileNotFoundError(f"There is no {file} in {folder}; {advice}.")
     cfg, architecture, args, stated = _read_config(folder / CONFIG)
     cfg |= {"source": "local-dir", "file": str(folder)}

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from torch import Tensor, nn, uint8
 
 from ..files import replacing
 
+PICKLES = (".pt", ".pth", ".pyth", ".bin")  # which 'inti-models convert' reads, unless they are TorchScript
 DIGEST = "tensors_sha256"  # in the metadata of our files
 # timm takes a tensor of such a name for a nested checkpoint.
 _CONTAINERS = {"state_dict", "state_dict_ema", "model", "model_ema"}
@@ -78,7 +80,7 @@ def read_checkpoint(path: str | os.PathLike[str], expected: str | None = None) -
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; use 'inti-models convert' on it.")
+        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; {how_to_open(path)}.")
     try:
         with safe_open(path, framework="pt") as file:
             stated = (file.metadata() or {}).get(DIGEST)
@@ -93,6 +95,27 @@ def read_checkpoint(path: str | os.PathLike[str], expected: str | None = None) -
         raise ValueError(f"{path} is damaged: its tensors are not those that were saved; copy or download it again.")
     refuse(str(path), "has, unlike any model,", _CONTAINERS & tensors.keys())
     return tensors
+
+
+def how_to_open(path: Path) -> str:
+    """What to do with a file of weights that is not beside its config.json: advice that works for this one."""
+    if path.suffix in PICKLES and is_torchscript(path):  # as OpenAI publishes its models
+        return (
+            "it is a TorchScript archive, as OpenAI publishes its models, and reading it would run the code in it: "
+            "take the same weights as open_clip_model.safetensors from open_clip's repository on the Hub"
+        )
+    if path.suffix in (".safetensors", *PICKLES):
+        return f"use 'inti-models convert {path} --model NAME --output DIR' on it"
+    return f"name one that ends in .safetensors or, for 'inti-models convert', in {', '.join(PICKLES)}"
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is an archive of TorchScript, which holds code."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError):
+        return False
 
 
 def is_finite(tensor: Tensor) -> bool:
