@@ -324,6 +324,7 @@ TABLES = {
     "label first": "2,a.mp4\n0,b 2.mp4\n1,c.mp4\n",
     "split, no header": table("", more=",train"),
     "one split": table("video_path,label,split\n", more=",train"),
+    "Excel's own first line": "sep=;\n" + table("path;label\n", ";"),
     "floats": "path,label\na.mp4,2.0\nb 2.mp4,0.0\nc.mp4,1.0\n",
     "carriage returns": table("path,label\n").replace("\n", "\r"),
     "all in quotes": '"path","label"\n"a.mp4","2"\n"b 2.mp4","0"\n"c.mp4","1"\n',
@@ -368,6 +369,10 @@ def test_split_is_used_where_it_is_asked_for(three: Path) -> None:
             find_videos(file)
         with pytest.raises(ValueError, match=f"has the splits {train}, {other}; none is 'all'"):
             find_videos(file, split="all")
+    train = {"a.mp4": "2", "b 2.mp4": "0"}  # in any case
+    assert (
+        labels_of(a_list(three / "list.csv", "a.mp4,2,train\nb 2.mp4,0,Train\nc.mp4,1,val\n"), split="TRAIN") == train
+    )
     with pytest.raises(ValueError, match="has no column of splits"):
         find_videos(a_list(three / "plain.csv", table("path,label\n")), split="train")
 
@@ -402,11 +407,11 @@ def test_header_that_is_also_a_video_is_refused(three: Path) -> None:
 MISSING = ["", "nan", "NaN", "null", "None", "N/A", "<NA>"]
 
 
-@pytest.mark.parametrize("label", [*MISSING, "walk", "1.5", "-1", "1000000000", "1e3", "2x"])
+@pytest.mark.parametrize("label", [*MISSING, "walk", "1.5", "-1", "1000000000", "1e3", "2x", "1,0", "0|1", "1.2.3"])
 @pytest.mark.parametrize("kind", ["number", "name"])
 def test_one_label_of_another_kind_names_its_row(three: Path, label: str, kind: str) -> None:
     others = ("0", "1") if kind == "number" else ("run", "jump")
-    file = a_list(three / "list.csv", f"path,label\na.mp4,{others[0]}\nb 2.mp4,{label}\nc.mp4,{others[1]}\n")
+    file = a_list(three / "list.csv", f'path,label\na.mp4,{others[0]}\nb 2.mp4,"{label}"\nc.mp4,{others[1]}\n')
     if kind == "name" and label in ("walk", "2x"):
         assert labels_of(file) == {"a.mp4": "run", "b 2.mp4": label, "c.mp4": "jump"}
         return
@@ -580,6 +585,7 @@ def test_lines_are_split_where_the_file_exists(tmp_path: Path, files: list, line
         (["x.mp4", "run/y.mp4"], "x.mp4 run\nrun/y.mp4\n", "line 2, has no label, but line 1 has"),
         (["x.mp4"], "x.mp4\n", "line 1, has neither a label nor a folder"),
         (["x.mp4", "y.mp4"], "x.mp4 30 1\ny.mp4 1\n", "expected a video and the number of its class"),
+        (["x.mp4", "y.mp4"], "x.mp4 0 3\ny.mp4 1 2\n", "line 1, has two numbers"),
         (["x.mp4"], "x.mp4 1 2 3\n", "expected a video and the number of its class"),
     ],
 )
@@ -587,6 +593,55 @@ def test_lines_that_can_be_split_two_ways_are_refused(tmp_path: Path, files: lis
     touch(tmp_path, *files)
     with pytest.raises(ValueError, match=message):
         find_videos(a_list(tmp_path / "list.txt", content))
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv"])
+def test_numbers_of_frames_of_a_video_file_are_announced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    content = "a.mp4 30 1\nb.mp4 25 0\n".replace(" ", "," if name.endswith("csv") else " ")
+    assert labels_of(a_list(tmp_path / name, content)) == {"a.mp4": "1", "b.mp4": "0"}
+    assert any("is read as path, frames, label" in sentence for sentence in caplog.messages)
+
+
+@pytest.mark.parametrize("columns", ["start,end", "start_time,end_time", "t_start,t_end", "Start Frame,Stop Frame"])
+def test_parts_of_videos_are_announced_as_whole_videos(
+    three: Path, caplog: pytest.LogCaptureFixture, columns: str
+) -> None:
+    file = a_list(three / "list.csv", table(f"path,label,{columns}\n", more=",0,10"))
+    assert labels_of(file) == TABLE
+    (sentence,) = caplog.messages
+    assert all(column in sentence for column in columns.split(","))
+
+
+@pytest.mark.parametrize("labels", ["102", "021", "220"])
+def test_split_files_of_hmdb51_have_no_classes(three: Path, labels: str) -> None:
+    rows = "".join(f"{path} {label}\n" for path, label in zip(THREE, labels, strict=True))
+    for name in ("brush_hair_test_split1.txt", "pour_test_split3.txt"):
+        with pytest.raises(ValueError, match="is a split of HMDB51"):
+            find_videos(a_list(three / name, rows))
+
+
+@pytest.mark.parametrize("form", ["txt", "csv"])
+def test_numbers_that_contradict_all_folders_are_refused(tmp_path: Path, form: str) -> None:
+    names = ["archery", "bowling", "surfing"]
+    touch(tmp_path, "archery/a.mp4", "bowling/b.mp4")
+    separator = " " if form == "txt" else ","
+    rows = "archery/a.mp4 {}\nbowling/b.mp4 {}\n".replace(" ", separator)
+    with pytest.raises(ValueError, match="label '1', which is the class 'bowling', but lies in the folder 'archery'"):
+        find_videos(a_list(tmp_path / f"list.{form}", rows.format(1, 2)), class_names=names)
+    for numbers in ((0, 1), (0, 2), (2, 1)):  # the second list corrects a label
+        videos = find_videos(a_list(tmp_path / f"list.{form}", rows.format(*numbers)), class_names=names)
+        assert videos.labels == numbers
+
+
+def test_names_and_no_video_of_the_first_are_announced(three: Path, caplog: pytest.LogCaptureFixture) -> None:
+    a_list(three / "class_names.txt", "run\nwalk\njump\n")
+    videos = find_videos(a_list(three / "list.csv", "path,label\na.mp4,1\nc.mp4,2\n"))
+    assert videos.labels == (1, 2)
+    (sentence,) = caplog.messages
+    assert "no video of class 0, 'run'" in sentence
 
 
 def test_kinetics_in_mixed_containers(tmp_path: Path) -> None:
@@ -624,6 +679,7 @@ def test_folders_of_systems_are_no_classes_and_nested_videos_are_found(
     [
         (["train/run/a.mp4", "val/run/b.mp4"], "has the folders train, val, which are splits and no classes"),
         (["test/a.mp4"], "has the folders test, which are splits"),
+        (["train/run/a.mp4", "Val/run/b.mp4", "extra/run/c.mp4"], "has the folders Val, train, which are splits"),
         (["run/train/a.mp4", "run/test/b.mp4", "walk/train/c.mp4"], "has the splits test, train in its folders"),
         (["Run/a.mp4", "run/b.mp4"], "'Run' and 'run', which differ in case"),
         (["caf\u00e9/a.mp4", "cafe\u0301/b.mp4"], "which differ in case, blanks or encoding"),

@@ -15,7 +15,7 @@ from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.files import locked
 from inti_models.models.heads import FactorizedHead
 from inti_models.models.registry import create_model
-from inti_models.training.recipe import Recipe, load_recipe
+from inti_models.training.recipe import Data, Recipe, load_recipe
 from inti_models.training.run import build_model, freeze, init_interpolation_logits, train
 from support.runs import assert_equal, metrics, optimization, tiny_recipe, weights
 
@@ -222,3 +222,10 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(ValueError, match="trainable=adapters"):
         train(tiny_recipe(trainable="adapters"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_one_class_is_not_trained_on(tmp_path):
+    (tmp_path / "videos/all/run").mkdir(parents=True)
+    (tmp_path / "videos/all/run/a.mp4").touch()
+    with pytest.raises(ValueError, match="has one class, 'all'"):
+        train(tiny_recipe(data=Data(train=str(tmp_path / "videos"))), tmp_path / "run")

@@ -31,38 +31,24 @@ VIDEO_SUFFIXES = frozenset(
     | {".wtv", ".xvid", ".y4m"}
 )
 # Names of columns, of which neither case nor blanks, hyphens and underscores count. Of several, the first decides.
-_PATH: tuple[str, ...] = (
-    "path",
-    "videopath",
-    "clippath",
-    "filepath",
-    "file",
-    "filename",
-    "video",
-    "videoname",
-    "videofile",
-    "clip",
+_PATH = ("path", "videopath", "clippath", "filepath", "file", "filename", "video", "videoname", "videofile") + (
+    ("clip", "clipname", "name")
 )
-_PATH += ("clipname", "name")
-_LABEL: tuple[str, ...] = (
-    "label",
-    "labelid",
-    "labelname",
-    "class",
-    "classid",
-    "classname",
-    "classindex",
-    "target",
-    "tag",
-    "y",
+_LABEL = ("label", "labelid", "labelname", "class", "classid", "classname", "classindex", "target", "tag", "y") + (
+    ("category", "categoryid", "categoryname", "action", "actionid", "actionname", "activity")
 )
-_LABEL += ("category", "categoryid", "categoryname", "action", "actionid", "actionname", "activity")
 _SPLIT = ("split", "subset", "partition", "set")
+# Of a part of a video.
+_SEGMENT = frozenset(
+    f"{end}{unit}" for end in ("start", "begin", "end", "stop") for unit in ("", "time", "frame", "sec", "seconds")
+) | {"timestart", "timeend", "tstart", "tend", "segment"}
 # Names of splits, which are no classes.
 SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 
 NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?")
-ANY_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?", re.IGNORECASE)
+# As labels: numbers that are no classes, such as 0.5, and what may be several, such as "1,0".
+ANY_NUMBER = re.compile(r"[-+]?[.,;| ]*[0-9][0-9.,;| ]*(e[-+]?[0-9]+)?", re.IGNORECASE)
+_HMDB_SPLIT = re.compile(r".+_test_split[0-9]+\.txt")
 
 
 class Row(NamedTuple):
@@ -237,7 +223,13 @@ def parse_json(path: Path) -> Any:
 
 
 def _from_txt(path: Path, disk: Disk, labelled: bool) -> list[Row]:
-    return _from_lines(path, split_lines(read_text(path)), disk)
+    rows = _from_lines(path, split_lines(read_text(path)), disk)
+    if labelled and _HMDB_SPLIT.fullmatch(path.name) and {row.label for row in rows} <= {"0", "1", "2"}:
+        raise ValueError(
+            f"{path} is a split of HMDB51, whose numbers say training (1), test (2) or neither (0) and not the class; "
+            "write a list of the videos of all classes, such as 'brush_hair/NAME.avi brush_hair'."
+        )
+    return rows
 
 
 def _from_lines(path: Path, lines: list[tuple[int, str]], disk: Disk) -> list[Row]:
@@ -246,15 +238,28 @@ def _from_lines(path: Path, lines: list[tuple[int, str]], disk: Disk) -> list[Ro
     # A missing folder may have a number in its name, so that only those that are there tell.
     counts = {n for n, row in zip(numbers, rows, strict=True) if n and disk.kind(row[2])} or {*numbers} - {0}
     if counts and (max(counts) > 2 or len(counts) > 1):
-        line = rows[numbers.index(max(counts))]
+        wrong = rows[numbers.index(max(counts))]
         raise ValueError(
-            f"Line {line[0]} of {path} is {line[1]!r}; expected a video and the number of its class, or in all lines "
+            f"Line {wrong[0]} of {path} is {wrong[1]!r}; expected a video and the number of its class, or in all lines "
             "the number of frames between them."
         )
+    for (number, line, video, rest), n in zip(rows, numbers, strict=True):
+        if n == 2:
+            _check_frames(path, f"line {number}", rest.split()[0])
+            if disk.kind(video) == "file":
+                say(f"{path} is read as path, frames, label: {line!r} and the like.")
     return [
         Row(f"line {number}", video, (rest.split()[-1] if n else rest) or None)
         for (number, _, video, rest), n in zip(rows, numbers, strict=True)
     ]
+
+
+def _check_frames(path: Path, place: str, text: str) -> None:
+    if int(text) < 1:
+        raise ValueError(
+            f"{path}, {place}, has two numbers, of which the first, {text}, is no number of frames; expected a path "
+            "and the number of its one class, or path, frames, label."
+        )
 
 
 def _split_line(path: Path, number: int, line: str, disk: Disk) -> tuple[str, str]:
@@ -295,10 +300,12 @@ class _Cells(NamedTuple):
 
 
 def _from_csv(path: Path, disk: Disk, labelled: bool) -> list[Row]:
-    text = read_text(path)
+    text, delimiters = read_text(path), "\t" if path.suffix.lower() == ".tsv" else ",;\t"
+    if match := re.match(r"sep=(.)\r?\n", text):  # Excel's
+        text, delimiters = text[match.end() - 1 :], match[1]
     tables: dict[str, list[_Cells]] = {}
     fault = None
-    for delimiter in "\t" if path.suffix.lower() == ".tsv" else ",;\t":
+    for delimiter in delimiters:
         try:
             tables[delimiter] = _table(text, delimiter)
         except csv.Error as error:
@@ -403,6 +410,8 @@ def _by_position(path: Path, table: list[_Cells], disk: Disk) -> list[Row]:
     counted = len(labels) == 2 and all(_are_integers(value) for j in labels for value in columns[j])
     if counted and there[0] == 0:
         say(f"{path} has no header and is read as path, frames, label.")
+        for row in table:
+            _check_frames(path, row.place, row.cells[labels[0]])
         labels = labels[1:]
     if len(there) > 1 or len(splits) > 1 or len(labels) != 1:
         raise ValueError(
@@ -477,6 +486,9 @@ def _from_records(path: Path, records: list[tuple[str, dict[str, Any]]], disk: D
             "label (label, class, target, ...): rename it."
         )
     if video is not None:
+        segment = [] if "youtubeid" in keys else [name for key, name in keys.items() if key in _SEGMENT]
+        if segment:
+            say(f"{path} has {shortened(segment)}: parts are not cut out of videos, each is read whole.")
         return [row(p, r, get(p, r, video), None if label is None else get(p, r, label)) for p, r in records]
     if {"youtubeid", "label", "timestart", "timeend"} <= keys.keys():
         rows = []

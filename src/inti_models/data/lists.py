@@ -100,7 +100,8 @@ def find_videos(
       and has a usual name for the path (path, video_path, filename, clip, ...) and for the label (label, class, target,
       ...), or Kinetics' own (``label,youtube_id,time_start,time_end,...``); without one, ``path,label``,
       ``path,frames,label``, these with a split, or VideoMAE's ``path label``. A column ``split`` (or subset, ...) is
-      used where ``split`` is asked for, and has to be if it has several values.
+      used where ``split`` is asked for (in any case), and has to be if it has several values. Columns that say which
+      part of a video is meant are not used: each video is read whole.
     * **.json**: a list of objects with a path and a label, named as in CSV, or Something-Something's own (``id`` and
       ``template``). **.parquet**: a table with such columns.
 
@@ -111,7 +112,8 @@ def find_videos(
     or ``labels.json`` (name to number) beside the list; else the folders', or the list's in alphabetic order; else the
     numbers. Where names come with numbers, a number in a list is that one, and indices are given in the order of
     numbers; names without numbers, and given ones, count from 0. Without names, numbers are the indices: of lists that
-    count from 1, 1 has to be subtracted first. Beside UCF101's ``classInd.txt`` the folder of a video is its class,
+    count from 1, 1 has to be subtracted first; they are refused where they name other classes than all folders of the
+    videos. Beside UCF101's ``classInd.txt`` the folder of a video is its class,
     whatever a list counts from, where all folders are classes.
 
     Args:
@@ -177,9 +179,10 @@ def _from_folder(folder: Path) -> tuple[list[Row], list[str]]:
     kinds, files = _entries(folder, left_out)
     left_out.update(f"*{file.suffix.lower()} beside the folders of classes" for file in files)
     names = [kind.name for kind in kinds]
-    if names and {name.lower() for name in names} <= SPLITS:
+    splits = [name for name in names if name.lower() in SPLITS]
+    if splits and (len(splits) > 1 or splits == names):
         raise ValueError(
-            f"{folder} has the folders {shortened(names)}, which are splits and no classes; pass one of them."
+            f"{folder} has the folders {shortened(splits)}, which are splits and no classes; pass one of them."
         )
     rows, empty = [], []
     for kind in kinds:
@@ -360,7 +363,7 @@ def _of_split(path: Path, rows: list[Row], split: str | None) -> list[Row]:
                 f"{path} has videos of the splits {shortened(splits)}; name one (split=, --split, data.train_split)."
             )
         return rows
-    chosen = [row for row in rows if row.split == split]
+    chosen = [row for row in rows if row.split is not None and row.split.casefold() == split.casefold()]
     if not chosen:
         has = f"has the splits {shortened(splits)}" if splits else "has no column of splits (split, subset, ...)"
         raise ValueError(f"{path} {has}; none is {split!r}.")
@@ -383,7 +386,16 @@ def _classify(path: Path, base: Path, rows: list[Row], classes: dict[int, str] |
             raise ValueError(
                 f"{path}, {outside.place}, has neither a label nor a folder that is the class; expected 'path label'."
             )
-    return _video_list(path, rows, classes, are_names=without is not None or by_folder)
+        return _video_list(path, rows, classes, are_names=True)
+    videos = _video_list(path, rows, classes, are_names=False)
+    names = [videos.class_names[label] for label in videos.labels]
+    are_numbers = videos.has_names and all(row.label and NUMBER.fullmatch(row.label) for row in rows)
+    if are_numbers and {*folders} <= {*videos.class_names} and not any(map(str.__eq__, folders, names)):
+        raise ValueError(
+            f"{path}, {rows[0].place}, has the label {rows[0].label!r}, which is the class {names[0]!r}, but lies in "
+            f"the folder {folders[0]!r}, and so with all others; expected numbers in the order of the names."
+        )
+    return videos
 
 
 def _video_list(source: Path, rows: list[Row], classes: dict[int, str] | None, are_names: bool) -> VideoList:
@@ -441,6 +453,8 @@ def _by_number(
         if min(written):
             say(f"{source} has no video of class 0: its labels, from {min(written)}, are taken as they are.")
         classes = {i: str(i) for i in range(last + 1)}
+    elif min(written) == 1 and 0 in classes:
+        say(f"{source} has no video of class 0, {classes[0]!r}: its labels, from 1, are taken as they are.")
     position = {number: i for i, number in enumerate(classes)}
     unknown = [label for label, number in numbers.items() if number not in position]
     if unknown:

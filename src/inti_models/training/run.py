@@ -174,13 +174,18 @@ def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
     Where the validation set has numbers for classes, they are those of the training set.
 
     Raises:
-        ValueError: the validation set has classes that the training set has not.
+        ValueError: the training set has one class alone, or not all classes of the validation set.
     """
     data = recipe.data
     names = None if data.class_names is None else read_class_names(data.class_names)
     train = open_source(
         data.train, "train", root=data.root, class_names=names, split=data.train_split, args=data.train_args
     )
+    if len(train.class_names) < 2:
+        raise ValueError(
+            f"{data.train} has one class, {train.class_names[0]!r}; expected at least two: a folder for each, or the "
+            "names of all in data.class_names."
+        )
     if data.validation is None:
         return train, None
     open_validation = partial(
