@@ -195,6 +195,20 @@ def test_validate_measures_a_model_on_the_held_out_digits(tmp_path, capsys):
     assert lines[5:] == [f"    0.0%  {name} (50 videos)" for name in sorted(set(CLASS_NAMES) - {CLASS_NAMES[7]})[:5]]
 
 
+def test_files_that_ask_for_more_than_the_limits_are_refused(clips, tmp_path, capsys):
+    paths, names = clips
+    (tmp_path / "list.json").write_text(
+        json.dumps([{"path": path, "label": name} for path, name in zip(paths, names, strict=True)])
+    )
+    limits = ["--model", NAME, "--max-frames", "7"]
+    for command in (["predict", *paths], ["validate", str(tmp_path / "list.json"), "--workers", "0"]):
+        assert main([*command, *limits]) == 1
+        assert "more frames than the limit of 7" in capsys.readouterr().err
+        assert main([*command, *limits[:-1], "8"]) == 0
+    with pytest.raises(SystemExit):
+        main(["predict", *paths, "--model", NAME, "--max-pixels", "many"])
+
+
 def test_validate_wants_the_classes_of_the_digits(tmp_path, capsys):
     model = timm.create_model("inti_vit_t8_32_motiondigits", num_classes=2)
     save_pretrained(model, tmp_path / "model", label_names=["a", "b"])

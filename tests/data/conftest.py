@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 
+from inti_models.data import decoding
 from support.numbered import Encode, numbered_frame
 
 
@@ -63,3 +64,18 @@ def retime(encode: Encode) -> Callable[[Sequence[int]], Path]:
         return path
 
     return retime
+
+
+@pytest.fixture
+def counted_frames(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for each frame that comes out of a decoder."""
+    decoded: list[int] = []
+    decode = decoding._decode
+
+    def spy(context: object, packet: object) -> list:
+        frames = decode(context, packet)
+        decoded.extend(frame.pts for frame in frames)
+        return frames
+
+    monkeypatch.setattr(decoding, "_decode", spy)
+    return decoded

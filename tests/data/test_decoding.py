@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from inti_models.data import decoding
 from inti_models.data.decoding import VideoFile
 from inti_models.data.limits import Guard, Limits, VideoError
 from inti_models.data.video import iterate_frames, read_clips
@@ -29,21 +28,6 @@ from support.numbered import (
 )
 
 PROBED = 2  # frames that are decoded to see whether the index is right
-
-
-@pytest.fixture
-def counted_frames(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each frame that comes out of a decoder."""
-    decoded: list[int] = []
-    decode = decoding._decode
-
-    def spy(context: object, packet: object) -> list:
-        frames = decode(context, packet)
-        decoded.extend(frame.pts for frame in frames)
-        return frames
-
-    monkeypatch.setattr(decoding, "_decode", spy)
-    return decoded
 
 
 def test_decodes_only_from_the_keyframe_before_each_wanted_frame(encode: Encode, counted_frames: list[int]) -> None:

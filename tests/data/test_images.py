@@ -1,6 +1,7 @@
 """Tests of still images and folders of frames."""
 
 import os
+import socket
 import struct
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from inti_models.data.limits import VideoError
-from inti_models.data.video import iterate_frames, read_clips
+from inti_models.data.video import check_video, iterate_frames, read_clips
 from support.numbered import middles, numbered_frame, quadrants, read_numbers
 
 
@@ -82,13 +83,21 @@ def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
         read_clips(path, 1)
 
 
-def test_a_pipe_among_the_frames_of_a_folder_is_refused(tmp_path: Path) -> None:
-    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
-    os.mkfifo(tmp_path / "1.png")
-    with pytest.raises(VideoError, match=r"1\.png is not a regular file; expected an image"):
-        read_clips(tmp_path, 2)
-    with pytest.raises(VideoError, match=r"1\.png is not a regular file"):
-        list(iterate_frames(tmp_path))
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "folder", "broken link"])
+def test_what_is_no_file_among_the_frames_of_a_folder_is_refused(tmp_path: Path, kind: str) -> None:
+    folder = stills(tmp_path / "f", *(f"{k}.png" for k in range(9)))
+    with socket.socket(socket.AF_UNIX) as server:
+        make = {
+            "pipe": os.mkfifo,
+            "socket": lambda path: server.bind(str(path)),
+            "device": lambda path: path.symlink_to("/dev/zero"),
+            "folder": Path.mkdir,
+            "broken link": lambda path: path.symlink_to("nowhere"),
+        }
+        make[kind](folder / "9.png")
+        for read in (lambda: read_clips(folder, 1), lambda: next(iterate_frames(folder)), lambda: check_video(folder)):
+            with pytest.raises(VideoError, match=r"9\.png is not a regular file; expected an image"):
+                read()
 
 
 def test_an_image_with_an_absurd_size_is_refused_before_it_is_decoded(tmp_path: Path) -> None:

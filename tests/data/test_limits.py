@@ -1,16 +1,19 @@
 """Tests of what a file may ask for."""
 
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from inti_models.data import video
+from inti_models.data import limits, video
 from inti_models.data.limits import Limits, VideoError
-from inti_models.data.video import iterate_frames, read_clips
+from inti_models.data.video import check_video, iterate_frames, read_clips
 from inti_models.data.write import write_video
-from support.numbered import Encode, ramp
+from support.hostile import write_gif_bomb
+from support.numbered import B_FRAMES, Encode, middles, ramp, read_numbers
 
 
 def test_frames_above_the_limit_are_refused(encode: Encode, tmp_path: Path) -> None:
@@ -31,8 +34,71 @@ def test_more_frames_than_the_limit_are_refused_while_they_are_counted(encode: E
     assert read_clips(path, 2, limits=Limits(max_frames=12)).frames.shape[1] == 2
     with pytest.raises(VideoError, match="a.mp4 has more frames than the limit of 11: cut it first"):
         read_clips(path, 2, limits=Limits(max_frames=11))
-    with pytest.raises(ValueError, match="max_frames is 0; expected frames above 0"):
+    with pytest.raises(ValueError, match="max_frames is 0; expected a number above 0"):
         Limits(max_frames=0)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_no_container_has_more_frames_than_the_limit(encode: Encode, name: str) -> None:
+    path = encode(name, range(12))
+    assert read_clips(path, 2, limits=Limits(max_frames=12)).frames.shape[1] == 2
+    with pytest.raises(VideoError, match=f"{name} has more frames than the limit of 11: cut it first"):
+        read_clips(path, 2, limits=Limits(max_frames=11))
+
+
+def test_a_gif_or_folder_of_more_frames_than_the_limit_is_refused_before_it_is_read(
+    tmp_path: Path, counted_frames: list[int]
+) -> None:
+    bomb = write_gif_bomb(tmp_path / "a.gif", 16, 300)
+    (tmp_path / "frames").mkdir()
+    for k in range(300):
+        (tmp_path / "frames" / f"{k}.png").write_bytes(b"not read")
+    for path in (bomb, tmp_path / "frames"):
+        for check in (partial(read_clips, num_frames=2), check_video):
+            with pytest.raises(VideoError, match="has more frames than the limit of 299"):
+                check(path, limits=Limits(max_frames=299))
+    assert not counted_frames
+
+
+def test_a_small_file_that_asks_for_much_is_refused_before_it_is_decoded(
+    tmp_path: Path, counted_frames: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_gif_bomb(tmp_path / "a.gif", 1000, 40)
+    assert read_clips(path, 4).frames.shape[1] == 4  # below what any file may ask for
+    monkeypatch.setattr(limits, "FREE_PIXELS", 30 * 1000**2)
+    counted_frames.clear()
+    with pytest.raises(VideoError, match=r"has 9\d\d bytes, .* more than the limit of 16384 for each byte: cut it"):
+        read_clips(path, 4)
+    assert len(counted_frames) <= 2
+    assert read_clips(path, 4, limits=Limits(max_pixels_per_byte=10**6)).frames.shape[1] == 4
+    assert read_clips(path, 1).frames.shape[1] == 1  # for which half of the frames suffice
+
+
+def test_frames_that_have_to_be_counted_are_bounded_too(
+    encode: Encode, counted_frames: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode("a.avi", range(40), options=B_FRAMES)  # without presentation times
+    monkeypatch.setattr(limits, "FREE_PIXELS", 1)
+    enough = 40 * 16 * 64 / path.stat().st_size
+    assert read_numbers(read_clips(path, 4, limits=Limits(max_pixels_per_byte=enough)).frames) == [middles(4, 40)]
+    counted_frames.clear()
+    with pytest.raises(VideoError, match="more than the limit of .* for each byte"):
+        read_clips(path, 4, limits=Limits(max_pixels_per_byte=enough * 0.9))
+    assert len(counted_frames) <= 2
+
+
+def test_reading_ends_when_it_is_stopped(encode: Encode, tmp_path: Path) -> None:
+    stop = threading.Event()
+    encode("a.mp4", range(8))
+    stills = tmp_path / "frames"
+    stills.mkdir()
+    Image.new("RGB", (8, 8)).save(stills / "0.png")
+    for path in (tmp_path / "a.mp4", stills):
+        assert read_clips(path, 2, stop=stop).frames.shape[1] == 2
+    stop.set()
+    for path in (tmp_path / "a.mp4", stills):
+        with pytest.raises(VideoError, match="is not read, as reading was stopped"):
+            read_clips(path, 2, stop=stop)
 
 
 def test_a_result_above_the_limit_is_refused(encode: Encode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,5 +121,5 @@ def test_reading_is_given_up_after_a_time(tmp_path):
     assert read_clips(tmp_path / "clip.mp4", 2, limits=Limits(timeout=60)).frames.shape == (1, 2, 3, 64, 64)
     with pytest.raises(VideoError, match=r"clip.mp4 is not read after 1e-06 s: allow more time, or make a shorter"):
         read_clips(tmp_path / "clip.mp4", 2, limits=Limits(timeout=1e-6))
-    with pytest.raises(ValueError, match="timeout is 0; expected seconds above 0"):
+    with pytest.raises(ValueError, match="timeout is 0; expected a number above 0"):
         Limits(timeout=0)

@@ -4,7 +4,15 @@ import pytest
 import torch
 from PIL import Image
 
-from inti_models.data import FrameSampling, create_clip_transform, open_source, read_clips, write_video
+from inti_models.data import (
+    FrameSampling,
+    Limits,
+    VideoError,
+    create_clip_transform,
+    open_source,
+    read_clips,
+    write_video,
+)
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.data.sources import unreadable_videos
 
@@ -24,6 +32,20 @@ def test_videos_that_cannot_be_opened_are_all_named_as_in_reading(tmp_path):
         with pytest.raises((ValueError, OSError)) as error:
             read_clips(path, 2)
         assert str(error.value) == fault
+
+
+def test_limits_hold_for_all_that_a_source_reads(tmp_path):
+    (tmp_path / "cats").mkdir()
+    write_video(tmp_path / "cats" / "a.mp4", torch.zeros(4, 3, 32, 32, dtype=torch.uint8), fps=4)
+    transform, limits = create_clip_transform((3, 32, 32)), Limits(max_frames=3)
+    source = open_source(tmp_path, limits=limits)
+    for part in (source, source.relabelled(("cats", "dogs"))):
+        assert "limit of 3" in part.dataset(transform, FrameSampling(2))[0][2]
+        with pytest.raises(VideoError, match="limit of 3"):
+            part.dataset(transform, FrameSampling(2), train=True)[0, 0]
+    path = str(tmp_path / "cats" / "a.mp4")
+    assert "limit of 3" in unreadable_videos([path], limits)[path]
+    assert open_source(tmp_path).dataset(transform, FrameSampling(2))[0][2] == ""
 
 
 def test_digits_have_the_size_and_frames_of_the_model_unless_others_are_asked_for():

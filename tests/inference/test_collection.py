@@ -59,7 +59,7 @@ def test_labels_and_features_of_a_file_come_of_one_reading_and_one_pass(videos):
     labeller = Labeller(NAME, {}, (1, 1), 3, True, "cpu")
     read, passes = [], []
     views = labeller.classifier.views
-    labeller.classifier.views = lambda path: read.append(path) or views(path)
+    labeller.classifier.views = lambda path, stop: read.append(path) or views(path, stop)
     labeller.classifier.model.patch_embed.register_forward_hook(lambda *_: passes.append(1))
     table = labeller({"path": videos[:3]})
     assert read == [str(path) for path in videos[:3]] and len(passes) == 3

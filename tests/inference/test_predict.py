@@ -1,6 +1,9 @@
 import io
 import json
+import os
+import signal
 import sys
+import threading
 
 import pytest
 import timm
@@ -12,6 +15,8 @@ from inti_models.cli import main
 from inti_models.data import create_clip_transform, iterate_frames, read_clips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.inference.predict import VideoClassifier, classify_stream
+from support.hostile import write_gif_bomb
+from support.processes import forked
 
 NAME = "inti_vit_t8_32_motiondigits"
 
@@ -212,3 +217,25 @@ def test_one_channel_and_resized_models_go_from_file_to_label(tmp_path, capsys, 
         torch.testing.assert_close(VideoClassifier(each).probabilities(path), expected, atol=1e-5, rtol=1e-4)
     assert main(["predict", str(path), "--model", str(tmp_path / "model"), "--topk", "1", "--device", "cpu"]) == 0
     assert CLASS_NAMES[int(expected.argmax())] in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_the_threads_that_read(tmp_path):
+    """Reading this file to its end takes many minutes."""
+    path = write_gif_bomb(tmp_path / "long.gif", 4000, 100_000)
+
+    def reading():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+
+    def interrupt():
+        while not reading():
+            pass
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def predict():
+        threading.Thread(target=interrupt).start()
+        assert main(["predict", "--model", NAME, "--max-pixels-per-byte", "1e9", str(path), str(path)]) == 130
+        for thread in reading():
+            thread.join(60)
+        assert not reading()
+
+    assert forked(predict) == 0

@@ -1,11 +1,13 @@
 """What the options of several commands mean."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..data import Limits
     from ..models.vision_transformer import InTIVisionTransformer
 
 PRECISIONS = ("no", "bf16", "fp16")
@@ -74,6 +76,23 @@ def device_of(args: argparse.Namespace) -> str:
     import torch
 
     return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def add_limits(command: argparse.ArgumentParser) -> None:
+    """What a file may ask for."""
+    group = command.add_argument_group("limits", "files that ask for more are refused")
+    group.add_argument("--max-pixels", type=int, metavar="N", help="pixels of a frame")
+    group.add_argument("--max-frames", type=int, metavar="N", help="frames of a file")
+    group.add_argument("--max-duration", type=float, metavar="S", help="seconds of a file")
+    group.add_argument("--max-pixels-per-byte", type=float, metavar="N", help="pixels to decode for a byte of a file")
+    group.add_argument("--timeout", type=float, metavar="S", help="seconds after which reading a file is given up")
+
+
+def limits_of(args: argparse.Namespace) -> "Limits":
+    from ..data import Limits
+
+    given = {field.name: getattr(args, field.name) for field in dataclasses.fields(Limits)}
+    return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
 def load_model(

@@ -6,15 +6,25 @@ import dataclasses
 import json
 import sys
 import warnings
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from ..text import printable
-from .options import add_device, add_frames, add_model, add_views, device_of, load_model, positive
+from .options import (
+    add_device,
+    add_frames,
+    add_limits,
+    add_model,
+    add_views,
+    device_of,
+    limits_of,
+    load_model,
+    positive,
+)
 
 if TYPE_CHECKING:
-    from ..data import Limits
     from ..models.vision_transformer import InTIVisionTransformer
 
 
@@ -32,9 +42,6 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--chunk", type=positive, help="frames that run through the first blocks together: bounds the memory"
     )
-    command.add_argument("--max-pixels", type=int, metavar="N", help="pixels; larger frames are refused")
-    command.add_argument("--max-duration", type=float, metavar="S", help="seconds of a file; longer ones are refused")
-    command.add_argument("--timeout", type=float, metavar="S", help="seconds after which reading a file is given up")
     command.add_argument("--int8", action="store_true", help="blocks in int8: faster on CPUs (needs torchao)")
     command.add_argument(
         "--stream",
@@ -45,6 +52,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--fps", type=float, help="frames a second to look at (with --stream; default: all)")
     command.add_argument("--topk", type=positive, default=5, help="labels for each file")
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    add_limits(command)
     command.set_defaults(run=run)
 
 
@@ -71,7 +79,7 @@ def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> i
         raise ValueError("--stream takes one file, camera or pipe, and neither --views nor --chunk.")
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
-    frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=_limits(args).max_pixels)
+    frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=limits_of(args).max_pixels)
     for window in classify_stream(model, frames, args.stride, args.topk, device_of(args)):
         if args.json:
             print(json.dumps(dataclasses.asdict(window)), flush=True)
@@ -84,11 +92,10 @@ def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> i
 def _label_files(model: "InTIVisionTransformer", args: argparse.Namespace) -> int:
     from ..inference.predict import VideoClassifier
 
-    classify = VideoClassifier(model, args.views, device_of(args), args.chunk, _limits(args))
+    classify = VideoClassifier(model, args.views, device_of(args), args.chunk, limits_of(args))
     failed = 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), closing(classify.label_files(args.files, args.topk)) as labelled:
         warnings.simplefilter("ignore")  # a damaged file is reported below, once
-        labelled = classify.label_files(args.files, args.topk)
         for path, labels in tqdm(labelled, total=len(args.files), unit="file", disable=len(args.files) == 1):
             if isinstance(labels, Exception):
                 failed += 1
@@ -106,13 +113,6 @@ def _label_files(model: "InTIVisionTransformer", args: argparse.Namespace) -> in
     if failed:
         print(f"inti-models: {failed} of {len(args.files)} files could not be read.", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _limits(args: argparse.Namespace) -> "Limits":
-    from ..data import Limits
-
-    given = {name: getattr(args, name) for name in ("max_pixels", "max_duration", "timeout")}
-    return Limits(**{name: value for name, value in given.items() if value is not None})
 
 
 def _classes(text: str) -> list[str]:

@@ -5,7 +5,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..text import printable
-from .options import PRECISIONS, add_device, add_model, add_views, count, device_of, fraction, load_model, positive
+from .options import (
+    PRECISIONS,
+    add_device,
+    add_limits,
+    add_model,
+    add_views,
+    count,
+    device_of,
+    fraction,
+    limits_of,
+    load_model,
+    positive,
+)
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
@@ -30,6 +42,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the report, and for what a stopped run has measured"
     )
+    add_limits(command)
     command.set_defaults(run=run)
 
 
@@ -41,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     processes = PartialState(cpu=device_of(args) == "cpu")
     given = None if args.class_names is None else read_class_names(args.class_names)
-    source = open_source(args.data, root=args.root, class_names=given, split=args.split)
+    source = open_source(args.data, root=args.root, class_names=given, split=args.split, limits=limits_of(args))
     if args.zero_shot and not source.has_names:
         raise ValueError(f"{args.data} has numbers for classes, of which no head can be made; pass --class-names.")
     evaluation = validate(

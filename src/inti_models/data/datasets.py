@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .augmentation import TrainTransform, seeded
-from .limits import VideoError
+from .limits import DEFAULT_LIMITS, Limits, VideoError
 from .lists import VideoList
 from .motion_digits import CLASS_NAMES, MotionDigits
 from .sampling import FrameSampling
@@ -46,6 +46,7 @@ class VideoDataset(Dataset[Sample]):
         train: whether frames are random.
         seed: of all that is random.
         attempts: unreadable videos in a row at which reading stops with a `VideoError` (training).
+        limits: what a file may ask for.
 
     Raises:
         ValueError: arguments that make no sense.
@@ -60,6 +61,7 @@ class VideoDataset(Dataset[Sample]):
         train: bool = False,
         seed: int = 0,
         attempts: int = 10,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         if num_clips < 1:
             raise ValueError(f"num_clips is {num_clips}; expected a number of at least 1.")
@@ -68,7 +70,7 @@ class VideoDataset(Dataset[Sample]):
         if attempts < 1:
             raise ValueError(f"attempts is {attempts}; expected a number of at least 1.")
         self.videos, self.transform, self.frames, self.num_clips = videos, transform, frames, num_clips
-        self.train, self.seed, self.attempts = train, seed, attempts
+        self.train, self.seed, self.attempts, self.limits = train, seed, attempts, limits
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ class VideoDataset(Dataset[Sample]):
 
     def _read(self, index: int, generator: torch.Generator | None = None) -> Tensor:
         """uint8 V,T,3,H,W."""
-        return self.frames.read(self.videos.paths[index], self.num_clips, generator).frames
+        return self.frames.read(self.videos.paths[index], self.num_clips, generator, self.limits).frames
 
 
 class MotionDigitsClips(Dataset[Sample]):

@@ -22,9 +22,11 @@ from torch.utils.data import get_worker_info
 from .clock import Clock, Timeline
 from .images import FOLDER_FPS, channels_first, over_white
 from .limits import Guard, VideoError, reason
+from .mp4 import count_frames
 
 MAX_REORDERING = 32  # No codec shows a frame so many places away from its place in the file.
 KEPT_BYTES = 2**26  # of frames that had to be decoded to number them
+MAX_PROBE = 512  # packets that may be decoded before the second frame comes out
 
 # Containers that FFmpeg may try. Playlists (HLS, DASH, concat) are left out because they open
 # other files and addresses; text art (tty) because it makes a video of any .txt file. The audio
@@ -42,6 +44,8 @@ _PIPED_MP4 = (
     "an MP4 whose index is at its end cannot be read from a pipe; move the index to the start with "
     "ffmpeg -i IN.mp4 -c copy -movflags +faststart OUT.mp4, or name the file."
 )
+
+Run = tuple[int, int]  # numbers of the first and the last packet
 
 
 class _Packet(NamedTuple):
@@ -79,16 +83,14 @@ class VideoFile:
             hidden = 0
             for k, packet in enumerate(_demux(path, container, stream, guard)):
                 if k == guard.limits.max_frames:
-                    raise VideoError(
-                        f"{path} has more frames than the limit of {guard.limits.max_frames}: cut it first."
-                    )
+                    guard.check_frames(path, k + 1)
                 pts, dts, duration = packet.pts, packet.dts, packet.duration or 0
                 if dts is not None and packet.pos in places:
                     hidden = places[packet.pos] - dts
                 pts, dts = (None if ticks is None else ticks + hidden for ticks in (pts, dts))
                 self.packets.append(_Packet(pts, dts, duration, packet.is_keyframe, not packet.is_discard))
                 is_whole = not packet.is_corrupt
-                if len(first) < 2:
+                if len(first) < 2 and k < MAX_PROBE:
                     packet.pts = k
                     first += _decode(context, packet)
             if len(first) < 2:
@@ -98,12 +100,11 @@ class VideoFile:
             self.packets[-1] = self.packets[-1]._replace(is_shown=False)
         if not any(packet.is_shown for packet in self.packets):
             raise VideoError(f"{path} has a video stream but no frames in it: {_TRY_ANOTHER}")
-        if not first:
-            raise VideoError(f"no frame of {path} can be decoded: {_TRY_ANOTHER}")
-        self.convert = Converter(path, guard, (first[0].width, first[0].height))
-
+        size = (first[0].width, first[0].height) if first else None
+        self.convert = Converter(path, guard, size)
+        self.num_bytes = path.stat().st_size if file is None else file.seek(0, os.SEEK_END) - self.start
         self.kept: list[av.VideoFrame] | None = None
-        self.shown: Sequence[int | None] = self._sort([frame.pts for frame in first[:2]])
+        self.shown: Sequence[int | None] = self._sort([frame.pts for frame in first[:2]]) if first else []
         self.is_sorted = bool(self.shown)
         if not self.is_sorted:
             self.shown = self._count()
@@ -136,7 +137,7 @@ class VideoFile:
         """Return the packets of the frames that decode, in display order, and keep the frames if they are small."""
         kept: list[av.VideoFrame] | None = []
         shown, size = [], 0
-        for frame in self._play([(0, len(self.packets) - 1)]):
+        for frame in self._decode_bounded([(0, len(self.packets) - 1)]):
             if frame.pts is not None and not self.packets[frame.pts].is_shown:
                 continue
             shown.append(frame.pts)
@@ -191,7 +192,7 @@ class VideoFile:
         starts = self.timeline.starts
         missing = set(wanted)
         if self.is_sorted:
-            for rank, frame in self._rank(self._play(self._plan(wanted))):
+            for rank, frame in self._rank(self._decode_bounded(self._plan(wanted))):
                 if rank in missing:
                     missing.remove(rank)
                     yield rank, float(starts[rank]), self.convert(frame)
@@ -202,7 +203,7 @@ class VideoFile:
         # false keyframes): play from the start, and fill holes with the frame before.
         left = sorted(missing)
         previous: tuple[int, av.VideoFrame] | None = None
-        for rank, frame in self._all():
+        for rank, frame in self._all(self._decode_bounded):
             while left and left[0] <= rank:
                 use = (rank, frame) if previous is None or left[0] == rank else previous
                 yield left.pop(0), float(starts[use[0]]), self.convert(use[1])
@@ -216,12 +217,12 @@ class VideoFile:
 
     def play(self) -> Iterator[tuple[int, Callable[[], Tensor]]]:
         """Yield all frames that decode: their rank, and what makes an image of them."""
-        for rank, frame in self._all():
+        for rank, frame in self._all(self._play):
             yield rank, partial(self.convert, frame)
 
-    def _all(self) -> Iterator[tuple[int, av.VideoFrame]]:
+    def _all(self, play: Callable[[list[Run]], Iterator[av.VideoFrame]]) -> Iterator[tuple[int, av.VideoFrame]]:
         """Yield all frames that decode, each with its rank, which increases."""
-        frames = self._play([(0, len(self.packets) - 1)]) if self.kept is None else iter(self.kept)
+        frames = play([(0, len(self.packets) - 1)]) if self.kept is None else iter(self.kept)
         last = -1
         for rank, frame in self._rank(frames):
             if rank > last:
@@ -238,7 +239,7 @@ class VideoFile:
             shown = (f for f in frames if f.pts is None or self.packets[f.pts].is_shown)
             yield from enumerate(shown)
 
-    def _plan(self, wanted: list[int]) -> list[tuple[int, int]]:
+    def _plan(self, wanted: list[int]) -> list[Run]:
         """Return the packets to decode for the wanted frames: first and last of each run, in file order.
 
         Packets come in decoding order, so everything a frame refers to lies between its keyframe
@@ -246,7 +247,7 @@ class VideoFile:
         refers to the group before, and so starts at an earlier keyframe.
         """
         keyframes = [k for k, packet in enumerate(self.packets) if packet.is_keyframe and packet.pts is not None]
-        runs: list[tuple[int, int]] = []
+        runs: list[Run] = []
         for first, last in sorted(
             (self._entry(k, keyframes), k) for k in (self.shown[r] for r in wanted) if k is not None
         ):
@@ -264,7 +265,17 @@ class VideoFile:
                 return entry
         return 0
 
-    def _play(self, runs: list[tuple[int, int]]) -> Iterator[av.VideoFrame]:
+    def _decode_bounded(self, runs: list[Run]) -> Iterator[av.VideoFrame]:
+        """Decode runs of packets as `_play` does, if that is no more work than the file may ask for."""
+        width, height = self.convert.size or (0, 0)
+        self.guard.check_work(self.path, width * height * sum(last - first + 1 for first, last in runs), self.num_bytes)
+        decoded = 0
+        for frame in self._play(runs):
+            decoded += frame.width * frame.height
+            self.guard.check_work(self.path, decoded, self.num_bytes)
+            yield frame
+
+    def _play(self, runs: list[Run]) -> Iterator[av.VideoFrame]:
         """Decode runs of packets; the `pts` of a frame is the number of its packet.
 
         The packets between are read but not decoded: unlike seeking this lands on the right packet
@@ -318,6 +329,11 @@ def open_stream(
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a file, camera or file object and its main video stream; no exception of PyAV's gets out."""
     try:
+        stated = count_frames(path) if file is None and not camera else 0
+    except OSError as error:
+        raise VideoError(f"{path} cannot be read ({reason(error)}).") from error
+    guard.check_frames(path, stated)
+    try:
         if camera:
             options = {"format_whitelist": "v4l2,video4linux2"}
             container = av.open(str(path), "r", format="v4l2", container_options=options)
@@ -346,6 +362,8 @@ def open_stream(
         if stream.codec_context is None:
             raise VideoError(f"{path} has a codec that this FFmpeg cannot decode: convert it to H.264 in MP4.")
         guard.check_pixels(path, stream.width, stream.height)
+        if container.format.name == "gif":  # whose frames FFmpeg has counted
+            guard.check_frames(path, stream.frames)
         for other in container.streams:
             if other is not stream:
                 other.discard = av.stream.Discard.all

@@ -50,15 +50,24 @@ def _list_frames(folder: Path, pattern: str | None = None) -> list[Path]:
         pattern: Name of a series, such as img_* (numbers are *), or of the files to take, such as *.png; None for all.
 
     Raises:
-        VideoError: There are none, or those of several series.
+        VideoError: There are none, or those of several series, or one is a pipe, a device or the like.
     """
-    names = [p.name for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".")]
+    with os.scandir(folder) as entries:
+        files = {
+            entry.name: entry.is_file()
+            for entry in entries
+            if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+        }
+    names = list(files)
     if pattern is not None and pattern.lower() in map(_series, names):
         names = [name for name in names if _series(name) == pattern.lower()]
     elif pattern is not None:
         names = [name for name in names if fnmatchcase(name, pattern)]
     if not names:
         raise VideoError(f"folder {folder} holds no images; expected one image a frame, named like img_00001.jpg.")
+    for name in names:
+        if not files[name]:
+            raise VideoError(f"{folder / name} is not a regular file; expected an image.")
     series = Counter(map(_series, names)).most_common()
     if len(series) > 1:
         found = ", ".join(f"{key or 'names without numbers'} ({count})" for key, count in series[:5])
@@ -103,6 +112,7 @@ class Stills:
     """Image files, one a frame."""
 
     def __init__(self, paths: list[Path], guard: Guard) -> None:
+        guard.check_frames(paths[0].parent, len(paths))
         self.paths, self.guard = paths, guard
         self.timeline = Timeline.even(len(paths), 1 / FOLDER_FPS)
 
@@ -115,6 +125,7 @@ class Stills:
     def play(self) -> Iterator[tuple[int, Callable[[], Tensor]]]:
         """Yield all frames: their rank, and what makes an image of them."""
         for rank, path in enumerate(self.paths):
+            self.guard.check_time(path)
             yield rank, partial(read_image, path, self.guard)
 
 

@@ -1,11 +1,15 @@
 """What a video may ask for, and the error of one that asks for more or cannot be read."""
 
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 MAX_PIXELS = 2**25  # of a frame, unless other limits are given: 8K has 0.99 of it
 MAX_FRAMES = 2**20  # of a file, unless other limits are given: 9.7 hours at 30 frames a second
+# Decoded, unless other limits are given: films have 10 to 1,000 a byte, slides 10,000, bombs a million.
+MAX_PIXELS_PER_BYTE = 2**14
+FREE_PIXELS = 2**33  # that may be decoded of any file, however small: 4,100 frames of 1080p
 MAX_BYTES = 2**32  # of a result
 
 
@@ -22,7 +26,9 @@ class Limits:
         max_duration: Of the whole video, in seconds; looked at before a frame is decoded. None for no limit.
         timeout: Seconds to read clips in; None for no limit. The clock is looked at between packets, so that one
             frame may still be decoded after it.
-        max_frames: Of a file, counted as its packets are read.
+        max_frames: Of a file or folder; counted as packets are read, or before where the container tells.
+        max_pixels_per_byte: Of all frames that have to be decoded to show the wanted ones, for each byte of the file;
+            looked at before they are decoded and again as they come out, and not below `FREE_PIXELS` of them.
 
     Raises:
         ValueError: One of them is not above zero.
@@ -32,30 +38,28 @@ class Limits:
     max_duration: float | None = None
     timeout: float | None = None
     max_frames: int = MAX_FRAMES
+    max_pixels_per_byte: float = MAX_PIXELS_PER_BYTE
 
     def __post_init__(self) -> None:
-        for name, unit in (
-            ("max_pixels", "pixels"),
-            ("max_duration", "seconds"),
-            ("timeout", "seconds"),
-            ("max_frames", "frames"),
-        ):
-            value = getattr(self, name)
+        for field in fields(self):
+            value = getattr(self, field.name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; expected {unit} above 0.")
+                raise ValueError(f"{field.name} is {value}; expected a number above 0.")
 
 
 DEFAULT_LIMITS = Limits()
 
 
 class Guard:
-    """Limits, and the moment at which reading began."""
+    """Limits, the moment at which reading began, and an event that ends it."""
 
-    def __init__(self, limits: Limits) -> None:
-        self.limits, self.start = limits, time.monotonic()
+    def __init__(self, limits: Limits, stop: threading.Event | None = None) -> None:
+        self.limits, self.stop, self.start = limits, stop, time.monotonic()
 
     def check_time(self, path: Path) -> None:
-        """Raise a VideoError if the time is over."""
+        """Raise a VideoError if the time is over, or reading was stopped."""
+        if self.stop is not None and self.stop.is_set():
+            raise VideoError(f"{path} is not read, as reading was stopped.")
         timeout = self.limits.timeout
         if timeout is not None and time.monotonic() - self.start > timeout:
             raise VideoError(
@@ -68,6 +72,20 @@ class Guard:
             raise VideoError(
                 f"{path} has frames of {width}x{height} pixels, more than the limit of {self.limits.max_pixels}: "
                 "resize it first."
+            )
+
+    def check_frames(self, path: Path, count: int) -> None:
+        """Raise a VideoError for more frames than a file may have."""
+        if count > self.limits.max_frames:
+            raise VideoError(f"{path} has more frames than the limit of {self.limits.max_frames}: cut it first.")
+
+    def check_work(self, path: Path, num_pixels: int, num_bytes: int) -> None:
+        """Raise a VideoError for a file that says little and asks for much: a decompression bomb."""
+        limit = self.limits.max_pixels_per_byte
+        if num_pixels > max(FREE_PIXELS, limit * num_bytes):
+            raise VideoError(
+                f"{path} has {num_bytes} bytes, of which at least {num_pixels} pixels have to be decoded, more than "
+                f"the limit of {limit:g} for each byte: cut it, or allow more by max_pixels_per_byte."
             )
 
 

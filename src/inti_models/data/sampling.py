@@ -1,6 +1,7 @@
 """Which frames of a video make a clip."""
 
 import os
+import threading
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,6 +51,7 @@ class FrameSampling:
         num_clips: int = 1,
         generator: torch.Generator | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        stop: threading.Event | None = None,
     ) -> Clips:
         """Read clips of a file by `read_clips`."""
         return read_clips(
@@ -60,4 +62,5 @@ class FrameSampling:
             num_clips=num_clips,
             generator=generator,
             limits=limits,
+            stop=stop,
         )

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from .augmentation import TrainTransform
 from .datasets import MotionDigitsClips, VideoDataset
-from .limits import VideoError
+from .limits import DEFAULT_LIMITS, Limits, VideoError
 from .lists import VideoList, find_videos
 from .motion_digits import CLASS_NAMES, MotionDigits
 from .sampling import FrameSampling
@@ -55,12 +55,12 @@ class Source(Protocol):
 class ListedVideos:
     """The videos of a `VideoList`."""
 
-    def __init__(self, videos: VideoList) -> None:
-        self.videos, self.class_names = videos, videos.class_names
+    def __init__(self, videos: VideoList, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.videos, self.class_names, self.limits = videos, videos.class_names, limits
         self.classes, self.has_names = videos.classes, videos.has_names
 
     def relabelled(self, names: Sequence[str]) -> "ListedVideos":
-        return ListedVideos(self.videos.relabelled(names))
+        return ListedVideos(self.videos.relabelled(names), self.limits)
 
     def dataset(
         self,
@@ -70,7 +70,7 @@ class ListedVideos:
         train: bool = False,
         seed: int = 0,
     ) -> VideoDataset:
-        return VideoDataset(self.videos, transform, frames, num_clips, train, seed)
+        return VideoDataset(self.videos, transform, frames, num_clips, train, seed, limits=self.limits)
 
 
 class RenderedDigits:
@@ -108,12 +108,12 @@ class RenderedDigits:
 NAMED: dict[str, Callable[[str, Mapping[str, Any]], Source]] = {"motiondigits": RenderedDigits}
 
 
-def unreadable_videos(paths: Sequence[str], workers: int = 8) -> dict[str, str]:
+def unreadable_videos(paths: Sequence[str], limits: Limits = DEFAULT_LIMITS, workers: int = 8) -> dict[str, str]:
     """Return what is wrong with each video that cannot be opened, by its path; only headers are read."""
 
     def fault(path: str) -> str:
         try:
-            check_video(path)
+            check_video(path, limits)
         except (VideoError, OSError) as error:
             return str(error)
         return ""
@@ -131,6 +131,7 @@ def open_source(
     class_names: Sequence[str] | Mapping[int, str] | None = None,
     split: str | None = None,
     args: Mapping[str, Any] | None = None,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Source:
     """Return the clips of a folder, a list file (see `find_videos`), or a data set in `NAMED`.
 
@@ -141,6 +142,7 @@ def open_source(
         class_names: of folders and lists; see `find_videos`.
         split: of folders and lists; see `find_videos`.
         args: of data sets by name.
+        limits: what a file of a folder or list may ask for.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -152,4 +154,4 @@ def open_source(
         return NAMED[str(data)](part, args or {})
     if args:
         raise ValueError(f"{dict(args)} are arguments of {', '.join(NAMED)}, not of {Path(data)}; leave them out.")
-    return ListedVideos(find_videos(data, root, class_names, split))
+    return ListedVideos(find_videos(data, root, class_names, split), limits)

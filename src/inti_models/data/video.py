@@ -5,6 +5,7 @@
 
 import os
 import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,7 @@ def read_clips(
     num_clips: int = 1,
     generator: torch.Generator | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    stop: threading.Event | None = None,
 ) -> Clips:
     """Read clips from a video file, a still image or a folder of frames.
 
@@ -66,6 +68,7 @@ def read_clips(
         generator: If given, positions are random: anywhere in each segment ("uniform"), or
             anywhere the clip fits ("dense").
         limits: What the file may ask for.
+        stop: Reading in a thread ends, with a VideoError, soon after another sets this.
 
     Raises:
         FileNotFoundError: There is nothing at `path`.
@@ -74,7 +77,7 @@ def read_clips(
     """
     check_request(num_frames, sampling, stride, num_clips)
     path = Path(path)
-    source = _open(path, Guard(limits))
+    source = _open(path, Guard(limits, stop))
     timeline = source.timeline
     duration = timeline.end * timeline.unit
     if limits.max_duration is not None and duration > limits.max_duration:

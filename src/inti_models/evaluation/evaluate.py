@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..data import FrameSampling, Source, create_clip_transform, open_source
+from ..data import FrameSampling, Limits, Source, create_clip_transform, open_source
+from ..data.limits import DEFAULT_LIMITS
 from ..data.sources import ClipDataset
 from ..files import locked, replacing, write_text
 from ..models.vision_transformer import InTIVisionTransformer
@@ -266,6 +267,7 @@ def validate(
     device: str | torch.device = "cpu",
     precision: str = "no",
     max_unreadable: float = 0.01,
+    limits: Limits = DEFAULT_LIMITS,
     output: str | os.PathLike[str] | None = None,
 ) -> Evaluation:
     """Measure a model on videos with labels, by its own frames, size and class names; see `evaluate` for the rest.
@@ -276,6 +278,7 @@ def validate(
         views: temporal clips and spatial crops of each video, such as (4, 3).
         root: see `inti_models.data.open_source`.
         class_names: see `inti_models.data.open_source`.
+        limits: what a file may ask for, unless the data were opened before.
         output: folder for the report (see `write_report`), and for what a stopped run has measured.
 
     Raises:
@@ -286,7 +289,7 @@ def validate(
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
     if isinstance(data, str | os.PathLike):
-        data = open_source(data, root=root, class_names=class_names)
+        data = open_source(data, root=root, class_names=class_names, limits=limits)
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) == model.num_classes:
         data = data.relabelled(names)

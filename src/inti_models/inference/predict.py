@@ -1,9 +1,11 @@
 """From a video file, or a stream of frames, to labels."""
 
 import os
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -67,9 +69,9 @@ class VideoClassifier:
         self.model, self.device = model.to(device).eval(), torch.device(device)
         self.transform = _transform(model, num_crops)
 
-    def views(self, path: str | os.PathLike[str]) -> Tensor:
-        """The model's input for a file: views (V, T, C, H, W)."""
-        clips = FrameSampling.of(self.model).read(path, self.num_clips, limits=self.limits)
+    def views(self, path: str | os.PathLike[str], stop: threading.Event | None = None) -> Tensor:
+        """Return the model's input for a file, views (V, T, C, H, W); ``stop`` is that of `read_clips`."""
+        clips = FrameSampling.of(self.model).read(path, self.num_clips, limits=self.limits, stop=stop)
         frames = torch.stack([self.transform(clip) for clip in clips.frames])  # V T C H W, or V 3 T C H W
         return frames if frames.ndim == 5 else frames.flatten(0, 1)
 
@@ -95,10 +97,11 @@ class VideoClassifier:
 
     def read_ahead(
         self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2
-    ) -> Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]:
+    ) -> Generator[tuple[str | os.PathLike[str], Tensor | Exception]]:
         """Each file with its views, or with the error that kept it from being read, in order.
 
-        Files are read in threads, as many as ``ahead`` of the one that the caller is at.
+        Files are read in threads, as many as ``ahead`` of the one that the caller is at. They end soon after the
+        iterator is closed, or an exception such as KeyboardInterrupt leaves it.
 
         Raises:
             ValueError: for a number ahead below 1.
@@ -106,23 +109,29 @@ class VideoClassifier:
         if ahead < 1:
             raise ValueError(f"ahead={ahead} is not a number of files; pass at least 1.")
         reading: deque[tuple[str | os.PathLike[str], Future[Tensor]]] = deque()
+        stop = threading.Event()
         pool = ThreadPoolExecutor(ahead, thread_name_prefix="read")
         try:
             for path in paths:
-                reading.append((path, pool.submit(self.views, path)))
+                reading.append((path, pool.submit(self.views, path, stop)))
                 if len(reading) > ahead:
                     yield _finished(*reading.popleft())
             while reading:
                 yield _finished(*reading.popleft())
         finally:
+            stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
     def label_files(
         self, paths: Iterable[str | os.PathLike[str]], topk: int = 5, ahead: int = 2
-    ) -> Iterator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
+    ) -> Generator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
         """Each file with its labels, or with the error that kept it from being read, in order; see `read_ahead`."""
-        for path, views in self.read_ahead(paths, ahead):
-            yield path, views if isinstance(views, Exception) else top_labels(self.model, self.classify(views), topk)
+        with closing(self.read_ahead(paths, ahead)) as files:
+            for path, views in files:
+                if isinstance(views, Exception):
+                    yield path, views
+                else:
+                    yield path, top_labels(self.model, self.classify(views), topk)
 
 
 def _finished(

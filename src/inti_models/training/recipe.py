@@ -4,13 +4,15 @@ The published recipes are the YAML files in ``recipes`` beside this file; each s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from yaml import YAMLError
+
+from ..data import Limits
 
 RECIPES = Path(__file__).with_name("recipes")
 TRAINABLE = ("all", "interpolation", "adapters", "head")
@@ -40,6 +42,7 @@ class Data:
             unless it is 0, at least one may.
         check: open every video before training, to name all unreadable ones at once; null to do so up to 10,000
             videos. A run that resumes does not check again.
+        limits: what a file may ask for, such as {max_pixels: 10000000, timeout: 60}; see `inti_models.data.Limits`.
     """
 
     train: str = MISSING
@@ -53,6 +56,7 @@ class Data:
     num_workers: int = 4
     max_unreadable: float = 0.01
     check: bool | None = None
+    limits: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -228,6 +232,11 @@ def as_yaml(recipe: Recipe) -> str:
 
 def _check(recipe: Recipe) -> None:
     """Raise a ValueError for what types alone do not show."""
+    try:
+        Limits(**recipe.data.limits)
+    except (TypeError, ValueError) as error:
+        names = ", ".join(field.name for field in fields(Limits))
+        raise ValueError(f"data.limits={recipe.data.limits} are no limits ({error}); numbers of {names}.") from error
     o, a = recipe.optimization, recipe.augmentation
     choices = {"trainable": TRAINABLE, "head": HEADS, "precision": PRECISIONS}
     for name, allowed in choices.items():

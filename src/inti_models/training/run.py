@@ -26,7 +26,7 @@ from accelerate import Accelerator
 from timm.data import resolve_input_data_config
 from torch import nn
 
-from ..data import FrameSampling, Source, create_train_transform, open_source, read_class_names
+from ..data import FrameSampling, Limits, Source, create_train_transform, open_source, read_class_names
 from ..data.sources import ClipDataset, ListedVideos, unreadable_videos
 from ..evaluation.evaluate import Evaluation, OtherResultsError, allowed_unreadable, validate, views_of
 from ..files import locked, write_text
@@ -149,7 +149,8 @@ def check_videos(output: Path, recipe: Recipe, *sources: Source | None) -> None:
     digest = hashlib.sha256(repr(lists).encode()).hexdigest()
     if file.exists() and file.read_text(encoding="utf-8").strip() == digest:
         return
-    faults = unreadable_videos(list(dict.fromkeys(path for videos_of in lists for path in videos_of.paths)))
+    paths = list(dict.fromkeys(path for videos_of in lists for path in videos_of.paths))
+    faults = unreadable_videos(paths, Limits(**recipe.data.limits))
     for fault in faults.values():
         print(f"inti-models: {printable(fault)}", file=sys.stderr)
     too_many = []
@@ -178,9 +179,8 @@ def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
     """
     data = recipe.data
     names = None if data.class_names is None else read_class_names(data.class_names)
-    train = open_source(
-        data.train, "train", root=data.root, class_names=names, split=data.train_split, args=data.train_args
-    )
+    open_part = partial(open_source, root=data.root, limits=Limits(**data.limits))
+    train = open_part(data.train, "train", class_names=names, split=data.train_split, args=data.train_args)
     if len(train.class_names) < 2:
         raise ValueError(
             f"{data.train} has one class, {train.class_names[0]!r}; expected at least two: a folder for each, or the "
@@ -188,9 +188,7 @@ def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
         )
     if data.validation is None:
         return train, None
-    open_validation = partial(
-        open_source, data.validation, root=data.root, split=data.validation_split, args=data.validation_args
-    )
+    open_validation = partial(open_part, data.validation, split=data.validation_split, args=data.validation_args)
     validation = open_validation(class_names=names)
     if not validation.has_names:
         return train, open_validation(class_names=train.classes)
