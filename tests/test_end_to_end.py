@@ -232,6 +232,29 @@ def test_a_broken_video_is_replaced_in_training(with_broken, capsys):
     assert sentences(capsys) == []  # what was checked is not checked again
 
 
+@pytest.mark.parametrize("change", ["renamed", "added", "removed"])
+def test_a_run_resumes_on_the_same_classes_and_videos_only(data, tmp_path, capsys, change):
+    shutil.copytree(data / "train", tmp_path / "train")
+    shutil.copy(data / "recipe.yaml", tmp_path)
+    overrides = ["optimization.epochs=1"]
+    assert train(tmp_path, tmp_path / "run", *overrides) == 0
+    if change == "renamed":
+        (tmp_path / "train" / NAMES[0]).rename(tmp_path / "train" / "Showing something azure")
+    elif change == "added":
+        shutil.copytree(tmp_path / "train" / NAMES[0], tmp_path / "train" / "Showing something yellow")
+    else:
+        next((tmp_path / "train" / NAMES[0]).iterdir()).unlink()
+    capsys.readouterr()
+    assert train(tmp_path, tmp_path / "run", *overrides) == 1
+    (sentence,) = sentences(capsys)
+    expected = {
+        "renamed": "other classes: 'Showing something blue' is 'Showing something azure' now",
+        "added": "other classes: no class is 'Showing something yellow' now",
+        "removed": "other training data: videos or their labels",
+    }
+    assert expected[change] in sentence
+
+
 def test_too_many_broken_videos_stop_training(with_broken, capsys):
     data, broken, _ = with_broken
     overrides = ["optimization.epochs=1", "optimization.batch_size=4", "data.max_unreadable=0"]

@@ -2,10 +2,12 @@
 
 import os
 import signal
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from inti_models.files import locked, replacing
+from inti_models.files import locked, replacing, write_text
 from support.processes import forked
 
 
@@ -37,6 +39,28 @@ def test_symbolic_link_stays_and_leads_to_the_new_file(tmp_path):
         assert partial.suffix == ".txt" and partial.parent.parent == target.parent  # on the file system of the file
         partial.write_text("new")
     assert link.is_symlink() and target.read_text() == "new"
+
+
+def test_a_file_on_another_file_system_or_in_a_folder_whose_parent_cannot_be_written_is_replaced(tmp_path):
+    other = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(dir=other) as parent:
+        folder = Path(parent, "folder")
+        folder.mkdir()
+        folder.chmod(0o777)
+        (tmp_path / "link").symlink_to(folder)
+        write_text(tmp_path / "link" / "file", "by a link to a folder")
+        assert (folder / "file").read_text() == "by a link to a folder"
+        (folder / "file").chmod(0o666)
+        os.chmod(parent, 0o555)
+
+        def write() -> None:
+            if os.geteuid() == 0:  # whom no mode stops
+                os.setuid(65534)
+            write_text(folder / "file", "new")
+
+        assert forked(write) == 0
+        assert (folder / "file").read_text() == "new" and os.listdir(folder) == ["file"]
+        os.chmod(parent, 0o755)
 
 
 def test_file_has_the_permissions_of_any_other(tmp_path):

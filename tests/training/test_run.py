@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 import inti_models
-from inti_models.data import open_source
+from inti_models.data import open_source, write_video
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.files import locked
 from inti_models.models.heads import FactorizedHead
 from inti_models.models.registry import create_model
 from inti_models.training.recipe import Data, Recipe, load_recipe
-from inti_models.training.run import build_model, freeze, init_interpolation_logits, train
+from inti_models.training.run import build_model, check_videos, freeze, init_interpolation_logits, train
 from support.runs import assert_equal, metrics, optimization, tiny_recipe, weights
 
 FACTORIZED = tiny_recipe(factors=[10, 12], trainable="interpolation")
@@ -201,6 +201,60 @@ def test_a_run_whose_recipe_has_keys_of_before_is_resumed(run, tmp_path):
 def test_a_folder_that_another_process_writes_to_is_refused(run):
     with locked(run), pytest.raises(BlockingIOError, match="Another process is writing to"):
         train(FACTORIZED, run)
+
+
+@pytest.fixture
+def listed(tmp_path):
+    """38 videos as a source, of which number 3 is unreadable, a recipe, and the folder of both."""
+    for i in range(38):
+        video = tmp_path / "train" / ("even", "odd")[i % 2] / f"{i}.mp4"
+        video.parent.mkdir(parents=True, exist_ok=True)
+        if i == 0:
+            write_video(video, torch.zeros(2, 3, 16, 16, dtype=torch.uint8), fps=2)
+        else:
+            shutil.copy(tmp_path / "train" / "even" / "0.mp4", video)
+    (tmp_path / "train" / "odd" / "3.mp4").write_text("no video")
+    (tmp_path / "run").mkdir()
+    recipe = tiny_recipe()
+    return open_source(tmp_path / "train"), recipe, tmp_path
+
+
+def checking(recipe, **data):
+    return dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, **data))
+
+
+def test_one_unreadable_video_is_allowed_and_remembered(listed, capsys, monkeypatch):
+    source, recipe, folder = listed
+    assert recipe.data.max_unreadable == 0.01
+    check_videos(folder / "run", recipe, source, None)
+    assert "3.mp4" in capsys.readouterr().err
+    with monkeypatch.context() as patch:  # a resumed run
+        patch.setattr("inti_models.training.run.unreadable_videos", None)
+        check_videos(folder / "run", recipe, source, None)
+        with pytest.raises(TypeError):  # of another list
+            check_videos(folder / "run", recipe, source, source)
+    assert capsys.readouterr().err == ""
+
+
+def test_all_unreadable_videos_are_listed_before_training_is_refused(listed, capsys):
+    source, recipe, folder = listed
+    (folder / "train" / "even" / "30.mp4").write_text("no video either")
+    for recipe, allowed in ((recipe, "0.01"), (checking(recipe, max_unreadable=0), "0")):  # noqa: B020
+        with pytest.raises(ValueError, match=f"2 of 38 videos .* more than data.max_unreadable={allowed} allows"):
+            check_videos(folder / "run", recipe, source, None)
+        said = capsys.readouterr().err
+        assert "/3.mp4" in said and "30.mp4" in said
+    assert not list((folder / "run").iterdir())
+    check_videos(folder / "run", checking(recipe, max_unreadable=0.06), source, None)
+
+
+def test_long_lists_are_checked_on_request_only(listed, monkeypatch):
+    source, recipe, folder = listed
+    monkeypatch.setattr("inti_models.training.run.CHECKED", 37)
+    check_videos(folder / "run", checking(recipe, max_unreadable=0), source, None)
+    with pytest.raises(ValueError, match="1 of 38 videos"):
+        check_videos(folder / "run", checking(recipe, max_unreadable=0, check=True), source, None)
+    check_videos(folder / "run", checking(recipe, max_unreadable=0, check=False), source, None)
 
 
 def test_a_run_of_another_recipe_is_not_continued(run):
