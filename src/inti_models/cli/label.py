@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .options import add_device, add_views, device_of, positive
+from .options import add_device, add_limits, add_views, device_of, limits_of, positive
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -17,6 +17,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--features", action="store_true", help="write pooled features too")
     command.add_argument("--batch-size", type=positive, default=16, help="files of a part")
     add_device(command)
+    add_limits(command)
     command.set_defaults(run=run, stopped="stopped; the same command resumes with the files that are left.")
 
 
@@ -33,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         features=args.features,
         device=device_of(args),
         batch_size=args.batch_size,
+        limits=limits_of(args),
     )
     print(
         f"{args.output}: {summary.labelled} labelled, {summary.failed} could not be read (column error), "

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ..data.limits import DEFAULT_LIMITS, Limits
 from ..data.list_files import READERS, read_list
 from ..files import locked, replacing, write_text
 from ..weights.hub import WEIGHTS, load
@@ -51,8 +52,9 @@ class Labeller:
         topk: int,
         features: bool,
         device: str,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.classifier = VideoClassifier(load(model, **model_args), views, device)
+        self.classifier = VideoClassifier(load(model, **model_args), views, device, limits=limits)
         self.topk, self.features = topk, features
 
     def __call__(self, batch: Mapping[str, Iterable[str]]) -> Any:
@@ -96,6 +98,7 @@ def label_collection(
     features: bool = False,
     device: str = "cpu",
     batch_size: int = 16,
+    limits: Limits = DEFAULT_LIMITS,
     **model_args: Any,
 ) -> Summary:
     """Label files on a Ray cluster and write Parquet: ``path``, ``labels``, ``scores``, ``error``, ``features``.
@@ -114,6 +117,7 @@ def label_collection(
         features: also write the pooled features before the classifier, averaged over views.
         device: where workers run.
         batch_size: files that a worker takes at a time.
+        limits: what a file may ask for.
         **model_args: arguments for `inti_models.load`.
 
     Raises:
@@ -156,7 +160,7 @@ def label_collection(
                     batch_size=batch_size,
                     compute=ray.data.ActorPoolStrategy(size=workers),
                     num_gpus=1 if device.startswith("cuda") else 0,
-                    fn_constructor_args=(model, model_args, views, topk, features, device),
+                    fn_constructor_args=(model, model_args, views, topk, features, device, limits),
                 )
                 with tqdm(total=len(left), unit="file") as bar:
                     batches = rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=0)
