@@ -198,7 +198,8 @@ def test_a_run_whose_recipe_has_keys_of_before_is_resumed(run, tmp_path):
         train(dataclasses.replace(FACTORIZED, trainable="head"), folder)
 
 
-def test_a_folder_that_another_process_writes_to_is_refused(run):
+def test_a_folder_that_another_process_writes_to_is_refused_at_once(run, monkeypatch):
+    monkeypatch.setattr("inti_models.training.run.open_data", None)  # before data are opened
     with locked(run), pytest.raises(BlockingIOError, match="Another process is writing to"):
         train(FACTORIZED, run)
 

@@ -63,6 +63,9 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
     """
     output = Path(output)
     accelerator = create_accelerator(recipe)
+    if accelerator.is_main_process and output.is_dir():
+        with locked(output):  # refuses now what would be refused when data and model are there
+            pass
     train_source, validation_source = open_data(recipe)
     class_names = train_source.class_names
     model = build_model(recipe, class_names)
