@@ -494,6 +494,8 @@ def main() -> None:
     parser.add_argument("--report-only", action="store_true", help="write the tables of the rows that are finished")
     parser.add_argument("--ship", action="store_true", help="put the best weights into the package, and do no more")
     args = parser.parse_args()
+    if (args.ship or args.report_only) and not args.work_dir.is_dir():
+        parser.error(f"there are no finished rows in {args.work_dir}; run without --ship and --report-only first")
     if args.ship:
         ship(args.work_dir)
         return

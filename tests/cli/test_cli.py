@@ -3,7 +3,9 @@ import os
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 
+import av
 import pytest
 import timm
 import torch
@@ -228,3 +230,18 @@ def test_a_killed_process_that_reads_videos_is_named_and_not_waited_for(tmp_path
     err = capsys.readouterr().err
     assert "Traceback" not in err
     assert "data.num_workers" in err.splitlines()[-1]
+
+
+@pytest.mark.filterwarnings("default:.*the clock jumps")
+@pytest.mark.parametrize("more", [[], ["--stream"]], ids=str)
+def test_a_clock_that_jumps_is_said_in_one_line(clips, tmp_path, capsys, more):
+    path = tmp_path / "jumps.mkv"
+    with av.open(clips[0][0]) as source, av.open(str(path), "w") as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for k, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            packet.pts = packet.dts = 125 * k + (3_600_000 if k else 0)
+            packet.time_base, packet.stream = Fraction(1, 1000), stream
+            output.mux(packet)
+    assert main(["predict", str(path), "--model", NAME, "--device", "cpu", *more]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "clock" in line]
+    assert line.startswith(f"inti-models: {path}: the clock jumps")

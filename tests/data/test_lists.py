@@ -369,6 +369,9 @@ def test_split_is_used_where_it_is_asked_for(three: Path) -> None:
             find_videos(file)
         with pytest.raises(ValueError, match=f"has the splits {train}, {other}; none is 'all'"):
             find_videos(file, split="all")
+    for column in ("phase", "usage", "part of the data"):
+        named = a_list(three / "list.csv", f"path,{column},label\na.mp4,train,2\nb 2.mp4,val,0\nc.mp4,train,1\n")
+        assert labels_of(named, split="train") == {"a.mp4": "2", "c.mp4": "1"}
     train = {"a.mp4": "2", "b 2.mp4": "0"}  # in any case
     assert (
         labels_of(a_list(three / "list.csv", "a.mp4,2,train\nb 2.mp4,0,Train\nc.mp4,1,val\n"), split="TRAIN") == train
@@ -525,6 +528,11 @@ def test_numbers_beside_names_are_those_of_the_list(three: Path, form: str) -> N
         ("classInd.txt", "1 a\nb\n", "line 2 is 'b'"),
         ("class_names.txt", "100 m\n200 m hurdles\n", "each line begins with a number"),
         ("class_names.txt", "run\nrun\n", "two classes named 'run'"),
+        ("class_names.txt", "id,name\n0,a\n1,b\n", "line 1 is 'id,name', .* may be a header"),
+        ("class_names.txt", "id name\n0 a\n1 b\n2 c\n", "line 1 is 'id name', .* may be a header"),
+        ("class_names.txt", "b 1\na 0\n", "each line ends with a number, such as 'b 1'"),
+        ("class_names.txt", "a,1\nb,2\nc,3\n", "each line ends with a number, such as 'a,1'"),
+        ("class_names.txt", "c: 2\na: 0\nb: 1\n", "each line ends with a number, such as 'c: 2'"),
     ],
 )
 def test_names_that_can_be_meant_two_ways_are_refused(three: Path, name: str, content: str, message: str) -> None:
@@ -539,6 +547,12 @@ def test_names_given_in_another_order_than_beside_a_list_of_numbers_are_refused(
         find_videos(a_list(three / "list.txt", lines(THREE, [0, 1, 1])), class_names=["walk", "run"])
     named = find_videos(a_list(three / "list.txt", lines(THREE, ["run", "walk", "run"])), class_names=["walk", "run"])
     assert named.labels == (1, 0, 1)
+
+
+def test_names_that_end_with_the_number_of_something_are_names(tmp_path: Path) -> None:
+    for names in (["camera 0", "camera 1"], ["pump 3", "pump 7"], ["top 10", "run"], ["lane 1"]):
+        a_list(tmp_path / "class_names.txt", "".join(f"{name}\n" for name in names))
+        assert list(read_class_names(tmp_path / "class_names.txt").values()) == names
 
 
 def test_names_that_begin_with_the_number_of_something_are_names(tmp_path: Path) -> None:
@@ -625,11 +639,11 @@ def test_split_files_of_hmdb51_have_no_classes(three: Path, labels: str) -> None
 
 @pytest.mark.parametrize("form", ["txt", "csv"])
 def test_numbers_that_contradict_all_folders_are_refused(tmp_path: Path, form: str) -> None:
-    names = ["archery", "bowling", "surfing"]
-    touch(tmp_path, "archery/a.mp4", "bowling/b.mp4")
+    names = ["riding a bike", "bowling", "surfing"]
+    touch(tmp_path, "riding_a_bike/a.mp4", "Bowling/b.mp4")
     separator = " " if form == "txt" else ","
-    rows = "archery/a.mp4 {}\nbowling/b.mp4 {}\n".replace(" ", separator)
-    with pytest.raises(ValueError, match="label '1', which is the class 'bowling', but lies in the folder 'archery'"):
+    rows = "riding_a_bike/a.mp4 {}\nBowling/b.mp4 {}\n".replace(" ", separator)
+    with pytest.raises(ValueError, match="'1', which is the class 'bowling', but lies in the folder 'riding_a_bike'"):
         find_videos(a_list(tmp_path / f"list.{form}", rows.format(1, 2)), class_names=names)
     for numbers in ((0, 1), (0, 2), (2, 1)):  # the second list corrects a label
         videos = find_videos(a_list(tmp_path / f"list.{form}", rows.format(*numbers)), class_names=names)

@@ -6,7 +6,10 @@ Nothing here imports PyTorch or timm before a command runs, so that ``--help`` a
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -35,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Ctrl-C in the middle of a bar's write leaves tqdm's lock held; its monitor, a thread, would wait for it at exit.
     tqdm.monitor_interval = 0
     try:
-        return args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown_as_sentence(warnings.showwarning)
+            return args.run(args)
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
         status, sentence = 1, _sentence(error)
     except KeyboardInterrupt:
@@ -43,6 +48,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sentence:  # printed when the error is gone, and with it the progress bar that it left
         print("inti-models: " + "\n".join(map(printable, sentence.split("\n"))), file=sys.stderr)
     return status
+
+
+def _shown_as_sentence(show: Any) -> Any:
+    """Return what shows a warning of this package as a sentence, and others by ``show``."""
+
+    def show_warning(message: Warning | str, category: Any, filename: str, *args: Any, **kwargs: Any) -> None:
+        if Path(filename).is_relative_to(Path(__file__).parents[1]):
+            tqdm.write(f"inti-models: {printable(str(message))}", file=sys.stderr)
+        else:
+            show(message, category, filename, *args, **kwargs)
+
+    return show_warning
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -95,7 +95,8 @@ def _label_files(model: "InTIVisionTransformer", args: argparse.Namespace) -> in
     classify = VideoClassifier(model, args.views, device_of(args), args.chunk, limits_of(args))
     failed = 0
     with warnings.catch_warnings(), closing(classify.label_files(args.files, args.topk)) as labelled:
-        warnings.simplefilter("ignore")  # a damaged file is reported below, once
+        warnings.simplefilter("ignore")  # of decoders: a damaged file is reported below, once
+        warnings.filterwarnings("always", module=r"inti_models\.")
         for path, labels in tqdm(labelled, total=len(args.files), unit="file", disable=len(args.files) == 1):
             if isinstance(labels, Exception):
                 failed += 1

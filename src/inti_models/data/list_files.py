@@ -37,7 +37,7 @@ _PATH = ("path", "videopath", "clippath", "filepath", "file", "filename", "video
 _LABEL = ("label", "labelid", "labelname", "class", "classid", "classname", "classindex", "target", "tag", "y") + (
     ("category", "categoryid", "categoryname", "action", "actionid", "actionname", "activity")
 )
-_SPLIT = ("split", "subset", "partition", "set")
+_SPLIT = ("split", "subset", "partition", "set", "phase", "usage")
 # Of a part of a video.
 _SEGMENT = frozenset(
     f"{end}{unit}" for end in ("start", "begin", "end", "stop") for unit in ("", "time", "frame", "sec", "seconds")
@@ -469,7 +469,12 @@ def _from_records(path: Path, records: list[tuple[str, dict[str, Any]]], disk: D
             raise ValueError(f"{path}, {place}, has no {keys[key]!r}; expected it in each, as in the first.")
         return _as_text(path, place, record[keys[key]])
 
+    def names_splits(key: str) -> bool:
+        return {str(record.get(keys[key])).lower() for _, record in records} <= SPLITS
+
     split = next((key for key in _SPLIT if key in keys), None)
+    if split is None:  # as without a header
+        split = next((key for key in keys if key not in (*_PATH, *_LABEL) and names_splits(key)), None)
 
     def row(place: str, record: dict[str, Any], video: str, label: str | None) -> Row:
         return Row(place, video, label, None if split is None else get(place, record, split))

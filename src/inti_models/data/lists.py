@@ -99,9 +99,9 @@ def find_videos(
     * **.csv** (split by comma, semicolon or tab) and **.tsv**: with a header, which is a first row that names no file
       and has a usual name for the path (path, video_path, filename, clip, ...) and for the label (label, class, target,
       ...), or Kinetics' own (``label,youtube_id,time_start,time_end,...``); without one, ``path,label``,
-      ``path,frames,label``, these with a split, or VideoMAE's ``path label``. A column ``split`` (or subset, ...) is
-      used where ``split`` is asked for (in any case), and has to be if it has several values. Columns that say which
-      part of a video is meant are not used: each video is read whole.
+      ``path,frames,label``, these with a split, or VideoMAE's ``path label``. A column ``split`` (or subset, ...; or
+      one of nothing but names of splits) is used where ``split`` is asked for (in any case), and has to be if it has
+      several values. Columns that say which part of a video is meant are not used: each video is read whole.
     * **.json**: a list of objects with a path and a label, named as in CSV, or Something-Something's own (``id`` and
       ``template``). **.parquet**: a table with such columns.
 
@@ -296,6 +296,17 @@ def _names_of_lines(file: Path) -> list[tuple[int, str]]:
     matches = [_NUMBER_AND_NAME.fullmatch(line) for line in lines]
     pairs = [(int(match[1]), match[2]) for match in matches if match]
     numbers = [number for number, _ in pairs]
+    if len(lines) > 2 and len(pairs) == len(lines) - 1 and matches[0] is None and numbers == [*range(len(numbers))]:
+        raise ValueError(
+            f"line 1 is {lines[0]!r}, and all others begin with a number, so that it may be a header; remove it"
+        )
+    last = [int(match[1]) for line in lines if (match := re.fullmatch(r".*[\s,;:=]([0-9]{1,18})", line))]
+    from_0, from_1 = [*range(len(lines))], [*range(1, len(lines) + 1)]
+    if len(lines) > 1 and last != from_0 and sorted(last) in (from_0, from_1):
+        raise ValueError(
+            f"each line ends with a number, such as {lines[0]!r}, which may be the class's own or part of its name; "
+            "write a name a line, or the number before it"
+        )
     if not lines or len(pairs) < len(lines) or len(set(numbers)) < len(lines):
         return list(enumerate(lines))
     if len({name for _, name in pairs}) < len(lines):
@@ -390,12 +401,19 @@ def _classify(path: Path, base: Path, rows: list[Row], classes: dict[int, str] |
     videos = _video_list(path, rows, classes, are_names=False)
     names = [videos.class_names[label] for label in videos.labels]
     are_numbers = videos.has_names and all(row.label and NUMBER.fullmatch(row.label) for row in rows)
-    if are_numbers and {*folders} <= {*videos.class_names} and not any(map(str.__eq__, folders, names)):
+    plain_folders, plain_names = (list(map(_plain, texts)) for texts in (folders, names))
+    are_classes = {*plain_folders} <= {*map(_plain, videos.class_names)}
+    if are_numbers and are_classes and not any(map(str.__eq__, plain_folders, plain_names)):
         raise ValueError(
             f"{path}, {rows[0].place}, has the label {rows[0].label!r}, which is the class {names[0]!r}, but lies in "
             f"the folder {folders[0]!r}, and so with all others; expected numbers in the order of the names."
         )
     return videos
+
+
+def _plain(name: str) -> str:
+    """Return a name without what folders write differently."""
+    return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _video_list(source: Path, rows: list[Row], classes: dict[int, str] | None, are_names: bool) -> VideoList:

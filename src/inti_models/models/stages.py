@@ -232,7 +232,6 @@ class InTIModel(nn.Module):
             **args,
         )
 
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups; an interpolation belongs to the block that follows it.
 
@@ -243,13 +242,11 @@ class InTIModel(nn.Module):
         groups["blocks"] = [*groups["blocks"], (r"^interpolations\.(\d+)", None)]
         return groups
 
-    @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Parameters not to decay: timm's, and the embeddings and tokens of a temporal method."""
         own = {f"temporal.{name}" for name, _ in self.temporal.named_parameters(recurse=False)}
         return super().no_weight_decay() | own  # type: ignore[misc]
 
-    @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True, stages: Sequence[int] | None = None) -> None:
         """Recompute blocks in the backward pass instead of keeping their activations.
 
@@ -274,7 +271,6 @@ class InTIModel(nn.Module):
             self.pretrained_cfg = {**self.pretrained_cfg, "label_names": None, "label_descriptions": None}
             self.default_cfg = self.pretrained_cfg  # timm's old name for it
 
-    @torch.jit.ignore
     @torch.no_grad()
     def fuse_normalization(self) -> Self:
         """Fold ``(pixel / 255 - mean) / std`` into the patch embedding: from then on the model takes pixels.
