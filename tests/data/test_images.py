@@ -157,6 +157,14 @@ def test_folder_of_several_series_is_refused_unless_one_is_named(tmp_path: Path,
         read_clips(folder / "none*", 2)
 
 
+@pytest.mark.parametrize("names", [("01.png", "001.png"), ("img_2.png", "img_02.png"), ("0.5.png", "0.50.png")])
+def test_two_images_of_one_number_are_refused(tmp_path: Path, names: tuple) -> None:
+    folder = stills(tmp_path / "frames", *names)
+    with pytest.raises(VideoError, match="two images of one number") as error:
+        read_clips(folder, 2)
+    assert all(name in str(error.value) for name in names)
+
+
 def test_names_that_are_numbers_are_a_series_too(tmp_path: Path) -> None:
     folder = stills(tmp_path / "frames", "1.png", "2.png", "flow_x_1.png")
     with pytest.raises(VideoError, match=r"several series, \* \(2\), flow_x_\* \(1\)"):

@@ -75,13 +75,13 @@ def _list_frames(folder: Path, pattern: str | None = None) -> list[Path]:
             f"folder {folder} holds images of several series, {found}{', ...' * (len(series) > 5)}; move all but one "
             f"away, or name one, as {folder / (series[-1][0] or series[0][0])}."
         )
-    stems: dict[str, str] = {}
+    places: dict[str, str] = {}
     for name in names:
-        other = stems.setdefault(os.path.splitext(name.lower())[0], name)
+        other = places.setdefault(repr(_natural_key(name)[0]), name)
         if other != name:
             raise VideoError(
-                f"folder {folder} holds {other} and {name}, two images of one number; move one kind away, or name the "
-                f"other, as {folder / '*'}{os.path.splitext(name)[1]}."
+                f"folder {folder} holds {other} and {name}, two images of one number; move one away, or if they are of "
+                f"two kinds, name the other, as {folder / '*'}{os.path.splitext(name)[1]}."
             )
     return [folder / name for name in sorted(names, key=_natural_key)]
 
@@ -97,7 +97,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)*")
 
 
 def _natural_key(name: str) -> tuple[list[tuple], str]:
-    """Order img_2 before img_10, 0.10 before 0.5 (and, for good measure, img_02 before img_2)."""
+    """Order img_2 before img_10, 0.10 before 0.5; the first part is equal for img_02 and img_2."""
     parts: list[tuple] = []
     stem, last = os.path.splitext(name)[0], 0
     for match in _NUMBER.finditer(stem):
