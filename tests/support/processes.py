@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 LIMIT = 120  # seconds, then a fork is ended: it may wait for a lock that a thread of the parent held
@@ -17,6 +18,28 @@ LIMIT = 120  # seconds, then a fork is ended: it may wait for a lock that a thre
 def forked(function: Callable[[], Any]) -> int:
     """Run a function in a fork of this process; return its status: 0, 1 after an error, -9 if it was killed."""
     return _wait(_fork(function))
+
+
+def memory_of(function: Callable[[], Any]) -> int:
+    """Run a function in a fork, which has to succeed; return the MiB by which its memory grew at most. Linux only."""
+    reading, writing = os.pipe()
+
+    def resident(field: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(field)) >> 10
+
+    def measure() -> None:
+        before = resident("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        function()
+        os.write(writing, f"{resident('VmHWM') - before}".encode())
+
+    status = forked(measure)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
+    assert status == 0, f"the fork ended with {status}"
+    return int(text)
 
 
 def launched(function: Callable[[], Any], processes: int) -> list[int]:

@@ -41,7 +41,7 @@ class InTIConfig:
         temporal_args: arguments of the method.
 
     Raises:
-        ValueError: for a number of frames or a sampling that cannot be.
+        ValueError: for a number of frames, a sampling or a stride that cannot be.
     """
 
     compress_at: Sequence[int] | None = None
@@ -61,6 +61,10 @@ class InTIConfig:
             )
         if self.sampling not in ("uniform", "dense"):
             raise ValueError(f"sampling={self.sampling!r} is unknown; choose 'uniform' or 'dense'.")
+        if self.frame_stride is not None and (not isinstance(self.frame_stride, int) or self.frame_stride < 1):
+            raise ValueError(
+                f"frame_stride={self.frame_stride!r} is not a stride; pass an integer of at least 1, or None."
+            )
 
     @classmethod
     def split(cls, model_args: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..models.vision_transformer import InTIVisionTransformer
 from . import zero_shot
-from .tensor_files import is_finite, read_checkpoint, refuse
+from .tensor_files import is_finite, read_checkpoint, refuse, refuse_shapes
 
 _logger = logging.getLogger(__name__)
 INTERPOLATIONS, HEAD, PATCHES = "interpolations.", "head.", "patch_embed.proj.weight"
@@ -203,19 +203,14 @@ def _check(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str,
     """Raise a ValueError unless the tensors are the model's: by name, shape, floating point, and finite."""
     refuse(source, "lacks", own.keys() - mapped.keys())
     refuse(source, "has, unlike the model,", mapped.keys() - own.keys())
-    for key, value in mapped.items():
+    foreign = {key: value for key, value in mapped.items() if value is not own[key]}
+    shapes = {key: tuple(value.shape) for key, value in foreign.items()}
+    expected = {key: tuple(own[key].shape) for key in foreign}
+    if len(shape := shapes.get(PATCHES, ())) == 4 and shape[1] in in_chans:
+        expected[PATCHES] = (expected[PATCHES][0], shape[1], *expected[PATCHES][2:])
+    refuse_shapes(source, shapes, expected)
+    for key, value in foreign.items():
         target = own[key]
-        if value is target:
-            continue
-        shape = tuple(value.shape)
-        if key == PATCHES and value.ndim == 4 and shape[1] in in_chans:
-            shape = (shape[0], target.shape[1], *shape[2:])
-        if shape != tuple(target.shape):
-            there, here = ("x".join(map(str, t.shape)) or "one value" for t in (value, target))
-            raise ValueError(
-                f"{source} has {key} as {there} where the model has {here}; "
-                "name the model that it was made for, with the same options."
-            )
         if not target.is_floating_point():  # a count
             continue
         if not value.is_floating_point():

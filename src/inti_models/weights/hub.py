@@ -8,7 +8,6 @@ on the errors of safetensors and huggingface_hub as they are. Only then our `che
 there as here.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -33,8 +32,9 @@ from timm.models import PretrainedCfg, get_model_input_config
 from ..assets import ASSETS
 from ..models.registry import check_name, create_model
 from ..models.vision_transformer import InTIVisionTransformer
-from ._private import parse_model_cfg, save_config_for_hf
+from ._private import save_config_for_hf
 from .checkpoint_filter import load_tensors
+from .config import CONFIG_DIGEST, check_model, digest_of, read_config, read_json
 from .download import CONFIG, commit_of, download, hub_errors
 from .tensor_files import (
     DIGEST,
@@ -43,12 +43,12 @@ from .tensor_files import (
     how_to_open,
     is_finite,
     read_checkpoint,
+    read_shapes,
     save_checkpoint,
     stated_digest,
 )
 
 WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
-CONFIG_DIGEST = "config_sha256"  # in our config.json, of the rest of it
 _TRIES = 20  # to load a folder that others save to
 _NOT_TOGETHER = (
     "{config} was not written with the weights that lie beside it ({weights}); save the model again, or, if you "
@@ -61,10 +61,6 @@ _SAFE_NAMES = {
     "pytorch_model.bin": WEIGHTS,
     "open_clip_pytorch_model.bin": "open_clip_model.safetensors",
 }
-
-
-# Arguments of a config.json above these are damage, and would take all memory.
-_LARGEST = {"num_classes": 2**20, "": 2**14}
 
 
 def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
@@ -106,13 +102,9 @@ def _version(folder: Path) -> list[tuple[int, ...] | None]:
 
 def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIVisionTransformer:
     source = _find(name, model_args)
-    args = {**source.args, **model_args}
-    for argument in sorted(_RESERVED & args.keys()):
-        raise ValueError(
-            f"{name} cannot be loaded with the argument {argument}; leave it out, or use timm.create_model."
-        )
     weights = source.weights()
     try:
+        source.check(weights)
         tensors = read_checkpoint(weights, source.digest)
     except OtherDigestError:
         if (weights.parent / PREVIOUS).is_dir():  # the next one is being saved, or that was interrupted
@@ -128,7 +120,9 @@ def create(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransfo
 
     Args, Raises: see `load`.
     """
-    return _find(name, model_args).create(model_args)
+    source = _find(name, model_args)
+    source.check()
+    return source.create(model_args)
 
 
 @dataclass(frozen=True)
@@ -151,36 +145,35 @@ class _Source:
     args: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
 
+    def check(self, weights: Path | None = None) -> None:
+        """A ValueError where the config.json makes no model, or another than that of its weights' header."""
+        if self.config is not None and self.cfg is not None:
+            shapes = None if weights is None else read_shapes(weights, self.digest)
+            check_model(self.config, self.cfg, self.architecture, self.args, weights, shapes)
+
     def create(self, model_args: dict[str, Any]) -> InTIVisionTransformer:
         """The model, with the arguments that shall differ."""
         if self.cfg is None:
             return create_model(self.architecture, **model_args)
-        try:
-            model = create_model(
-                self.architecture,
-                pretrained_cfg=self.cfg,
-                pretrained_model_args=self.args,
-                **{**self.args, **model_args},
-            )
-        except (OSError, ValueError):
-            raise
-        except Exception as error:  # arguments that are none fail in as many ways as there are places for them
-            if model_args:
-                raise
-            reason = " ".join(str(error).split())
-            raise ValueError(
-                f"{self.config} does not make a model ({reason}); copy, save or download it again."
-            ) from error
-        if "num_classes" not in model_args and model.num_classes != self.cfg.get("num_classes"):
-            raise ValueError(
-                f"{self.config} says num_classes={self.cfg.get('num_classes')!r}, but its model has "
-                f"{model.num_classes}; copy, save or download it again."
-            )
-        return model
+        return create_model(
+            self.architecture,
+            pretrained_cfg=self.cfg,
+            pretrained_model_args=self.args,
+            **{**self.args, **model_args},
+        )
 
 
 def _find(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _Source:
     """What a name stands for; a config.json is read, and fetched from the Hub where it is there."""
+    source = _find_source(name, model_args)
+    for argument in sorted(_RESERVED & {**source.args, **model_args}.keys()):
+        raise ValueError(
+            f"{name} cannot be loaded with the argument {argument}; leave it out, or use timm.create_model."
+        )
+    return source
+
+
+def _find_source(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _Source:
     text = os.fspath(name)
     prefix, _, rest = text.partition(":")
     if prefix in ("hf-hub", "hf_hub"):
@@ -225,7 +218,7 @@ def weights_name(cfg: PretrainedCfg) -> str:
 def _find_repo(hub_id: str) -> _Source:
     repo_id, _, revision = hub_id.partition("@")
     config = download(repo_id, CONFIG, revision or None)
-    cfg, architecture, args, stated = _read_config(config)
+    cfg, architecture, args, stated = read_config(config)
     cfg |= {"source": "hf-hub", "hf_hub_id": hub_id, "hf_hub_filename": WEIGHTS}
     return _Source(
         architecture, lambda: download(repo_id, WEIGHTS, commit_of(config, CONFIG)), config, cfg, args, stated
@@ -240,47 +233,14 @@ def _find_folder(folder: Path) -> _Source:
             if others:
                 advice = f"its {others[0].name} is not opened: {how_to_open(others[0])}"
             raise FileNotFoundError(f"There is no {file} in {folder}; {advice}.")
-    cfg, architecture, args, stated = _read_config(folder / CONFIG)
+    cfg, architecture, args, stated = read_config(folder / CONFIG)
     cfg |= {"source": "local-dir", "file": str(folder)}
     return _Source(architecture, lambda: folder / WEIGHTS, folder / CONFIG, cfg, args, stated)
 
 
-def _read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any], str | None]:
-    """Pretrained config without a source, architecture, model arguments, and digest of the weights of a config.json.
-
-    The file is read once: another may have taken its place a moment later.
-    """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        unchanged = config.get(CONFIG_DIGEST) in (None, _digest_of(config))
-        cfg, architecture, args = parse_model_cfg(config, {})
-        cfg = PretrainedCfg(**{**cfg, "custom_load": False}).to_dict(remove_source=True)
-        args = dict(args)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path} is not a model's config ({error}); copy, save or download it again.") from error
-    if not unchanged:
-        raise ValueError(
-            f"{path} is not as it was saved; copy, save or download it again, or, if you changed it yourself, take "
-            f"{CONFIG_DIGEST} out of it."
-        )
-    if architecture not in timm.list_models("inti*"):
-        raise ValueError(f"{path} is of {architecture!r}, which is no InTI model; name a folder or repository of one.")
-    for key, value in args.items():
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int) and abs(number) > _LARGEST.get(key, _LARGEST[""]):
-                raise ValueError(f"{path} says {key}={value!r}, which no model has; copy, save or download it again.")
-    return cfg, architecture, args, config.get(DIGEST)
-
-
-def _digest_of(config: dict[str, Any]) -> str:
-    """SHA-256, in hex, of a config.json without its digest; white space and the order of keys do not matter."""
-    rest = {key: value for key, value in config.items() if key != CONFIG_DIGEST}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
 def _belong_together(config: Path, weights: Path) -> bool:
     """Whether a config.json was written with these weights, as far as both say so."""
-    ours, theirs = json.loads(config.read_text(encoding="utf-8")).get(DIGEST), stated_digest(weights)
+    ours, theirs = read_json(config).get(DIGEST), stated_digest(weights)
     return ours is None or theirs is None or ours == theirs
 
 
@@ -405,8 +365,8 @@ def _write_config(
     try:
         save_config_for_hf(model, str(folder / CONFIG), config, inti_args)
         saved = json.loads((folder / CONFIG).read_text())
-        (folder / CONFIG).write_text(json.dumps(saved | {CONFIG_DIGEST: _digest_of(saved)}, indent=2))
-        cfg, architecture, args, _ = _read_config(folder / CONFIG)
+        (folder / CONFIG).write_text(json.dumps(saved | {CONFIG_DIGEST: digest_of(saved)}, indent=2))
+        cfg, architecture, args, _ = read_config(folder / CONFIG)
         again = create_model(architecture, pretrained_cfg=cfg, **{**args, "device": "meta"})
         same = _shapes(again) == _shapes(model)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:

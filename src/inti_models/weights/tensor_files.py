@@ -3,9 +3,11 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -15,6 +17,8 @@ from ..files import replacing
 
 PICKLES = (".pt", ".pth", ".pyth", ".bin")  # which 'inti-models convert' reads, unless they are TorchScript
 DIGEST = "tensors_sha256"  # in the metadata of our files
+MAX_HEADER = 2**21  # bytes; a model of 5,000 tensors has a third of it, and a million tensors take minutes to list
+Shapes = Mapping[str, tuple[int, ...]]  # of tensors by their names
 # timm takes a tensor of such a name for a nested checkpoint.
 _CONTAINERS = {"state_dict", "state_dict_ema", "model", "model_ema"}
 
@@ -51,17 +55,55 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
             raise OSError(f"{path} cannot be written ({error}); free some space or choose another disk.") from None
 
 
+@contextmanager
+def _opened(path: str | os.PathLike[str], expected: str | None = None) -> Iterator[Any]:
+    """Open a safetensors file whose header is not too long; no tensor is read.
+
+    Args, Raises: see `read_checkpoint`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; {how_to_open(path)}.")
+    with path.open("rb") as raw:
+        length = int.from_bytes(raw.read(8), "little")
+    if MAX_HEADER < length < path.stat().st_size:
+        raise ValueError(
+            f"{path} lists its tensors in {length} bytes, of which {MAX_HEADER} are allowed; take another checkpoint."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            stated = (file.metadata() or {}).get(DIGEST)
+            if expected is not None and stated is not None and stated != expected:
+                raise OtherDigestError(f"{path} has other tensors than were saved; save the model again.")
+            yield file
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}); copy, convert or download it again."
+        ) from None
+
+
 def stated_digest(path: str | os.PathLike[str]) -> str | None:
     """The `digest` that a safetensors file states of its tensors; None for a file without one, or a damaged one."""
     try:
-        with safe_open(path, framework="pt") as file:
+        with _opened(path) as file:
             return (file.metadata() or {}).get(DIGEST)
-    except (SafetensorError, OSError):
+    except (ValueError, OSError):
         return None
 
 
 class OtherDigestError(ValueError):
     """A safetensors file states another digest than was expected."""
+
+
+def read_shapes(path: str | os.PathLike[str], expected: str | None = None) -> Shapes:
+    """Names and shapes in the header of a safetensors file; no tensor is read.
+
+    Args, Raises: see `read_checkpoint`.
+    """
+    with _opened(path, expected) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def read_checkpoint(path: str | os.PathLike[str], expected: str | None = None) -> dict[str, Tensor]:
@@ -74,23 +116,12 @@ def read_checkpoint(path: str | os.PathLike[str], expected: str | None = None) -
     Raises:
         FileNotFoundError: there is no such file.
         OtherDigestError: it states another digest.
-        ValueError: it is not a whole safetensors file, or its tensors are not those that were saved.
+        ValueError: it is not a whole safetensors file, has a header of more than `MAX_HEADER` bytes, or its tensors are
+            not those that were saved.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; {how_to_open(path)}.")
-    try:
-        with safe_open(path, framework="pt") as file:
-            stated = (file.metadata() or {}).get(DIGEST)
-            if expected is not None and stated is not None and stated != expected:
-                raise OtherDigestError(f"{path} has other tensors than were saved; save the model again.")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); copy, convert or download it again."
-        ) from None
+    with _opened(path, expected) as file:
+        stated = (file.metadata() or {}).get(DIGEST)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is not a dict)
     if stated is not None and digest(tensors) != stated:
         raise ValueError(f"{path} is damaged: its tensors are not those that were saved; copy or download it again.")
     refuse(str(path), "has, unlike any model,", _CONTAINERS & tensors.keys())
@@ -134,3 +165,14 @@ def refuse(source: str, fault: str, keys: Iterable[str]) -> None:
         raise ValueError(
             f"{source} {fault} {names[0]}{rest}; name the model that it was made for, with the same options."
         )
+
+
+def refuse_shapes(source: str, shapes: Shapes, own: Shapes) -> None:
+    """A ValueError that names the first tensor whose shape is not the model's ``own``, if there is one."""
+    for key, shape in shapes.items():
+        if shape != own[key]:
+            there, here = ("x".join(map(str, each)) or "one value" for each in (shape, own[key]))
+            raise ValueError(
+                f"{source} has {key} as {there} where the model has {here}; "
+                "name the model that it was made for, with the same options."
+            )
