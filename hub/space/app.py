@@ -24,7 +24,7 @@ from inti_models.visualize.figures import draw_relevance, draw_stages, draw_weig
 SHIPPED = "inti_vit_t8_32_motiondigits"
 MODELS = (SHIPPED, "inti_vit_b16_k400", "inti_vit_l14_k400")  # the others are downloaded when they are first chosen
 OWN, NAIVE = "the model's own", "none (naive: every frame)"
-MAX_SECONDS, MAX_MEGABYTES = 60, 50
+MAX_SECONDS, MAX_MEGABYTES, MAX_PLACES = 60, 50, 12
 EXAMPLES = Path(__file__).parent / "examples"
 PASSES = 5
 
@@ -45,10 +45,12 @@ def schedule(text: str) -> tuple[int, ...] | None:
     """Blocks to compress after: None for the model's own, () for the naive model.
 
     Raises:
-        ValueError: if it is neither a choice nor numbers between commas.
+        ValueError: if it is neither a choice nor numbers between commas, `MAX_PLACES` of them at most.
     """
     if text in (OWN, NAIVE):
         return None if text == OWN else ()
+    if len(text) > 8 * MAX_PLACES or text.count(",") >= MAX_PLACES:
+        raise ValueError(f"This schedule is too long; write at most {MAX_PLACES} numbers, such as 2, 5.")
     places = [place.strip() for place in text.split(",")]
     if not all(place.isdecimal() for place in places):
         raise ValueError(f"{text!r} is no schedule; write the numbers of blocks to compress after, such as 2, 5.")

@@ -58,9 +58,12 @@ def locked(folder: str | os.PathLike[str], name: str = "") -> Iterator[None]:
 
     Raises:
         BlockingIOError: another process holds it.
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written; of the subclass that the system's error has.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
     file = Path(folder, f".{name}.lock" if name else ".lock")
     lock = FileLock(file, timeout=0)
     try:
@@ -69,6 +72,8 @@ def locked(folder: str | os.PathLike[str], name: str = "") -> Iterator[None]:
         raise BlockingIOError(
             f"Another process is writing to {Path(folder, name)}; wait until it has ended, or choose another place."
         ) from None
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import pytest
@@ -17,6 +18,7 @@ from inti_models.data import MotionDigitsClips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.evaluation.evaluate import DTYPES
 from inti_models.inference.export import FORMATS
+from support.processes import forked
 
 NAME = "inti_vit_t8_32_motiondigits"
 
@@ -35,6 +37,7 @@ def clips(tmp_path_factory):
 def test_help_imports_neither_torch_nor_timm_and_timm_imported_later_knows_the_models():
     code = f"""
 import sys
+from pathlib import Path
 from inti_models.cli import COMMANDS, main
 for argv in [["--help"], *([command.__name__.rpartition(".")[2], "--help"] for command in COMMANDS)]:
     try:
@@ -245,3 +248,95 @@ def test_a_clock_that_jumps_is_said_in_one_line(clips, tmp_path, capsys, more):
     assert main(["predict", str(path), "--model", NAME, "--device", "cpu", *more]) == 0
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "clock" in line]
     assert line.startswith(f"inti-models: {path}: the clock jumps")
+
+
+# Devices and outputs
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "mps", "meta", "nothing"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["predict", "x.mp4", "--model", NAME],
+        ["visualize", "x.mp4", "--model", NAME, "--output", "x.png"],
+        ["validate", "motiondigits", "--model", NAME],
+        ["label", "x.mp4", "--model", NAME, "--output", "x"],
+        ["benchmark", NAME],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_device_that_is_not_there_is_named_before_any_work(arguments, device, capsys, monkeypatch, tmp_path):
+    if device == "mps" and torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--device", device]) == 1
+    err = capsys.readouterr().err
+    assert f"--device {device} is no device of this machine" in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file"),
+    [
+        (["visualize", "CLIP", "--model", NAME, "--output"], "out.png"),
+        (["visualize", "CLIP", "--model", NAME, "--output"], "out.gif"),
+        (["visualize", "CLIP", "--model", NAME, "--output"], "out.mp4"),
+        (["visualize", "CLIP", "--model", NAME, "--output"], "out.html"),
+        (["export", "--model", NAME, "--format", "torch-export", "--output"], "out.pt2"),
+        (["convert", "CHECKPOINT", "--model", NAME, "--output"], "out"),
+        (["label", "CLIP", "--model", NAME, "--device", "cpu", "--output"], "out"),
+        (["validate", "motiondigits", "--model", NAME, "--device", "cpu", "--output"], "out"),
+        (["train", "motiondigits", "--output"], "out"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+@pytest.mark.parametrize("place", ["file", "read-only"])
+def test_an_output_that_cannot_be_written_is_one_sentence(arguments, file, place, clips, tmp_path, capsys):
+    if arguments[0] == "label":
+        pytest.importorskip("ray")
+    (tmp_path / "file").write_text("")
+    blocked = tmp_path / "file" if place == "file" else Path("/proc/self")
+    if not blocked.exists():
+        pytest.skip("this system has no folder in which nobody may write")
+    save_file(timm.create_model(NAME, compress_at=()).state_dict(), tmp_path / "mine.safetensors")
+    names = {"CLIP": clips[0][0], "CHECKPOINT": str(tmp_path / "mine.safetensors")}
+    assert main([*(names.get(word, word) for word in arguments), str(blocked / file)]) == 1
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert str(blocked) in err
+    assert err.startswith("inti-models: ")
+    assert err.endswith(".")
+    assert "Errno" not in err
+
+
+def with_output(output, arguments, errors):
+    """Run a command in a fork whose standard output is this, and return its status and what it prints as errors."""
+
+    def run():
+        os.dup2(output, 1)
+        sys.stdout = os.fdopen(1, "w")
+        with errors.open("w") as sys.stderr:
+            status = main(arguments)
+            sys.stdout.flush()  # as Python does when it ends
+        os._exit(status)
+
+    return forked(run), errors.read_text()
+
+
+@pytest.mark.parametrize(
+    "command", [["list", "--tags"], ["info", NAME], ["predict", "CLIP", "--model", NAME, "--json"]]
+)
+def test_a_closed_pipe_ends_a_command_in_silence(command, clips, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [clips[0][0] if word == "CLIP" else word for word in command]
+    assert with_output(writing, command, tmp_path / "errors") == (141, "")
+    os.close(writing)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_output_that_is_full_is_one_sentence(tmp_path):
+    with open("/dev/full", "w") as full:
+        status, errors = with_output(full.fileno(), ["list"], tmp_path / "errors")
+    assert (status, errors.count("\n")) == (1, 1)
+    assert "inti-models: The output cannot be written (No space left on device)" in errors

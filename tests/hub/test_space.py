@@ -70,6 +70,9 @@ def test_faults_are_sentences(app, call, video, tmp_path, monkeypatch):
         (None, app.OWN, "no video"),
         (video[0], "early", "'early'"),
         (video[0], "7", "compress_at=(7,)"),
+        (video[0], "2," * 20_000 + "5", "at most 12 numbers"),
+        (video[0], "9" * 20_000, "at most 12 numbers"),
+        (video[0], ", ".join("2" * 13), "at most 12 numbers"),
     ):
         with pytest.raises(gradio_client.exceptions.AppError) as error:
             call(path, schedule=schedule)

@@ -28,7 +28,12 @@ _EXTRAS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit status: 0, 1 for failed work, 2 for wrong usage, 130 for Ctrl-C."""
+    """Run the command.
+
+    Returns:
+        The exit status: 0, 1 for failed work, 2 for wrong usage, 130 for Ctrl-C, 141 where the reader of the output has
+        closed its pipe (as ``head`` does), without a word.
+    """
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if "overrides" in args and not any(word.startswith("-") for word in rest):
@@ -40,11 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _shown_as_sentence(warnings.showwarning)
-            return args.run(args)
+            status, sentence = args.run(args), ""
     except (OSError, ValueError, RuntimeError, TypeError, ImportError) as error:
         status, sentence = 1, _sentence(error)
     except KeyboardInterrupt:
         status, sentence = 130, getattr(args, "stopped", "stopped.") if os.environ.get("RANK", "0") == "0" else ""
+    if lost := _lost_output():
+        if isinstance(lost, BrokenPipeError):
+            return 141
+        status, sentence = 1, f"The output cannot be written ({lost.strerror}); choose another place for it."
     if sentence:  # printed when the error is gone, and with it the progress bar that it left
         print("inti-models: " + "\n".join(map(printable, sentence.split("\n"))), file=sys.stderr)
     return status
@@ -68,6 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     for command in COMMANDS:
         command.add_to(commands)
     return parser
+
+
+def _lost_output() -> OSError | None:
+    """Why the standard output cannot be written, if so. What is left of it is dropped, without Python's message."""
+    try:
+        if sys.stdout is not None:  # closed by the shell
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return error
+    return None
 
 
 def _sentence(error: Exception) -> str:

@@ -72,10 +72,19 @@ def add_device(command: argparse.ArgumentParser) -> None:
 
 
 def device_of(args: argparse.Namespace) -> str:
-    """The device asked for, or the GPU where there is one."""
+    """The device asked for, or the GPU where there is one.
+
+    Raises:
+        ValueError: this machine has no such device.
+    """
     import torch
 
-    return args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.zeros(1, device=device).cpu()  # not of "meta", which holds nothing
+    except (RuntimeError, AssertionError, NotImplementedError):  # PyTorch without CUDA raises an AssertionError
+        raise ValueError(f"--device {device} is no device of this machine; choose cpu, or leave it out.") from None
+    return device
 
 
 def add_limits(command: argparse.ArgumentParser) -> None:

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from ..models.schedules import schedule_for_budget
     from ..weights.hub import create
 
+    args.device = device_of(args)
     model_args: dict[str, Any] = {} if args.frames is None else {"num_frames": args.frames}
     if args.budget is not None:
         model = create(args.model, device="meta", **model_args)
@@ -80,7 +81,7 @@ def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> i
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=limits_of(args).max_pixels)
-    for window in classify_stream(model, frames, args.stride, args.topk, device_of(args)):
+    for window in classify_stream(model, frames, args.stride, args.topk, args.device):
         if args.json:
             print(json.dumps(dataclasses.asdict(window)), flush=True)
         else:
@@ -92,7 +93,7 @@ def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> i
 def _label_files(model: "InTIVisionTransformer", args: argparse.Namespace) -> int:
     from ..inference.predict import VideoClassifier
 
-    classify = VideoClassifier(model, args.views, device_of(args), args.chunk, limits_of(args))
+    classify = VideoClassifier(model, args.views, args.device, args.chunk, limits_of(args))
     failed = 0
     with warnings.catch_warnings(), closing(classify.label_files(args.files, args.topk)) as labelled:
         warnings.simplefilter("ignore")  # of decoders: a damaged file is reported below, once

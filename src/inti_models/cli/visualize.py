@@ -22,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
     from ..visualize import figures as visualize
 
     visualize.check_ending(args.output)
-    model = load_model(args.model, args.checkpoint).to(device_of(args))
+    device = device_of(args)
+    model = load_model(args.model, args.checkpoint).to(device)
     names = [*(model.pretrained_cfg.get("label_names") or ())]
     index = None
     if args.label is not None:

@@ -198,7 +198,7 @@ def check_model(
         tensors, values = _LARGEST_MODEL
     else:  # twice, for a part may be made anew for another number of classes, say, and some to tell small ones apart
         blocks = len({name.split(".")[1] for name in header if name.startswith("blocks.")})
-        if (depth := args.get("depth", blocks)) != blocks:
+        if blocks and (depth := args.get("depth", blocks)) != blocks:
             raise ValueError(f"{path} says depth={_short(depth)}, but its weights have {blocks} blocks; {_AGAIN}.")
         tensors, values = 2 * len(header) + 64, 2 * sum(map(math.prod, header.values())) + 2**24
     try:
