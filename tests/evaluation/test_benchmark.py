@@ -163,7 +163,7 @@ def test_bad_setting_is_told_in_a_sentence(options, message):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_cuda_without_a_device_is_told_in_a_sentence(capsys):
     assert main(["benchmark", NAME, "--device", "cuda"]) == 1
-    assert "device='cuda': this PyTorch sees no CUDA device" in capsys.readouterr().err
+    assert "--device cuda" in capsys.readouterr().err
 
 
 def test_command_measures_a_pattern_with_another_schedule(capsys):

@@ -224,7 +224,7 @@ def test_ctrl_c_ends_the_threads_that_read(tmp_path):
     path = write_gif_bomb(tmp_path / "long.gif", 4000, 100_000)
 
     def reading():
-        return [thread for thread in threading.enumerate() if thread.name.startswith("read")]
+        return [thread for thread in threading.enumerate() if thread.name.startswith("read") and thread.is_alive()]
 
     def interrupt():
         while not reading():
