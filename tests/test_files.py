@@ -95,10 +95,13 @@ def test_a_folder_is_held_against_others_until_the_block_ends(tmp_path):
 def test_a_kill_releases_a_folder_also_where_a_child_of_the_killed_process_lives_on(tmp_path):
     def hold_with_a_child():
         with locked(tmp_path):
-            child = os.fork()
+            started, start = os.pipe()
+            child = os.fork()  # which lets go of the lock before it returns there
             if child == 0:
+                os.write(start, b".")
                 signal.pause()
             (tmp_path / "child").write_text(str(child))
+            os.read(started, 1)
             os.kill(os.getpid(), signal.SIGKILL)
 
     assert forked(hold_with_a_child) == -signal.SIGKILL

@@ -4,7 +4,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -137,6 +137,8 @@ class VideoClassifier:
 def _finished(
     path: str | os.PathLike[str], views: "Future[Tensor]"
 ) -> tuple[str | os.PathLike[str], Tensor | Exception]:
+    while not wait([views], timeout=0.5).done:  # Ctrl-C just before Python waits for a lock is seen only after that
+        pass
     try:
         return path, views.result()
     except (OSError, ValueError) as error:
