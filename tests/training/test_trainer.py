@@ -181,6 +181,14 @@ def fit(recipe: Recipe, output: Path, export=None) -> tuple[Mean, trainer.Progre
     return network, Trainer(network, recipe, *sets, output, create_accelerator(recipe), export).run()
 
 
+def test_each_update_of_a_run_has_a_seed_of_its_own(tmp_path, monkeypatch):
+    seeds, seed_process = [], trainer.seed_process
+    monkeypatch.setattr(trainer, "seed_process", lambda *of: (seeds.append(of), seed_process(*of))[1])
+    recipe = tiny_recipe(seed=3)
+    fit(recipe, tmp_path)
+    assert seeds == [(3, update, 0) for update in range(8)]  # of both epochs
+
+
 def test_a_network_of_any_kind_can_be_fitted(tmp_path):
     network, progress = fit(tiny_recipe(), tmp_path)
     torch.manual_seed(0)

@@ -216,3 +216,11 @@ def test_the_shapes_of_a_header_are_those_of_the_tensors(saved, tmp_path):
     save_file(many, tmp_path / "many.safetensors")  # more than any model has, and still read
     assert read_shapes(tmp_path / "many.safetensors").keys() == many.keys()
     assert (tmp_path / "many.safetensors").stat().st_size < MAX_HEADER < MAX_BYTES
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_refused_wherever_it_stands(hostile, number):
+    folder = hostile("", {"note": "NUMBER"})
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace('"NUMBER"', number))
+    assert number in refused(load, folder)
