@@ -7,7 +7,6 @@ A saved model's folder, with damage to `model.safetensors` (bytes, header, names
 model that loads with other weights or another config, or a pickle that ran, is a failure.
 """
 
-import argparse
 import functools
 import json
 import pickle
@@ -20,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from runner import run, tell
+from runner import fuzz
 
 LIMIT, MEMORY = 30.0, 4 * 1024.0
 VALUES: tuple[Any, ...] = (None, True, False, 0, -1, 3, 10**9, 0.5, float("nan"), "", "x", "../x", [], [1, 2], {}, [[]])
@@ -174,17 +173,5 @@ def examine(path: Path) -> str:
     return "loaded: the model that was saved"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutants", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for what made a failure")
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = mutants(Path(folder), args.mutants, args.seed)
-        return tell(run(Path(__file__), inputs, args.mutants, LIMIT, MEMORY, args.keep), args.output)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz(Path(__file__), __doc__, mutants, 1000, LIMIT, MEMORY))

@@ -7,12 +7,10 @@ generator. Every mutant is read and labelled in a process of its own kind: a cra
 any other exception is a failure.
 """
 
-import argparse
 import functools
 import os
 import random
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,7 +19,7 @@ from typing import Any
 
 import av
 import numpy as np
-from runner import run, tell
+from runner import fuzz
 
 CONTAINERS = ("mp4", "mov", "mkv", "webm", "avi", "ts", "flv", "ogg", "gif", "3gp", "mpg", "nut", "wtv", "asf", "m4v")
 # fmt: off
@@ -170,17 +168,5 @@ def examine(path: Path) -> str:
     return f"labelled: {len(labels)}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mutants", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for files that made a failure")
-    parser.add_argument("--output", type=Path)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = mutants(Path(folder), args.mutants, args.seed)
-        return tell(run(Path(__file__), inputs, args.mutants, LIMIT, MEMORY, args.keep), args.output)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(fuzz(Path(__file__), __doc__, mutants, 2000, LIMIT, MEMORY))

@@ -1,11 +1,13 @@
 """Run a function on many inputs in a process that may crash, hang or eat memory, and count what came of each."""
 
+import argparse
 import json
 import multiprocessing
 import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -163,3 +165,31 @@ def tell(result: dict, output: Path | None) -> int:
     if output is not None:
         output.write_text(text + "\n")
     return 1 if result["failures"] else 0
+
+
+def fuzz(
+    file: Path,
+    description: str | None,
+    mutants: Callable[[Path, int, int], Iterable[Path]],
+    count: int,
+    limit: float,
+    memory: float,
+) -> int:
+    """The command of a fuzzing program: examine inputs, tell what came of them; the exit status.
+
+    Args:
+        file: the program, a module as `run` takes it.
+        description: what its help says.
+        mutants: folder, number and seed -> inputs made in the folder.
+        count: how many, unless the command says another number.
+        limit: seconds for each; memory: MiB.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mutants", type=int, default=count)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for what made a failure")
+    parser.add_argument("--output", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        inputs = mutants(Path(folder), args.mutants, args.seed)
+        return tell(run(file, inputs, args.mutants, limit, memory, args.keep), args.output)
