@@ -1,20 +1,32 @@
-"""What InTI is compared with: dropping frames, merging tokens (ToMe), and attention over the frames.
+"""What InTI is compared with: fewer frames, fewer tokens, merged tokens (ToMe), and attention over the frames.
 
-Each function changes an `InTIVisionTransformer` that has its weights already, through its public modules:
-load a checkpoint first, then call `drop_frames`, `merge_tokens` or `add_temporal_attention`.
+Each function changes an `InTIVisionTransformer` that has its weights already, through its public modules: load a
+checkpoint first, then call one of
+
+- `keep_frames`: the model sees some frames only, evenly spread or random,
+- `drop_frames`, `merge_frames`: where InTI interpolates two frames, the later one is dropped, or each of its tokens is
+  averaged into the most similar token of the earlier one (ToMe across frames),
+- `drop_tokens`, `drop_static_tokens`: random patches of each frame are dropped before the first block, or those that
+  changed least (as run-length tokenization drops unchanged ones),
+- `merge_tokens`: similar tokens of a frame merge in the blocks (ToMe within frames),
+- `add_temporal_attention`: the frames attend to each other at the end.
+
+`frames_at_cost`, `tokens_at_cost` and `tome_schedule` find the setting that costs what another model costs. Random
+choices are drawn anew for each clip, from PyTorch's generator: `torch.manual_seed` repeats them.
 
 Shapes: ``B`` clips, ``T`` frames, ``F = B T`` frames of all clips, ``N`` tokens a frame, ``C`` channels.
 """
 
 import copy
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple, cast
 
 import torch
 from timm.models.vision_transformer import Attention, Block, init_weights_vit_timm
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from inti_models.models.flops import count_flops
 from inti_models.models.inputs import as_frames
@@ -43,11 +55,188 @@ class DropFrames(nn.Module):
         return x[:, ::2], weights
 
 
+class MergeFrames(nn.Module):
+    """Averages the tokens of the later frame of each pair into those of the earlier that they resemble most.
+
+    Token merging (Bolya et al., 2023) with the two frames as its two sets and every token of the later frame merging,
+    so that the shapes are those of InTI. Similarity is the cosine of the tokens themselves; prefix tokens merge with
+    prefix tokens of the same place. Called as `InterFrameInterpolation` is.
+
+    Args:
+        num_prefix_tokens: tokens at the beginning that are averaged place by place.
+    """
+
+    def __init__(self, num_prefix_tokens: int = 1) -> None:
+        super().__init__()
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def forward(
+        self,
+        x: Tensor,
+        grid_size: tuple[int, int],
+        return_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Tokens (B, T, N, C) -> (B, ceil(T/2), N, C); an odd last frame stays as it is.
+
+        With ``return_weights`` also (B, T, N): how much each token counts in the mean that it became part of.
+        """
+        num_pairs, num_prefix = x.shape[1] // 2, self.num_prefix_tokens
+        earlier, later = x[:, 0 : 2 * num_pairs : 2], x[:, 1::2]
+        with torch.no_grad():
+            keys = [nn.functional.normalize(frame[:, :, num_prefix:], dim=-1) for frame in (earlier, later)]
+            prefix = torch.arange(num_prefix, device=x.device).expand(*later.shape[:2], num_prefix)
+            nearest = (keys[1] @ keys[0].transpose(2, 3)).argmax(dim=-1) + num_prefix
+            into = torch.cat((prefix, nearest), dim=2)  # B P N
+            counts = torch.ones_like(earlier[..., 0]).scatter_add(2, into, torch.ones_like(later[..., 0]))
+        sums = earlier.scatter_add(2, into.unsqueeze(-1).expand_as(later), later)
+        merged = torch.cat((sums / counts.unsqueeze(-1), x[:, 2 * num_pairs :]), dim=1)
+        if not return_weights:
+            return merged
+        weights = torch.ones_like(x[..., 0])
+        weights[:, 0 : 2 * num_pairs : 2], weights[:, 1::2] = 1 / counts, 1 / counts.gather(2, into)
+        return merged, weights
+
+
+def _replace_interpolations(model: InTIVisionTransformer, build: Callable[[], nn.Module]) -> InTIVisionTransformer:
+    for at, places in model.interpolations.items():
+        model.interpolations[at] = nn.ModuleList(build() for _ in cast(nn.ModuleList, places))
+    return model
+
+
 def drop_frames(model: InTIVisionTransformer) -> InTIVisionTransformer:
     """Drop every other frame wherever ``model`` interpolates two. Changes and returns the model."""
-    for at, places in model.interpolations.items():
-        model.interpolations[at] = nn.ModuleList(DropFrames() for _ in cast(nn.ModuleList, places))
+    return _replace_interpolations(model, DropFrames)
+
+
+def merge_frames(model: InTIVisionTransformer) -> InTIVisionTransformer:
+    """Merge the tokens of two frames by similarity wherever ``model`` interpolates them. Changes and returns it."""
+    return _replace_interpolations(model, lambda: MergeFrames(model.num_prefix_tokens))
+
+
+# --- Fewer frames and fewer tokens before the first block -------------------------------------------------------------
+
+
+class KeepFrames(nn.Module):
+    """A model that sees some frames of each clip; see `keep_frames`."""
+
+    def __init__(self, model: nn.Module, keep: int, random: bool) -> None:
+        super().__init__()
+        self.model, self.keep, self.random = model, keep, random
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Clip (B, T, C, H, W) -> the model's output for ``keep`` of its frames, in their order."""
+        batch, num_frames = clip.shape[:2]
+        if self.random:
+            order = torch.rand(batch, num_frames, device=clip.device).argsort(dim=1)
+            kept = order[:, : self.keep].sort(dim=1).values  # B keep
+            return self.model(clip.take_along_dim(kept.view(batch, -1, 1, 1, 1), dim=1))
+        return self.model(clip[:, [(2 * i + 1) * num_frames // (2 * self.keep) for i in range(self.keep)]])
+
+
+def keep_frames(model: nn.Module, keep: int, random: bool = False) -> KeepFrames:
+    """A model that sees ``keep`` frames of each clip: evenly spread, or random ones.
+
+    Args:
+        model: takes clips (B, T, C, H, W); it becomes part of the one returned.
+        keep: frames that it sees, at most those of a clip.
+        random: draw the frames of each clip instead of spreading them evenly.
+    """
+    return KeepFrames(model, keep, random)
+
+
+class KeepTokens(nn.Module):
+    """Keeps some patches of each frame; stands in for a model's ``norm_pre``, the last step before its blocks.
+
+    Args:
+        norm_pre: the model's, which becomes part of this one.
+        keep: patches of a frame that stay.
+        num_prefix_tokens: tokens at the beginning that always stay.
+        changed: keep the patches that changed most since the frame before, not random ones.
+    """
+
+    def __init__(self, norm_pre: nn.Module, keep: int, num_prefix_tokens: int, changed: bool) -> None:
+        super().__init__()
+        self.norm_pre, self.keep, self.num_prefix_tokens, self.changed = norm_pre, keep, num_prefix_tokens, changed
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embedded tokens (B, T, N, C) -> (B, T, prefix + keep, C), in their order."""
+        prefix, patches = x[:, :, : self.num_prefix_tokens], x[:, :, self.num_prefix_tokens :]
+        rank = self._change(patches) if self.changed else torch.rand(patches.shape[:3], device=x.device)  # B T N
+        kept = rank.argsort(dim=2, descending=True)[..., : self.keep].sort(dim=2).values
+        return self.norm_pre(torch.cat((prefix, patches.take_along_dim(kept.unsqueeze(-1), dim=2)), dim=2))
+
+    @torch.no_grad()
+    def _change(self, patches: Tensor) -> Tensor:
+        if patches.shape[1] < 2:
+            raise ValueError("The clip has 1 frame, which has none to differ from; pass clips of at least 2 frames.")
+        # Both frames have the same position embedding: the difference is that of the embedded pixels.
+        change = (patches[:, 1:] - patches[:, :-1]).norm(dim=-1)
+        return torch.cat((change[:, :1], change), dim=1)
+
+
+def drop_tokens(model: InTIVisionTransformer, keep: int) -> InTIVisionTransformer:
+    """Keep ``keep`` random patches of each frame, before the first block. Changes and returns the model.
+
+    Args:
+        model: a naive model (``compress_at=()``) that classifies from its class token.
+        keep: patches of a frame that stay.
+
+    Raises:
+        ValueError: for a number of patches that a frame has not, or a model that needs tokens at every place.
+    """
+    return _keep_tokens(model, keep, changed=False)
+
+
+def drop_static_tokens(model: InTIVisionTransformer, keep: int) -> InTIVisionTransformer:
+    """Keep the ``keep`` patches of each frame that changed most since the one before. Changes and returns the model.
+
+    Run-length tokenization (Choudhury et al., 2024, https://arxiv.org/abs/2411.05222) drops patches whose pixels did
+    not change. Here their number is fixed, so that the cost does not depend on what a clip shows; change is measured
+    on the embedded patches; the first frame, with none before it, keeps what changes next. There is no embedding of
+    the length of a run, which would need training.
+
+    Args and raises: as `drop_tokens`; the model itself raises a ValueError for clips of one frame.
+    """
+    return _keep_tokens(model, keep, changed=True)
+
+
+def _keep_tokens(model: InTIVisionTransformer, keep: int, changed: bool) -> InTIVisionTransformer:
+    if not 1 <= keep <= model.patch_embed.num_patches:
+        raise ValueError(f"keep={keep} is none of 1 to {model.patch_embed.num_patches} patches; pass one of these.")
+    if model.compress_at or model.temporal.mixes_frames:
+        raise ValueError("The model needs tokens at every place; create it with compress_at=() and temporal=None.")
+    model.norm_pre = KeepTokens(model.norm_pre, keep, model.num_prefix_tokens, changed)
     return model
+
+
+def _gflops(model: nn.Module, shape: Sequence[int]) -> float:
+    """1e9 multiply-adds of a clip, counted on the meta device by torch: nothing is computed."""
+    twin = copy.deepcopy(model).to("meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        twin(torch.empty(*shape, device="meta"))
+    return counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
+
+
+def _clip_shape(model: InTIVisionTransformer, num_frames: int) -> tuple[int, ...]:
+    return 1, num_frames, model.in_chans, *model.patch_embed.img_size
+
+
+def frames_at_cost(model: InTIVisionTransformer, target_gflops: float, most: int = 64) -> int:
+    """The number of frames, at most ``most``, whose clip costs the closest to a target, in 1e9 multiply-adds."""
+    model = copy.deepcopy(model).to("meta")
+    return min(range(1, most + 1), key=lambda n: abs(_gflops(model, _clip_shape(model, n)) - target_gflops))
+
+
+def tokens_at_cost(model: InTIVisionTransformer, num_frames: int, target_gflops: float) -> int:
+    """The ``keep`` of `drop_tokens` whose clip costs the closest to a target, in 1e9 multiply-adds."""
+    model, shape = copy.deepcopy(model).to("meta"), _clip_shape(model, num_frames)
+    numbers = range(1, model.patch_embed.num_patches + 1)
+
+    def gflops(keep: int) -> float:
+        return _gflops(drop_tokens(copy.deepcopy(model), keep), shape)
+
+    i = bisect_left(numbers[:-1], target_gflops, key=gflops)  # the first that costs as much
+    return min(numbers[max(i - 1, 0) : i + 1], key=lambda keep: abs(gflops(keep) - target_gflops))
 
 
 # --- Token merging (Bolya et al., 2023, https://arxiv.org/abs/2210.09461) ---------------------------------------------

@@ -305,3 +305,87 @@ def test_temporal_attention_names_the_number_of_frames_it_expects(build, clip):
 def test_temporal_attention_refuses_a_model_without_features_of_all_frames(build, args):
     with pytest.raises(ValueError, match=next(iter(args))):
         baselines.add_temporal_attention(build(**args))
+
+
+# Fewer frames, fewer tokens, merged frames
+
+
+def test_kept_frames_are_spread_evenly_or_drawn_for_each_clip(build):
+    model, clip = build(), torch.randn(64, 4, 3, 32, 32)
+    torch.testing.assert_close(baselines.keep_frames(model, 2)(clip[:2]), model(clip[:2, [1, 3]]))
+    torch.testing.assert_close(baselines.keep_frames(model, 4, random=True)(clip[:2]), model(clip[:2]))
+    numbered = torch.arange(4.0).view(1, 4, 1, 1, 1).expand(64, 4, 3, 1, 1)
+    seen = baselines.keep_frames(torch.nn.Identity(), 2, random=True)(numbered)[:, :, 0, 0, 0]
+    assert (seen[:, 0] < seen[:, 1]).all()  # in their order, none twice
+    assert {tuple(pair) for pair in seen.tolist()} == {(a, b) for a in range(4) for b in range(a + 1, 4)}
+
+
+@pytest.mark.parametrize("drop", [baselines.drop_tokens, baselines.drop_static_tokens])
+def test_keeping_every_token_is_the_naive_model(build, clip, drop):
+    model = build()
+    expected = model(clip)
+    torch.testing.assert_close(drop(model, 16)(clip), expected)
+    with pytest.raises(ValueError, match="keep=17"):
+        drop(build(), 17)
+    with pytest.raises(ValueError, match="every place"):
+        drop(build((2,)), 4)
+
+
+def test_random_tokens_are_drawn_for_each_frame_and_keep_their_order():
+    numbered = torch.arange(17.0).view(1, 1, 17, 1).expand(8, 8, 17, 1)
+    seen = baselines.KeepTokens(torch.nn.Identity(), 5, 1, changed=False)(numbered).flatten(0, 1)[..., 0]
+    assert (seen[:, 0] == 0).all()  # the class token
+    assert (seen.diff(dim=1) > 0).all()
+    counts = torch.bincount(seen[:, 1:].flatten().long(), minlength=17)
+    assert (counts[1:] > 0).all() and len({tuple(frame) for frame in seen.tolist()}) > 50
+
+
+def test_static_tokens_go_and_changed_ones_stay(build):
+    clip = torch.randn(1, 1, 3, 32, 32).repeat(1, 4, 1, 1, 1)
+    clip[:, 2, :, 8:16, 16:24] += 1  # patch 6 differs in frame 2: it changes there and, back again, in frame 3
+    clip[:, :, :, 0:8, 0:8] = torch.randn(1, 4, 3, 8, 8) * 9  # patch 0 changes always, and most
+    model = build()
+    tokens, _ = model.embed(clip)
+    kept, _ = baselines.drop_static_tokens(model, 2).embed(clip)
+    for frame in (2, 3):
+        torch.testing.assert_close(kept[0, frame], tokens[0, frame, [0, 1, 7]])
+    assert kept.shape == (1, 4, 3, 96)
+    with pytest.raises(ValueError, match="1 frame"):
+        model(clip[:, :1])
+
+
+def test_merged_frames_are_means_of_the_most_similar_tokens(randomize_):
+    x = torch.randn(2, 5, 17, 8)
+    merged, weights = baselines.MergeFrames()(x, (4, 4), return_weights=True)
+    assert merged.shape == (2, 3, 17, 8) and torch.equal(merged[:, 2], x[:, 4])
+    for b in range(2):
+        for p in range(2):
+            earlier, later = x[b, 2 * p], x[b, 2 * p + 1]
+            groups = [[earlier[i]] for i in range(17)]
+            for i in range(17):
+                similarity = torch.cosine_similarity(later[i], earlier[1:], dim=-1)
+                groups[0 if i == 0 else 1 + int(similarity.argmax())].append(later[i])
+            torch.testing.assert_close(merged[b, p], torch.stack([torch.stack(g).mean(dim=0) for g in groups]))
+    torch.testing.assert_close(weights[:, :4].sum(dim=(1, 2)), torch.full((2,), 34.0))  # each mean has weights of 1
+    still = x[:, :1].repeat(1, 4, 1, 1)
+    torch.testing.assert_close(baselines.MergeFrames()(still, (4, 4)), still[:, :2])  # nothing moves: nothing changes
+
+
+def test_merging_frames_costs_what_dropping_them_does_and_the_similarities(build):
+    merging = count_flops(baselines.merge_frames(build((2, 5))), (1, *CLIP[1:]))
+    dropping = count_flops(baselines.drop_frames(build((2, 5))), (1, *CLIP[1:]))
+    assert merging.gflops - dropping.gflops == pytest.approx((2 + 1) * 16 * 16 * 96 / 1e9, rel=1e-4)
+
+
+def test_frames_and_tokens_at_a_cost_are_the_closest(build):
+    naive = build(depth=2)
+    target = count_flops(build((1,), depth=2), (1, 4, *CLIP[2:])).gflops
+    costs = {n: count_flops(naive, (1, n, *CLIP[2:])).gflops for n in range(1, 5)}
+    assert baselines.frames_at_cost(naive, target, most=4) == min(costs, key=lambda n: abs(costs[n] - target))
+    costs = {
+        keep: count_flops(baselines.drop_tokens(copy.deepcopy(naive), keep), (1, 4, *CLIP[2:])).gflops
+        for keep in range(1, 17)
+    }
+    for wanted in (target, 0.0, 1.0):
+        assert baselines.tokens_at_cost(naive, 4, wanted) == min(costs, key=lambda n: abs(costs[n] - wanted))
+    assert naive.norm_pre is not None and "norm_pre.norm_pre" not in dict(naive.named_modules())  # untouched

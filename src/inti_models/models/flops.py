@@ -77,8 +77,8 @@ _ELEMENTWISE = {
 _REDUCTIONS = {"adaptive_avg_pool3d", "avg_pool3d", "linalg_vector_norm", "max_pool3d", "mean", "sum"}
 # Besides those that fvcore ignores. Sorting is comparing, not arithmetic.
 _MOVEMENT = {
-    *("argsort", "clone", "dropout_", "embedding", "expand_as", "feature_dropout", "fill_", "movedim", "ne"),
-    *("ones_like", "pad", "repeat", "scatter_add", "sort", "take_along_dim", "tensor_split", "unflatten"),
+    *("argmax", "argsort", "clone", "dropout_", "embedding", "expand_as", "feature_dropout", "fill_", "movedim", "ne"),
+    *("ones_like", "pad", "rand", "repeat", "scatter_add", "sort", "take_along_dim", "tensor_split", "unflatten"),
 }
 _ACTIVATIONS = "activations"
 
