@@ -30,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from inti_models.models.flops import count_flops
 from inti_models.models.inputs import as_frames
+from inti_models.models.stages import InTIModel
 from inti_models.models.vision_transformer import InTIVisionTransformer
 
 # --- Frame dropping ---------------------------------------------------------------------------------------------------
@@ -97,18 +98,18 @@ class MergeFrames(nn.Module):
         return merged, weights
 
 
-def _replace_interpolations(model: InTIVisionTransformer, build: Callable[[], nn.Module]) -> InTIVisionTransformer:
+def _replace_interpolations(model: InTIModel, build: Callable[[], nn.Module]) -> InTIModel:
     for at, places in model.interpolations.items():
         model.interpolations[at] = nn.ModuleList(build() for _ in cast(nn.ModuleList, places))
     return model
 
 
-def drop_frames(model: InTIVisionTransformer) -> InTIVisionTransformer:
+def drop_frames(model: InTIModel) -> InTIModel:
     """Drop every other frame wherever ``model`` interpolates two. Changes and returns the model."""
     return _replace_interpolations(model, DropFrames)
 
 
-def merge_frames(model: InTIVisionTransformer) -> InTIVisionTransformer:
+def merge_frames(model: InTIModel) -> InTIModel:
     """Merge the tokens of two frames by similarity wherever ``model`` interpolates them. Changes and returns it."""
     return _replace_interpolations(model, lambda: MergeFrames(model.num_prefix_tokens))
 
@@ -174,7 +175,7 @@ class KeepTokens(nn.Module):
         return torch.cat((change[:, :1], change), dim=1)
 
 
-def drop_tokens(model: InTIVisionTransformer, keep: int) -> InTIVisionTransformer:
+def drop_tokens(model: InTIModel, keep: int) -> InTIModel:
     """Keep ``keep`` random patches of each frame, before the first block. Changes and returns the model.
 
     Args:
@@ -187,7 +188,7 @@ def drop_tokens(model: InTIVisionTransformer, keep: int) -> InTIVisionTransforme
     return _keep_tokens(model, keep, changed=False)
 
 
-def drop_static_tokens(model: InTIVisionTransformer, keep: int) -> InTIVisionTransformer:
+def drop_static_tokens(model: InTIModel, keep: int) -> InTIModel:
     """Keep the ``keep`` patches of each frame that changed most since the one before. Changes and returns the model.
 
     Run-length tokenization (Choudhury et al., 2024, https://arxiv.org/abs/2411.05222) drops patches whose pixels did
@@ -200,7 +201,7 @@ def drop_static_tokens(model: InTIVisionTransformer, keep: int) -> InTIVisionTra
     return _keep_tokens(model, keep, changed=True)
 
 
-def _keep_tokens(model: InTIVisionTransformer, keep: int, changed: bool) -> InTIVisionTransformer:
+def _keep_tokens(model: InTIModel, keep: int, changed: bool) -> InTIModel:
     if not 1 <= keep <= model.patch_embed.num_patches:
         raise ValueError(f"keep={keep} is none of 1 to {model.patch_embed.num_patches} patches; pass one of these.")
     if model.compress_at or model.temporal.mixes_frames:
@@ -217,17 +218,17 @@ def _gflops(model: nn.Module, shape: Sequence[int]) -> float:
     return counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
 
 
-def _clip_shape(model: InTIVisionTransformer, num_frames: int) -> tuple[int, ...]:
+def _clip_shape(model: InTIModel, num_frames: int) -> tuple[int, ...]:
     return 1, num_frames, model.in_chans, *model.patch_embed.img_size
 
 
-def frames_at_cost(model: InTIVisionTransformer, target_gflops: float, most: int = 64) -> int:
+def frames_at_cost(model: InTIModel, target_gflops: float, most: int = 64) -> int:
     """The number of frames, at most ``most``, whose clip costs the closest to a target, in 1e9 multiply-adds."""
     model = copy.deepcopy(model).to("meta")
     return min(range(1, most + 1), key=lambda n: abs(_gflops(model, _clip_shape(model, n)) - target_gflops))
 
 
-def tokens_at_cost(model: InTIVisionTransformer, num_frames: int, target_gflops: float) -> int:
+def tokens_at_cost(model: InTIModel, num_frames: int, target_gflops: float) -> int:
     """The ``keep`` of `drop_tokens` whose clip costs the closest to a target, in 1e9 multiply-adds."""
     model, shape = copy.deepcopy(model).to("meta"), _clip_shape(model, num_frames)
     numbers = range(1, model.patch_embed.num_patches + 1)
@@ -357,7 +358,7 @@ class ToMeBlock(nn.Module):
         return x if self.last else torch.cat((x, sizes), dim=-1)
 
 
-def merge_tokens(model: InTIVisionTransformer, r: Sequence[int]) -> InTIVisionTransformer:
+def merge_tokens(model: InTIModel, r: Sequence[int]) -> InTIModel:
     """Merge ``r[i]`` tokens of each frame in block i. Changes and returns the model.
 
     Args:
@@ -404,7 +405,7 @@ def even_schedule(rate: Fraction, depth: int, num_patches: int) -> tuple[int, ..
     return tuple(r)
 
 
-def tome_schedule(model: InTIVisionTransformer, num_frames: int, target_gflops: float) -> tuple[int, ...]:
+def tome_schedule(model: InTIModel, num_frames: int, target_gflops: float) -> tuple[int, ...]:
     """The `even_schedule` whose cost is the closest to a target.
 
     The cost is that of `count_flops`. It counts the similarities (a matrix product); gathering and averaging the
@@ -496,7 +497,7 @@ class TemporalAttentionTransformer(InTIVisionTransformer):
         return {*super().no_weight_decay(), "frame_attention.pos_embed"}
 
 
-def add_temporal_attention(model: InTIVisionTransformer, num_frames: int | None = None) -> TemporalAttentionTransformer:
+def add_temporal_attention(model: InTIModel, num_frames: int | None = None) -> TemporalAttentionTransformer:
     """A model of ``model``'s modules (not copies) and a `TemporalAttentionHead` with as many heads as its blocks.
 
     Args:

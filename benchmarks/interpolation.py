@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from inti_models.models.interpolation import InterFrameInterpolation, interpolate
 from inti_models.models.registry import create_model
-from inti_models.models.vision_transformer import InTIVisionTransformer
+from inti_models.models.stages import InTIModel
 
 
 def milliseconds(function: Any, *args: Any, seconds: float) -> float:
@@ -48,7 +48,7 @@ def parts(layer: InterFrameInterpolation, x: Tensor, grid_size: tuple[int, int])
 @torch.inference_mode()
 def row(name: str, device: torch.device, dtype: torch.dtype, seconds: float) -> dict[str, Any]:
     """Times of a model and of its interpolations."""
-    model = cast(InTIVisionTransformer, create_model(name)).eval().to(device, dtype)
+    model = cast(InTIModel, create_model(name)).eval().to(device, dtype)
     size = model.pretrained_cfg["input_size"]
     clip = torch.randn(1, model.num_frames, *size, device=device, dtype=dtype)
     grid_size = model.patch_embed.grid_size

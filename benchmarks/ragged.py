@@ -17,7 +17,7 @@ import torch
 from report import machine, report
 from tqdm import tqdm
 
-from inti_models import InTIVisionTransformer, load
+from inti_models import InTIModel, load
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.models.interpolation import frame_order
 
@@ -48,7 +48,7 @@ RULES: dict[str, Callable[[int, int], Sequence[int]]] = {
 
 
 @torch.inference_mode()
-def accuracy(model: InTIVisionTransformer, frames: int, clips: int) -> dict[str, Any]:
+def accuracy(model: InTIModel, frames: int, clips: int) -> dict[str, Any]:
     """Percent of clips whose class is named, by rule; and the model's on its own, by both of its ways to the logits."""
     batch = MotionDigits("validation", size=32, num_frames=frames, length=clips).render(range(clips))
     x = batch.clips.float() / 127.5 - 1

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from inti_models import InTIVisionTransformer, StreamingClassifier
+from inti_models import InTIModel, StreamingClassifier
 from inti_models.evaluation.benchmark import machine
 from inti_models.models.registry import create_model
 
@@ -30,7 +30,7 @@ FRAMES, STRIDES = 8, (1, 2, 4, 8)
 RESULTS = Path(__file__).parent / "results" / "streaming_cpu.json"
 
 
-def ways(name: str, stride: int, device: str) -> tuple[dict[str, Callable[[], Tensor]], InTIVisionTransformer]:
+def ways(name: str, stride: int, device: str) -> tuple[dict[str, Callable[[], Tensor]], InTIModel]:
     """What gives the next window's logits in each way, in its steady state."""
     models = {
         "InTI": create_model(name, num_frames=FRAMES, device=device).eval(),

@@ -26,7 +26,7 @@ import inti_models
 from inti_models.data import create_clip_transform
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.models.registry import create_model
-from inti_models.models.vision_transformer import InTIVisionTransformer
+from inti_models.models.stages import InTIModel
 from inti_models.weights.zero_shot import CONFIG_FILE, TEMPLATES, WEIGHTS_FILE, class_words
 
 MINIATURE: dict[str, Any] = {
@@ -37,7 +37,7 @@ MINIATURE: dict[str, Any] = {
 }
 
 
-def miniature(name: str, seed: int) -> tuple[InTIVisionTransformer, Any]:
+def miniature(name: str, seed: int) -> tuple[InTIModel, Any]:
     """A model of the zoo at a small size on a random CLIP, and that CLIP."""
     torch.manual_seed(seed)
     clip = open_clip.CLIP(**MINIATURE).eval()
@@ -68,7 +68,7 @@ def open_clip_logits(clip: Any, images: Tensor, classifier: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compare(model: InTIVisionTransformer, clip: nn.Module, count: int) -> dict[str, float]:
+def compare(model: InTIModel, clip: nn.Module, count: int) -> dict[str, float]:
     """Agreement on so many stills and as many clips."""
     cfg = model.pretrained_cfg
     dataset = cfg["architecture"].rpartition("_")[2]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
 
-from inti_models import InTIVisionTransformer, load
+from inti_models import InTIModel, load
 from inti_models.data import create_clip_transform
 from inti_models.data.motion_digits import MOTIONS, MotionDigits
 
@@ -23,7 +23,7 @@ CLASSES = ("left", "right", "neither")
 
 
 @torch.no_grad()
-def pooled(model: InTIVisionTransformer, split: str, clips: int) -> tuple[Tensor, Tensor]:
+def pooled(model: InTIModel, split: str, clips: int) -> tuple[Tensor, Tensor]:
     """Features (clips, C) before the classifier, and new labels (clips,)."""
     batch = MotionDigits(split, size=model.patch_embed.img_size[0]).render(range(clips))
     transform = create_clip_transform(**resolve_input_data_config(model))
@@ -35,7 +35,7 @@ def pooled(model: InTIVisionTransformer, split: str, clips: int) -> tuple[Tensor
     return torch.cat(features), torch.where(left, 0, torch.where(right, 1, 2))
 
 
-def train(model: InTIVisionTransformer, clips: int, epochs: int) -> float:
+def train(model: InTIModel, clips: int, epochs: int) -> float:
     """Give the model a new head for `CLASSES`; returns its accuracy on held-out scans, balanced over classes."""
     train_features, train_labels = pooled(model, "train", clips)
     test_features, test_labels = pooled(model, "validation", clips)

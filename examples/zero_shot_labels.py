@@ -9,11 +9,11 @@ Accuracy on videos is not measured.
 import argparse
 from collections.abc import Sequence
 
-from inti_models import InTIVisionTransformer, load, set_zero_shot_head
+from inti_models import InTIModel, load, set_zero_shot_head
 from inti_models.inference.predict import Label, VideoClassifier
 
 
-def label(model: InTIVisionTransformer, video: str, words: Sequence[str]) -> list[Label]:
+def label(model: InTIModel, video: str, words: Sequence[str]) -> list[Label]:
     """The words, most probable first. The model gets a new head."""
     set_zero_shot_head(model, words)
     return VideoClassifier(model)(video, topk=len(words))

@@ -464,6 +464,11 @@ def test_unknown_base_is_told_in_a_sentence(base):
         timm.create_model("inti_vit", base=base)
 
 
+def test_base_that_is_a_video_model_is_refused():
+    with pytest.raises(ValueError, match="base='inti_vit_b16_k400.openai' is a video model already; create it by"):
+        timm.create_model("inti_vit", base="inti_vit_b16_k400.openai")
+
+
 @pytest.mark.parametrize("base", ["resnet10t", "deit_tiny_distilled_patch16_224"])
 def test_base_that_cannot_be_wrapped_is_told_in_a_sentence(base):
     with pytest.raises(TypeError, match="Cannot wrap a"):

@@ -15,7 +15,7 @@ from pathlib import Path
 import gradio as gr
 import torch
 
-from inti_models import InTIVisionTransformer, load
+from inti_models import InTIModel, load
 from inti_models.data import FrameSampling, Limits, write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.models.flops import count_flops
@@ -58,13 +58,13 @@ def schedule(text: str) -> tuple[int, ...] | None:
 
 
 @lru_cache(maxsize=4)
-def model_of(name: str, compress_at: tuple[int, ...] | None) -> InTIVisionTransformer:
+def model_of(name: str, compress_at: tuple[int, ...] | None) -> InTIModel:
     """A model with its weights; loaded once."""
     return load(name, **({} if compress_at is None else {"compress_at": compress_at})).eval()
 
 
 @torch.inference_mode()
-def milliseconds(models: list[InTIVisionTransformer], clip: torch.Tensor) -> list[float]:
+def milliseconds(models: list[InTIModel], clip: torch.Tensor) -> list[float]:
     """Median time of a forward pass of each model, in turns."""
     times: list[list[float]] = [[] for _ in models]
     for _ in range(PASSES + 1):

@@ -12,16 +12,21 @@ from .registration import register
 if TYPE_CHECKING:
     from . import zoo
     from .evaluation.evaluate import validate
+    from .models.eva import InTIEva
     from .models.interpolation import InterFrameInterpolation
     from .models.schedules import schedule_for_budget
+    from .models.stages import InTIModel
     from .models.streaming import StreamingClassifier, forward_chunked
-    from .models.vision_transformer import InTIVisionTransformer, from_image_model
+    from .models.trunks import from_image_model
+    from .models.vision_transformer import InTIVisionTransformer
     from .training.run import train
     from .weights.hub import load, push_to_hub, save_pretrained
     from .weights.zero_shot import set_zero_shot_head
 
 __version__ = "0.1.0"
 __all__ = [
+    "InTIEva",
+    "InTIModel",
     "InTIVisionTransformer",
     "InterFrameInterpolation",
     "StreamingClassifier",
@@ -37,11 +42,13 @@ __all__ = [
     "zoo",
 ]
 _MODULES = {
+    "InTIEva": "models.eva",
+    "InTIModel": "models.stages",
     "InTIVisionTransformer": "models.vision_transformer",
     "InterFrameInterpolation": "models.interpolation",
     "StreamingClassifier": "models.streaming",
     "forward_chunked": "models.streaming",
-    "from_image_model": "models.vision_transformer",
+    "from_image_model": "models.trunks",
     "load": "weights.hub",
     "push_to_hub": "weights.hub",
     "save_pretrained": "weights.hub",

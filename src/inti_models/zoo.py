@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any, cast
+from typing import Any
 
 import timm
 from timm.layers import LayerNorm
@@ -15,12 +15,12 @@ from timm.models import (
     register_model,
     resolve_pretrained_cfg,
 )
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from .assets import ASSETS
-from .models.stages import InTIConfig
-from .models.vision_transformer import InTIVisionTransformer, from_image_model
+from .models.stages import InTIConfig, InTIModel
+from .models.trunks import from_image_model
+from .models.vision_transformer import InTIVisionTransformer
 from .weights import zero_shot
 from .weights.checkpoint_filter import checkpoint_filter_fn
 
@@ -237,15 +237,15 @@ default_cfgs = generate_default_cfgs(_CFGS)
 def _create(
     name: str,
     pretrained: bool = False,
-    build: Callable[..., InTIVisionTransformer] = InTIVisionTransformer,
+    build: Callable[..., InTIModel] = InTIVisionTransformer,
     **kwargs: Any,
-) -> InTIVisionTransformer:
+) -> InTIModel:
     """An entry point's one call: config, model, weights, features_only, and the zero-shot head."""
     if kwargs.get("features_only"):
         kwargs["num_classes"] = 0  # timm drops the head: let no text tower run for it
     towers: dict[str, Tensor] = {}
 
-    def filter_fn(state_dict: dict[str, Tensor], model: InTIVisionTransformer) -> dict[str, Tensor]:
+    def filter_fn(state_dict: dict[str, Tensor], model: InTIModel) -> dict[str, Tensor]:
         if zero_shot.wanted(state_dict, model):
             towers.update(zero_shot.towers_part(state_dict))
         return checkpoint_filter_fn(state_dict, model)
@@ -263,7 +263,7 @@ def _create(
     return model
 
 
-def _create_clip(name: str, pretrained: bool, **kwargs: Any) -> InTIVisionTransformer:
+def _create_clip(name: str, pretrained: bool, **kwargs: Any) -> InTIModel:
     """A model of `CLIP_MODELS`, with the activation that the weights of its tag were trained with.
 
     ``temporal_args`` go before those of the table, one by one, unless they are of another method.
@@ -281,7 +281,7 @@ def _create_clip(name: str, pretrained: bool, **kwargs: Any) -> InTIVisionTransf
 def _register_clip(name: str) -> None:
     """Register the entry point of a model of `CLIP_MODELS`, as a function of this module."""
 
-    def entry_point(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+    def entry_point(pretrained: bool = False, **kwargs: Any) -> InTIModel:
         return _create_clip(name, pretrained, **kwargs)
 
     method, architecture, dataset = CLIP_MODELS[name]
@@ -298,7 +298,7 @@ for _name in CLIP_MODELS:
 
 
 @register_model
-def inti_vit_t8_32_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTIVisionTransformer:
+def inti_vit_t8_32_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTIModel:
     """A tiny InTI ViT for MotionDigits: 32x32 pixels, patch 8, width 96, 6 blocks, 8 frames; its tag "naive" is without
     compression."""
     model_args: dict[str, Any] = {
@@ -316,20 +316,22 @@ def inti_vit_t8_32_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTI
 
 
 @register_model
-def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -> InTIVisionTransformer:
-    """An InTI model on any of timm's `VisionTransformer` models: what `from_image_model` makes, by name.
+def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -> InTIModel:
+    """An InTI model on any of timm's `VisionTransformer` or `Eva` models: what `from_image_model` makes, by name.
 
     Args:
         pretrained: load weights: those of the saved model this is created from, else the image model's.
         base: name of the image model, with a tag or without, such as "vit_base_patch14_reg4_dinov2".
-        **kwargs: arguments of the image model and of `InTIVisionTransformer`.
+        **kwargs: arguments of the image model, and fields of `InTIConfig`.
 
     Raises:
-        ValueError: if ``base`` is not the name of a timm model.
-        TypeError: if it is not a `VisionTransformer`.
+        ValueError: if ``base`` is not the name of a timm model, or that of a video model.
+        TypeError: if it is a model of another class, see `from_image_model`.
     """
     if not isinstance(base, str) or not timm.is_model(base):
         raise ValueError(f"base={base!r} is not a timm model; name one of timm.list_models('vit_*').")
+    if base.startswith("inti_"):
+        raise ValueError(f"base={base!r} is a video model already; create it by its name, or name an image model.")
     if not kwargs.get("pretrained_cfg"):
         kwargs["pretrained_cfg"] = dataclasses.replace(
             timm.get_pretrained_cfg(base) or PretrainedCfg(), architecture="inti_vit"
@@ -337,6 +339,6 @@ def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -
     return _create("inti_vit", pretrained, build=partial(_build_on, base), **kwargs)
 
 
-def _build_on(base: str, **kwargs: Any) -> InTIVisionTransformer:
+def _build_on(base: str, **kwargs: Any) -> InTIModel:
     config, image_args = InTIConfig.split(kwargs)
-    return from_image_model(cast(VisionTransformer, timm.create_model(base, **image_args)), **vars(config))
+    return from_image_model(timm.create_model(base, **image_args), **vars(config))

@@ -9,9 +9,7 @@ import open_clip
 import pytest
 import timm
 import torch
-from timm.layers import PatchDropout
 from timm.models import group_parameters
-from timm.models.deit import VisionTransformerDistilled
 from timm.models.vision_transformer import VisionTransformer
 from timm.optim import create_optimizer_v2, param_groups_layer_decay
 from torch.testing import assert_close
@@ -20,8 +18,6 @@ from inti_models import InTIVisionTransformer, from_image_model
 from inti_models.models.interpolation import InterFrameInterpolation, frame_order, repeat_evenly
 from inti_models.models.schedules import check_schedule, default_schedule
 from inti_models.weights.checkpoint_filter import checkpoint_filter_fn
-
-INTI_ARGS = ("compress_at", "reduction", "context", "weighting", "num_frames", "sampling", "frame_stride")
 
 
 def frames_of(clip):
@@ -778,57 +774,7 @@ def test_unknown_output_format_is_told_in_a_sentence(tiny, clip):
         tiny().forward_intermediates(clip, output_fmt="NHWC")
 
 
-# from_image_model
-
-
-def test_wrapping_keeps_modules_head_precision_and_mode(tiny_args):
-    vit = VisionTransformer(**tiny_args).bfloat16().eval()
-    model = from_image_model(vit, compress_at=(2,), weighting="sigmoid", num_frames=4)
-    assert isinstance(model, InTIVisionTransformer)
-    assert model.blocks is vit.blocks
-    assert model.head is vit.head
-    assert (model.num_frames, model.interpolations["2"][0].weighting) == (4, "sigmoid")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert not any(module.training for module in model.modules())
-
-
-def test_wrapping_with_a_new_head_leaves_the_image_model_as_it_was(tiny_args):
-    vit = VisionTransformer(**tiny_args).eval()
-    image = torch.randn(1, 3, 32, 48)
-    expected, keys = vit(image), set(vit.state_dict())
-    model = from_image_model(vit, num_classes=9)
-    assert model(image).shape == (1, 9)
-    assert torch.equal(vit(image), expected)
-    assert set(vit.state_dict()) == keys
-    assert type(vit) is VisionTransformer
-
-
-def test_wrapping_a_model_of_another_class_is_told_in_a_sentence(tiny, tiny_args):
-    distilled = VisionTransformerDistilled(**tiny_args)
-    naflex = timm.create_model("naflexvit_base_patch16_gap", depth=1)
-    resnet = timm.create_model("resnet10t")
-    for model in (distilled, naflex, resnet, tiny()):
-        with pytest.raises(TypeError, match=f"Cannot wrap a {type(model).__name__}; from_image_model takes timm's"):
-            from_image_model(model)
-
-
-def test_wrapping_a_model_with_patch_dropout_is_told_in_a_sentence(tiny_args):
-    vit = VisionTransformer(**tiny_args, patch_drop_rate=0.5)
-    assert isinstance(vit.patch_drop, PatchDropout)
-    with pytest.raises(ValueError, match="Cannot wrap a model with patch dropout: create it with patch_drop_rate=0"):
-        from_image_model(vit)
-
-
-def test_wrapping_with_a_schedule_that_does_not_fit_is_told_in_a_sentence(tiny_args):
-    with pytest.raises(ValueError, match=r"compress_at=\(4, 10\) is not a schedule for 4 blocks"):
-        from_image_model(VisionTransformer(**tiny_args), compress_at=(4, 10))
-
-
-def test_wrapping_passes_every_interpolation_argument(tiny_args):
-    args = dict(zip(INTI_ARGS, ((1,), 8, ("point", "local"), "linear", 16, "dense", 4), strict=True))
-    model = from_image_model(VisionTransformer(**tiny_args), **args)
-    assert {name: model._model_args[name] for name in INTI_ARGS} == args
-    assert (model.num_frames, model.sampling, model.frame_stride) == (16, "dense", 4)
+# Pixels
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..data import Limits
-    from ..models.vision_transformer import InTIVisionTransformer
+    from ..models.stages import InTIModel
 
 PRECISIONS = ("no", "bf16", "fp16")
 
@@ -106,7 +106,7 @@ def limits_of(args: argparse.Namespace) -> "Limits":
 
 def load_model(
     name: str, checkpoint: Path | None = None, classes: Sequence[str] | None = None, **model_args: Any
-) -> "InTIVisionTransformer":
+) -> "InTIModel":
     """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes."""
     from ..weights.checkpoint_filter import load_checkpoint
     from ..weights.hub import create, load

@@ -25,7 +25,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..models.vision_transformer import InTIVisionTransformer
+    from ..models.stages import InTIModel
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     return (_label_stream if args.stream else _label_files)(model, args)
 
 
-def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> int:
+def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..data import iterate_frames
     from ..inference.predict import classify_stream
 
@@ -90,7 +90,7 @@ def _label_stream(model: "InTIVisionTransformer", args: argparse.Namespace) -> i
     return 0
 
 
-def _label_files(model: "InTIVisionTransformer", args: argparse.Namespace) -> int:
+def _label_files(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..inference.predict import VideoClassifier
 
     classify = VideoClassifier(model, args.views, args.device, args.chunk, limits_of(args))

@@ -13,7 +13,7 @@ from .video import Clips, read_clips
 
 
 class Sampled(Protocol):
-    """A model that says which frames it takes, as `inti_models.InTIVisionTransformer` does."""
+    """A model that says which frames it takes, as `inti_models.InTIModel` does."""
 
     num_frames: int
     sampling: str

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..models.registry import create_model
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 from ._private import TorchDispatchMode, tree_leaves
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -144,7 +144,7 @@ class Runner:
         # Several inputs in turns: on CUDA one would stay in the cache.
         clips = [torch.randn(settings.batch_size, *input, generator=generator) for _ in range(INPUTS)]
         if settings.checkpoint_stages:
-            if not isinstance(self.model, InTIVisionTransformer):
+            if not isinstance(self.model, InTIModel):
                 raise ValueError("checkpoint_stages are for InTI models; leave them out.")
             last = len(self.model.compress_at)
             self.model.set_grad_checkpointing(stages=[stage for stage in settings.checkpoint_stages if stage <= last])

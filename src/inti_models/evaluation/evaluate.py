@@ -32,7 +32,7 @@ from ..data import FrameSampling, Limits, Source, create_clip_transform, open_so
 from ..data.limits import DEFAULT_LIMITS
 from ..data.sources import ClipDataset
 from ..files import locked, replacing, write_text
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 from ..text import csv_cell, printable
 from ..weights.tensor_files import digest
 
@@ -256,7 +256,7 @@ def evaluate(
 
 
 def validate(
-    model: InTIVisionTransformer,
+    model: InTIModel,
     data: str | os.PathLike[str] | Source,
     *,
     views: tuple[int, int] = (1, 1),
@@ -311,7 +311,7 @@ def validate(
         return evaluation
 
 
-def views_of(source: Source, model: InTIVisionTransformer, views: tuple[int, int] = (1, 1)) -> ClipDataset:
+def views_of(source: Source, model: InTIModel, views: tuple[int, int] = (1, 1)) -> ClipDataset:
     """Return views, temporal clips and spatial crops, of each video for this model."""
     num_clips, num_crops = views
     transform = create_clip_transform(**resolve_input_data_config(model), num_crops=num_crops)

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
 from ..files import locked, replacing
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 
 FORMATS = {"torch-export": ".pt2", "onnx": ".onnx", "aoti": ".pt2"}
 TOLERANCE = 1e-4
@@ -27,7 +27,7 @@ _MAX_BATCH, _MAX_GROUPS = 1024, 256
 _ONNX_LIMIT = 2**31  # bytes of a protobuf
 
 
-def export_model(model: InTIVisionTransformer, path: str | os.PathLike[str], format: str) -> float:
+def export_model(model: InTIModel, path: str | os.PathLike[str], format: str) -> float:
     """Write a model for another runtime, run what was written, and compare it with the model.
 
     The file appears under its name only when it gives the same logits. It says in itself what its input is and what
@@ -80,13 +80,13 @@ def export_model(model: InTIVisionTransformer, path: str | os.PathLike[str], for
     return difference
 
 
-def frame_multiple(model: InTIVisionTransformer) -> int | None:
+def frame_multiple(model: InTIModel) -> int | None:
     """What the number of frames of an exported model has to be a multiple of; None where it is fixed."""
     multiple = model.temporal.stride * 2 ** len(model.compress_at)
     return multiple if model.num_frames % multiple == 0 and model.num_frames >= 2 * multiple else None
 
 
-def describe(model: InTIVisionTransformer) -> dict[str, Any]:
+def describe(model: InTIModel) -> dict[str, Any]:
     """What `read_metadata` gives back."""
     config, cfg = resolve_input_data_config(model), getattr(model, "pretrained_cfg", {})
     return {
@@ -127,20 +127,20 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} was not written by inti_models.inference.export; export the model again.") from error
 
 
-def _trace(model: InTIVisionTransformer, frames: int | None) -> ExportedProgram:
+def _trace(model: InTIModel, frames: int | None) -> ExportedProgram:
     dynamic: dict[int, Any] = {0: Dim("batch", max=_MAX_BATCH)}
     if frames is not None:
         dynamic[1] = frames * Dim("groups", min=2, max=_MAX_GROUPS)
     return torch.export.export(model, (_clip(model, 2, model.num_frames),), dynamic_shapes=(dynamic,))
 
 
-def _clip(model: InTIVisionTransformer, batch: int, frames: int) -> Tensor:
+def _clip(model: InTIModel, batch: int, frames: int) -> Tensor:
     size = (model.in_chans, *model.patch_embed.img_size)
     return torch.randn(batch, frames, *size, dtype=next(model.parameters()).dtype)
 
 
 @torch.inference_mode()
-def _compare(model: InTIVisionTransformer, run: Callable[[Tensor], Tensor], frames: int | None) -> float:
+def _compare(model: InTIModel, run: Callable[[Tensor], Tensor], frames: int | None) -> float:
     sizes = [(1, model.num_frames), (3, model.num_frames)] + ([] if frames is None else [(1, 3 * frames)])
     clips = [_clip(model, *size) for size in sizes]
     return max(float((run(clip) - model(clip)).abs().max()) for clip in clips)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..data import ClipTransform, FrameSampling, Limits, create_clip_transform
 from ..data.limits import DEFAULT_LIMITS
+from ..models.stages import InTIModel
 from ..models.streaming import StreamingClassifier, forward_chunked
-from ..models.vision_transformer import InTIVisionTransformer
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class VideoClassifier:
 
     def __init__(
         self,
-        model: InTIVisionTransformer,
+        model: InTIModel,
         views: tuple[int, int] = (1, 1),
         device: str | torch.device = "cpu",
         chunk: int | None = None,
@@ -162,7 +162,7 @@ class Window:
 
 @torch.inference_mode()
 def classify_stream(
-    model: InTIVisionTransformer,
+    model: InTIModel,
     frames: Iterable[tuple[float, Tensor]],
     stride: int = 1,
     topk: int = 5,
@@ -190,18 +190,18 @@ def classify_stream(
             yield Window(times[0], times[-1], top_labels(model, logits.float().softmax(dim=-1).cpu(), topk))
 
 
-def _transform(model: InTIVisionTransformer, num_crops: int = 1) -> ClipTransform:
+def _transform(model: InTIModel, num_crops: int = 1) -> ClipTransform:
     return create_clip_transform(
         **resolve_input_data_config(model), num_crops=num_crops, normalize=not model.normalization_fused
     )
 
 
-def _check_classifier(model: InTIVisionTransformer) -> None:
+def _check_classifier(model: InTIModel) -> None:
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
 
 
-def top_labels(model: InTIVisionTransformer, probabilities: Tensor, topk: int) -> list[Label]:
+def top_labels(model: InTIModel, probabilities: Tensor, topk: int) -> list[Label]:
     """The ``topk`` most probable classes of probabilities (num_classes,)."""
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) != model.num_classes:

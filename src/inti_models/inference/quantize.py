@@ -1,9 +1,9 @@
 """int8 on the CPU: about half the time of float32 where it was measured (benchmarks/quantization.py)."""
 
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 
 
-def quantize_int8(model: InTIVisionTransformer) -> InTIVisionTransformer:
+def quantize_int8(model: InTIModel) -> InTIModel:
     """Turn the linear layers of the blocks to int8, for inference: weights now, activations as they come.
 
     torchao's dynamic quantization (`Int8DynamicActivationInt8WeightConfig`); interpolations, embedding and head stay as

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from .registry import create_model
-from .vision_transformer import InTIVisionTransformer
+from .stages import InTIModel
 
 with warnings.catch_warnings():  # fvcore 0.1.5 decorates with torch.jit.script, which torch calls deprecated
     warnings.simplefilter("ignore", FutureWarning)
@@ -162,7 +162,7 @@ def zoo_cost(name: str, num_frames: int | None = None, **model_args: Any) -> Cos
     return count_flops(model, (1, frames, model.in_chans, *model.patch_embed.img_size))
 
 
-def by_stage(model: InTIVisionTransformer, cost: Cost) -> dict[str, float]:
+def by_stage(model: InTIModel, cost: Cost) -> dict[str, float]:
     """GFLOPs of a model's parts: embedding, the blocks after k compressions, interpolations, and what is left.
 
     What is left is the head, and what a temporal method runs outside the blocks.

@@ -4,17 +4,17 @@ from typing import Any, cast
 
 import timm
 
-from .vision_transformer import InTIVisionTransformer
+from .stages import InTIModel
 
 
-def create_model(name: str, **kwargs: Any) -> InTIVisionTransformer:
+def create_model(name: str, **kwargs: Any) -> InTIModel:
     """`timm.create_model` for the models of this zoo.
 
     Raises:
         ValueError: if there is no InTI model, or no weights for it, of this name.
     """
     check_name(name)
-    return cast(InTIVisionTransformer, timm.create_model(name, **kwargs))
+    return cast(InTIModel, timm.create_model(name, **kwargs))
 
 
 def check_name(name: str) -> None:

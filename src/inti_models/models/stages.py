@@ -22,6 +22,8 @@ from .schedules import check_schedule, default_schedule, stage_bounds
 from .temporal import METHODS, PerFrame, TemporalBlock, TemporalMethod
 from .temporal.method import check_block
 
+Tensors = dict[str, Tensor]  # by name, as a file has them
+
 
 @dataclass(frozen=True)
 class InTIConfig:
@@ -105,7 +107,8 @@ class InTIModel(nn.Module):
     """An image transformer of timm's as a video classifier that halves the frames between its blocks.
 
     To be inherited from before the image model's class, the *trunk*, which gives patch embedding, blocks, norm, pooling
-    and head. What differs between trunks is in two methods, `embed_positions` and `block_args`.
+    and head. What differs between trunks is in two methods, `embed_positions` and `block_args`, and in a third where
+    published files have other names, `map_image_checkpoint`.
 
     A clip's way through the model, each step a method: `to_clip` checks it, `embed` makes tokens of its frames,
     `forward_stage` runs the compression before a stage and its blocks, for each of `stages`; ``norm``; `pool_frames`
@@ -136,6 +139,7 @@ class InTIModel(nn.Module):
     # Of the trunk.
     blocks: Any
     pool: Any
+    cls_token: Any
     patch_embed: Any
     norm_pre: nn.Module
     norm: nn.Module
@@ -315,6 +319,13 @@ class InTIModel(nn.Module):
     def block_args(self, index: int, inputs: BlockInputs) -> dict[str, Any]:
         """The arguments that block ``index`` takes beside tokens (BT, N, C)."""
         raise NotImplementedError
+
+    def map_image_checkpoint(self, tensors: Tensors) -> Tensors:
+        """A published file of the image model, by this model's names: here they are the same.
+
+        It resamples position embeddings and patches, and leaves out what the trunk has no use for.
+        """
+        return tensors
 
     # The steps of a clip
 

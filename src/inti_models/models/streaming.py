@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .vision_transformer import InTIVisionTransformer
+from .stages import InTIModel
 
 
 class StreamingClassifier:
@@ -30,7 +30,7 @@ class StreamingClassifier:
             one without pooling.
     """
 
-    def __init__(self, model: InTIVisionTransformer, num_frames: int | None = None, stride: int = 1) -> None:
+    def __init__(self, model: InTIModel, num_frames: int | None = None, stride: int = 1) -> None:
         num_frames = model.num_frames if num_frames is None else num_frames
         span = 2 ** len(model.compress_at)
         if model.temporal.mixes_frames:
@@ -130,7 +130,7 @@ class StreamingClassifier:
                 del nodes[start]
 
 
-def forward_chunked(model: InTIVisionTransformer, clip: Tensor, chunk: int = 8) -> Tensor:
+def forward_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
     """The model's logits of a long clip, a few frames at a time: peak memory does not grow with the clip.
 
     Args:

@@ -32,7 +32,7 @@ from ..evaluation.evaluate import Evaluation, OtherResultsError, allowed_unreada
 from ..files import locked, write_text
 from ..models.heads import factorize, fold
 from ..models.registry import create_model
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 from ..text import printable
 from ..weights.checkpoint_filter import ADDED
 from ..weights.hub import load, save_pretrained
@@ -75,7 +75,7 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
         views_of(validation_source, model, recipe.views)  # which raises now if the last measurement would
 
     def export(trained: nn.Module, folder: Path, evaluation: Evaluation | None) -> None:
-        assert isinstance(trained, InTIVisionTransformer)
+        assert isinstance(trained, InTIModel)
         trained.head = cast(nn.Linear, fold(trained.head))  # timm types a head so
         results = [] if evaluation is None else evaluation.results(Path(str(recipe.data.validation)).name)
         save_pretrained(trained, folder, label_names=class_names, results=results)
@@ -198,7 +198,7 @@ def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
     return train, validation.relabelled(train.class_names)
 
 
-def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTransformer:
+def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIModel:
     """The model that training starts from, with the right head and the right parameters frozen."""
     torch.manual_seed(recipe.seed)
     model = (load if recipe.pretrained else create_model)(recipe.model, **recipe.model_args)
@@ -216,7 +216,7 @@ def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIVisionTrans
 
 
 @torch.no_grad()
-def init_interpolation_logits(model: InTIVisionTransformer, logit: float) -> None:
+def init_interpolation_logits(model: InTIModel, logit: float) -> None:
     """Start untrained interpolations off balance, the logits at -logit for the earlier and +logit for the later frame.
 
     At the exact mean nothing shows the order of frames, so that neither blocks nor interpolations get a gradient
@@ -228,7 +228,7 @@ def init_interpolation_logits(model: InTIVisionTransformer, logit: float) -> Non
             bias.copy_(torch.tensor([-logit, logit]))
 
 
-def freeze(model: InTIVisionTransformer, trainable: str) -> None:
+def freeze(model: InTIModel, trainable: str) -> None:
     """Freeze all parameters but those of the head ("head"), also of the interpolations ("interpolation"), also those
     that the temporal method's paper trains ("adapters"); or none ("all").
 
@@ -247,7 +247,7 @@ def freeze(model: InTIVisionTransformer, trainable: str) -> None:
         parameter.requires_grad = any(re.match(pattern, name) for pattern in patterns[trainable])
 
 
-def training_set(recipe: Recipe, model: InTIVisionTransformer, source: Source) -> ClipDataset:
+def training_set(recipe: Recipe, model: InTIModel, source: Source) -> ClipDataset:
     """Return augmented clips of random frames for this model."""
     a = recipe.augmentation
     transform = create_train_transform(

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..models.interpolation import cascade, frame_order, sum_repeats
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,20 @@ class ClipExplanation:
 
 
 @torch.no_grad()
-def clip_weights(model: InTIVisionTransformer, clip: Tensor) -> ClipWeights:
+def clip_weights(model: InTIModel, clip: Tensor) -> ClipWeights:
     """The weights of a model's interpolations on clips (B, T, C, H, W) or images (B, C, H, W); one forward pass."""
     clip = model.to_clip(clip)
     return _clip_weights(model, clip, model.interpolation_weights(clip))
 
 
-def _clip_weights(model: InTIVisionTransformer, clip: Tensor, weights: Sequence[Tensor]) -> ClipWeights:
+def _clip_weights(model: InTIModel, clip: Tensor, weights: Sequence[Tensor]) -> ClipWeights:
     grid_size = model.grid_size(clip)
     order = frame_order(model.embedded_frames(clip.shape[1]), model.group_size)
     places = [of_stage[..., model.num_prefix_tokens :].unflatten(-1, grid_size) for of_stage in weights]
     return ClipWeights(
         frame_weights=cascade(places) if places else clip.new_ones(len(clip), len(order), *grid_size),
         interpolation_weights=places,
-        class_token=[of_stage[..., 0] for of_stage in weights] if model.has_class_token else [],
+        class_token=[of_stage[..., 0] for of_stage in weights] if model.cls_token is not None else [],
         group_size=model.group_size,
         order=order,
     )
@@ -106,7 +106,7 @@ def aggregate(clip: Tensor, weights: Tensor, group_size: int) -> Tensor:
     return torch.stack([group.sum(dim=1) for group in weighted.split(group_size, dim=1)], dim=1)
 
 
-def relevance(model: InTIVisionTransformer, clip: Tensor, class_index: int | None = None) -> Tensor:
+def relevance(model: InTIModel, clip: Tensor, class_index: int | None = None) -> Tensor:
     """Which frames and places made the model say this: gradient times weight, for the logit of a class.
 
     The first interpolation makes ``y = sum_t w_t x_t`` of each pair. With ``g`` the gradient of the logit with respect
@@ -131,7 +131,7 @@ def relevance(model: InTIVisionTransformer, clip: Tensor, class_index: int | Non
     return sum_repeats(parts, model.embedded_frames(clip.shape[1]), model.group_size)
 
 
-def explain_clip(model: InTIVisionTransformer, clip: Tensor, class_index: int | None = None) -> ClipExplanation:
+def explain_clip(model: InTIModel, clip: Tensor, class_index: int | None = None) -> ClipExplanation:
     """Logits, weights and relevance by one forward and one backward pass; arguments and errors of `relevance`."""
     if model.num_classes < 1 or not model.global_pool:
         raise ValueError("The model has no classifier to explain; create it with a number of classes and pooling.")

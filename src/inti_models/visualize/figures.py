@@ -19,7 +19,7 @@ from ..data import FrameSampling, create_clip_transform, write_video
 from ..files import replacing
 from ..inference.predict import Label, top_labels
 from ..models.interpolation import cascade
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 from ..text import printable
 from .explain import ClipWeights, aggregate, explain_clip, frame_fractions, to_pixels
 
@@ -57,7 +57,7 @@ class Explanation:
 
 
 def explain_clips(
-    model: InTIVisionTransformer, clips: Tensor, times: Tensor | None = None, class_index: int | None = None
+    model: InTIModel, clips: Tensor, times: Tensor | None = None, class_index: int | None = None
 ) -> list[Explanation]:
     """Weights, fractions, aggregated frames and relevance of a batch of clips.
 
@@ -110,9 +110,7 @@ def explain_clips(
     return explained
 
 
-def explain_file(
-    model: InTIVisionTransformer, path: str | os.PathLike[str], class_index: int | None = None
-) -> Explanation:
+def explain_file(model: InTIModel, path: str | os.PathLike[str], class_index: int | None = None) -> Explanation:
     """`explain_clips` for a clip of a video file, sampled as the model is."""
     clips = FrameSampling.of(model).read(path)
     return explain_clips(model, clips.frames, clips.times, class_index)[0]

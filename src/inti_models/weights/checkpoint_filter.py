@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from timm.models import load_pretrained
-from timm.models.vision_transformer import checkpoint_filter_fn as image_checkpoint_filter_fn
 from torch import Tensor
 
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 from . import zero_shot
 from .tensor_files import is_finite, read_checkpoint, refuse, refuse_shapes
 
@@ -71,7 +70,7 @@ def unwrap(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     return unwrapped
 
 
-def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) -> None:
+def load_checkpoint(model: InTIModel, path: str | os.PathLike[str]) -> None:
     """Load a safetensors file into ``model``, every tensor of it (see `checkpoint_filter_fn`).
 
     The classes have to be the model's, unless the file is an image checkpoint's.
@@ -85,7 +84,7 @@ def load_checkpoint(model: InTIVisionTransformer, path: str | os.PathLike[str]) 
     zero_shot.fill_head(model, tensors)
 
 
-def load_tensors(model: InTIVisionTransformer, tensors: Mapping[str, Tensor]) -> None:
+def load_tensors(model: InTIModel, tensors: Mapping[str, Tensor]) -> None:
     """Load the tensors of the file that the model's pretrained config names, as ``pretrained=True`` does.
 
     Raises:
@@ -99,7 +98,7 @@ def load_tensors(model: InTIVisionTransformer, tensors: Mapping[str, Tensor]) ->
 
 
 def checkpoint_filter_fn(
-    state_dict: Mapping[str, Tensor], model: InTIVisionTransformer, cfg: Mapping[str, Any] | None = None
+    state_dict: Mapping[str, Tensor], model: InTIModel, cfg: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
     """Map an image ViT's or an InTI checkpoint to ``model``, strictly: each tensor is used or known to be of no use.
 
@@ -142,7 +141,7 @@ def checkpoint_filter_fn(
         unknown = [k for k in state_dict if not k.startswith("visual.") and not _BESIDE_VISUAL.fullmatch(k)]
         refuse(source, "has, beside a visual tower,", unknown)
     try:
-        mapped = image_checkpoint_filter_fn(dict(state_dict), model)
+        mapped = model.map_image_checkpoint(dict(state_dict))
     except _MAPPING_ERRORS as error:
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from ..models.registry import create_model
+from ..models.stages import InTIModel
 from ..models.temporal import METHODS
-from ..models.vision_transformer import InTIVisionTransformer
 from .checkpoint_filter import ADDED, HEAD, INTERPOLATIONS, WRAPPERS, unwrap
 from .tensor_files import PICKLES, how_to_open, is_finite, is_torchscript, read_checkpoint
 
@@ -519,7 +519,7 @@ def convert_checkpoint(
     options: Mapping[str, Any] | None = None,
     license: str | None = None,
     trunk: Path | None = None,
-) -> tuple[InTIVisionTransformer, Source, dict[str, str]]:
+) -> tuple[InTIModel, Source, dict[str, str]]:
     """Build a model of the zoo with the trunk of a foreign checkpoint, with the temporal modules and head of a video
     model's, or with all of our own.
 
@@ -573,7 +573,7 @@ def convert_checkpoint(
     return model.eval(), source, dropped
 
 
-def _description(model: InTIVisionTransformer, source: Source, image: Source) -> str:
+def _description(model: InTIModel, source: Source, image: Source) -> str:
     if source.layout is OURS:
         return f"Converted from {source.path.name}."
     if source.layout.method is None:

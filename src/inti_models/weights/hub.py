@@ -31,7 +31,7 @@ from timm.models import PretrainedCfg, get_model_input_config
 
 from ..assets import ASSETS
 from ..models.registry import check_name, create_model
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 from ._private import save_config_for_hf
 from .checkpoint_filter import load_tensors
 from .config import CONFIG_DIGEST, check_model, digest_of, read_config, read_json
@@ -63,7 +63,7 @@ _SAFE_NAMES = {
 }
 
 
-def load(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
+def load(name: str | os.PathLike[str], **model_args: Any) -> InTIModel:
     """A model with its weights, all of them verified; nothing but safetensors is ever opened, and each file read once.
 
     Args:
@@ -100,7 +100,7 @@ def _version(folder: Path) -> list[tuple[int, ...] | None]:
     return version
 
 
-def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIVisionTransformer:
+def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIModel:
     source = _find(name, model_args)
     weights = source.weights()
     try:
@@ -115,7 +115,7 @@ def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIVisio
     return model
 
 
-def create(name: str | os.PathLike[str], **model_args: Any) -> InTIVisionTransformer:
+def create(name: str | os.PathLike[str], **model_args: Any) -> InTIModel:
     """The model that `load` makes, before its weights are loaded; no file of weights is opened or fetched.
 
     Args, Raises: see `load`.
@@ -151,7 +151,7 @@ class _Source:
             shapes = None if weights is None else read_shapes(weights, self.digest)
             check_model(self.config, self.cfg, self.architecture, self.args, weights, shapes)
 
-    def create(self, model_args: dict[str, Any]) -> InTIVisionTransformer:
+    def create(self, model_args: dict[str, Any]) -> InTIModel:
         """The model, with the arguments that shall differ."""
         if self.cfg is None:
             return create_model(self.architecture, **model_args)
@@ -245,7 +245,7 @@ def _belong_together(config: Path, weights: Path) -> bool:
 
 
 def save_pretrained(
-    model: InTIVisionTransformer,
+    model: InTIModel,
     directory: str | os.PathLike[str],
     *,
     name: str | None = None,
@@ -332,9 +332,9 @@ def _keep_previous(directory: Path, temporary: Path) -> None:
     os.replace(temporary, directory / PREVIOUS)
 
 
-def _check_can_be_saved(model: InTIVisionTransformer, label_names: Sequence[str] | None) -> None:
-    if not isinstance(model, InTIVisionTransformer):
-        raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIVisionTransformer itself.")
+def _check_can_be_saved(model: InTIModel, label_names: Sequence[str] | None) -> None:
+    if not isinstance(model, InTIModel):
+        raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIModel itself.")
     if any(type(p.data) is not torch.Tensor for p in model.blocks.parameters()):
         raise ValueError("The model's blocks are quantized to int8; save a model without that.")
     if model.normalization_fused:
@@ -353,9 +353,7 @@ def _check_can_be_saved(model: InTIVisionTransformer, label_names: Sequence[str]
             raise ValueError(f"The model has values in {key} that are not finite; save one from before that.")
 
 
-def _write_config(
-    model: InTIVisionTransformer, folder: Path, label_names: Sequence[str] | None, description: str | None
-) -> None:
+def _write_config(model: InTIModel, folder: Path, label_names: Sequence[str] | None, description: str | None) -> None:
     """Write config.json, and create the model from it without memory to see that it is the same."""
     inti_args = {name: getattr(model, name) for name in ("compress_at", "num_frames", "sampling", "frame_stride")}
     config: dict[str, Any] = {"pretrained_cfg": {"hf_hub_filename": WEIGHTS, "description": description}}
@@ -378,12 +376,12 @@ def _write_config(
         )
 
 
-def _shapes(model: InTIVisionTransformer) -> dict[str, torch.Size]:
+def _shapes(model: InTIModel) -> dict[str, torch.Size]:
     return {key: tensor.shape for key, tensor in model.state_dict().items()}
 
 
 def push_to_hub(
-    model: InTIVisionTransformer,
+    model: InTIModel,
     repo_id: str,
     *,
     private: bool = False,
@@ -424,7 +422,7 @@ def push_to_hub(
 
 
 def model_card(
-    model: InTIVisionTransformer,
+    model: InTIModel,
     name: str,
     license: str | None = None,
     datasets: Sequence[str] = (),

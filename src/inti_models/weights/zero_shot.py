@@ -27,7 +27,7 @@ from timm import layers
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from ..models.vision_transformer import InTIVisionTransformer
+from ..models.stages import InTIModel
 from .download import download
 from .tensor_files import digest, read_checkpoint, save_checkpoint
 
@@ -106,7 +106,7 @@ def class_words(name: str, dataset: str) -> str:
     return CLASS_WORDS.get(dataset, str)(name)
 
 
-def wanted(state_dict: Mapping[str, Tensor], model: InTIVisionTransformer) -> bool:
+def wanted(state_dict: Mapping[str, Tensor], model: InTIModel) -> bool:
     """Whether ``model`` is to get a zero-shot head from this file.
 
     It is where the pretrained config asks for it, the file has CLIP's two towers, and the model has the config's
@@ -120,7 +120,7 @@ def wanted(state_dict: Mapping[str, Tensor], model: InTIVisionTransformer) -> bo
     )
 
 
-def fill_head(model: InTIVisionTransformer, state_dict: Mapping[str, Tensor]) -> None:
+def fill_head(model: InTIModel, state_dict: Mapping[str, Tensor]) -> None:
     """Fill the head of ``model`` for the label names of its data set, if it is `wanted` from this file.
 
     Raises:
@@ -145,7 +145,7 @@ def towers_part(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def build_head(
     state_dict: Mapping[str, Tensor],
-    model: InTIVisionTransformer,
+    model: InTIModel,
     class_names: Sequence[str],
     templates: Sequence[str] | str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -196,9 +196,7 @@ def build_head(
     return head.state_dict()
 
 
-def set_zero_shot_head(
-    model: InTIVisionTransformer, classes: Sequence[str], templates: Sequence[str] | str | None = None
-) -> None:
+def set_zero_shot_head(model: InTIModel, classes: Sequence[str], templates: Sequence[str] | str | None = None) -> None:
     """Give a model a classifier for your own words, head, number of classes and label names: no training needed.
 
         model = inti_models.load("inti_vit_b16_k400", num_classes=0)
@@ -260,18 +258,18 @@ def _check_templates(templates: Sequence[str] | str | None) -> list[str]:
     return list(templates)
 
 
-def _cfg(model: InTIVisionTransformer) -> dict[str, Any]:
+def _cfg(model: InTIModel) -> dict[str, Any]:
     """The model's pretrained config; empty for a model that was not made by an entry point."""
     return getattr(model, "pretrained_cfg", None) or {}
 
 
-def _source_name(model: InTIVisionTransformer) -> str:
+def _source_name(model: InTIModel) -> str:
     """File or repository of the model's pretrained config, for messages."""
     cfg = _cfg(model)
     return str(cfg.get("file") or cfg.get("hf_hub_id") or "The checkpoint")
 
 
-def _check_towers(state_dict: Mapping[str, Tensor], model: InTIVisionTransformer) -> None:
+def _check_towers(state_dict: Mapping[str, Tensor], model: InTIModel) -> None:
     if not has_towers(state_dict) or "logit_bias" in state_dict:
         raise ValueError(
             f"{_source_name(model)} has no text tower of CLIP's kind; a zero-shot head needs a CLIP in open_clip's "
@@ -285,13 +283,13 @@ def _check_towers(state_dict: Mapping[str, Tensor], model: InTIVisionTransformer
         )
 
 
-def _repository(model: InTIVisionTransformer) -> tuple[str, str | None]:
+def _repository(model: InTIModel) -> tuple[str, str | None]:
     """Repository and revision of ``hf_hub_id``."""
     repo_id, _, revision = _cfg(model)["hf_hub_id"].partition("@")
     return repo_id, revision or None
 
 
-def _read_towers(model: InTIVisionTransformer) -> dict[str, Tensor]:
+def _read_towers(model: InTIModel) -> dict[str, Tensor]:
     """All tensors of the file that the model's pretrained config names, or of its repository's `WEIGHTS_FILE`."""
     cfg = _cfg(model)
     if cfg.get("source") in ("hf-hub", "local-dir") or not (cfg.get("file") or cfg.get("hf_hub_id")):
@@ -314,7 +312,7 @@ def _read_towers(model: InTIVisionTransformer) -> dict[str, Tensor]:
     return read_checkpoint(path)
 
 
-def _text_conventions(state_dict: Mapping[str, Tensor], model: InTIVisionTransformer) -> tuple[int, bool]:
+def _text_conventions(state_dict: Mapping[str, Tensor], model: InTIModel) -> tuple[int, bool]:
     """What the tensors of a text tower do not say: its number of heads, and QuickGELU (True) or GELU.
 
     From the config beside the weights; without one heads are 64 wide and the activation is the model's, as in
@@ -345,7 +343,7 @@ def _text_conventions(state_dict: Mapping[str, Tensor], model: InTIVisionTransfo
     return heads, bool(config.get("quick_gelu", own_act))
 
 
-def _read_config(model: InTIVisionTransformer, needed: bool) -> dict[str, Any]:
+def _read_config(model: InTIModel, needed: bool) -> dict[str, Any]:
     """``model_cfg`` of the `CONFIG_FILE` beside the weights or in the Hub's cache; empty where it cannot be had.
 
     The Hub itself is asked only if the weights are from there, or the file is ``needed``: without a network the

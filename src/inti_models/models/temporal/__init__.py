@@ -1,4 +1,4 @@
-"""Temporal methods that plug into `InTIVisionTransformer`, one a file; see docs/add_a_temporal_module.md."""
+"""Temporal methods that plug into `InTIModel`, one a file; see docs/add_a_temporal_module.md."""
 
 from .aim import AIM
 from .divided_attention import DividedAttention

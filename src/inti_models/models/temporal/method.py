@@ -1,4 +1,4 @@
-"""What a temporal method is: the seam between `InTIVisionTransformer` and modules that look across frames.
+"""What a temporal method is: the seam between `InTIModel` and modules that look across frames.
 
 Shapes: ``B`` clips, ``T`` frames that remain at a depth, ``N`` tokens a frame, ``C`` channels.
 """
