@@ -28,7 +28,6 @@ from timm.models.vision_transformer import Attention, Block, init_weights_vit_ti
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from inti_models.models.flops import count_flops
 from inti_models.models.inputs import as_frames
 from inti_models.models.stages import InTIModel
 from inti_models.models.vision_transformer import InTIVisionTransformer
@@ -204,16 +203,19 @@ def drop_static_tokens(model: InTIModel, keep: int) -> InTIModel:
 def _keep_tokens(model: InTIModel, keep: int, changed: bool) -> InTIModel:
     if not 1 <= keep <= model.patch_embed.num_patches:
         raise ValueError(f"keep={keep} is none of 1 to {model.patch_embed.num_patches} patches; pass one of these.")
-    if model.compress_at or model.temporal.mixes_frames:
-        raise ValueError("The model needs tokens at every place; create it with compress_at=() and temporal=None.")
+    if model.compress_at or model.temporal.mixes_frames or getattr(model, "rope", None) is not None:
+        raise ValueError(
+            "The model needs tokens at every place; create one with compress_at=(), temporal=None and without rotary "
+            "position embedding."
+        )
     model.norm_pre = KeepTokens(model.norm_pre, keep, model.num_prefix_tokens, changed)
     return model
 
 
 def _gflops(model: nn.Module, shape: Sequence[int]) -> float:
     """1e9 multiply-adds of a clip, counted on the meta device by torch: nothing is computed."""
-    twin = copy.deepcopy(model).to("meta").eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    twin = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
         twin(torch.empty(*shape, device="meta"))
     return counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
 
@@ -408,8 +410,8 @@ def even_schedule(rate: Fraction, depth: int, num_patches: int) -> tuple[int, ..
 def tome_schedule(model: InTIModel, num_frames: int, target_gflops: float) -> tuple[int, ...]:
     """The `even_schedule` whose cost is the closest to a target.
 
-    The cost is that of `count_flops`. It counts the similarities (a matrix product); gathering and averaging the
-    merged tokens is, like every elementwise operation, not in its headline number.
+    The cost is that of `torch.utils.flop_counter`. It counts the similarities (a matrix product); gathering and
+    averaging the merged tokens is, like every elementwise operation, not in its number.
 
     Args:
         model: a naive model; it stays as it is.
@@ -419,12 +421,12 @@ def tome_schedule(model: InTIModel, num_frames: int, target_gflops: float) -> tu
     Raises:
         ValueError: for a target above the cost of ``model`` or below what merging can reach.
     """
+    model, shape = copy.deepcopy(model).to("meta"), _clip_shape(model, num_frames)
     depth, num_patches = len(model.blocks), model.patch_embed.num_patches
-    shape = (1, num_frames, model.in_chans, *model.patch_embed.img_size)
 
     def gflops(rate: Fraction) -> float:
         r = even_schedule(rate, depth, num_patches)
-        return count_flops(merge_tokens(copy.deepcopy(model), r), shape).gflops
+        return _gflops(merge_tokens(copy.deepcopy(model), r), shape)
 
     # Every rate that makes a difference, up to half of the tokens in every block.
     most = num_patches // 2

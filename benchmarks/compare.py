@@ -1,11 +1,13 @@
-"""Join cost with accuracy, draw the frontier, and rewrite the tables of benchmarks/README.md.
+"""Join cost with accuracy, draw both, and rewrite the tables of benchmarks/README.md.
 
     python benchmarks/compare.py
 
-Reads results/*.json and papers.yaml, measures nothing. Writes results/compare.csv, results/frontier.png and .svg, and
-the tables between the markers ``<!-- table: NAME -->`` and ``<!-- end -->`` of README.md.
+Reads results/*.json, measures nothing. Writes results/compare.csv, the figures results/kinetics.png and
+motion_digits.png (and .svg), and the tables between the markers ``<!-- table: NAME -->`` and ``<!-- end -->`` of
+README.md. The same results give the same bytes.
 """
 
+import argparse
 import csv
 import io
 import json
@@ -15,15 +17,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import audit
 import flops
-import yaml
 
 from inti_models.evaluation.benchmark import describe
 from inti_models.evaluation.benchmark import table as throughput_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-PAPERS = HERE / "papers.yaml"
 README = HERE / "README.md"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NOT_MEASURED = "*Not measured.*"
@@ -61,6 +62,7 @@ def motion_digits() -> list[dict[str, Any]]:
         rows.append(
             {
                 "model": name,
+                "inti": table == "schedule" or "InTI" in name,
                 "gflops": seeds[0]["gflops"],
                 "clips_per_second": next((r["clips_per_second"] for r in seeds if r["clips_per_second"]), None),
                 "motion": fmean(r["accuracy"]["motion"] for r in seeds),
@@ -72,25 +74,10 @@ def motion_digits() -> list[dict[str, Any]]:
 
 
 def kinetics() -> list[dict[str, Any]]:
-    """Papers' Kinetics-400 accuracy beside the cost counted and measured here, of one view."""
-    papers = yaml.safe_load(PAPERS.read_text())
+    """Papers' Kinetics-400 accuracy beside audited cost, and the speed of those that were timed here."""
     measured = read("throughput_cpu")
-    rows = []
-    for row in measured["rows"] if measured else []:
-        paper = papers.get(row["key"])
-        if paper:
-            rows.append(
-                {
-                    "model": row["key"],
-                    "frames": row["input"][0],
-                    "gflops": row["gflops"],
-                    "clips_per_second": row["clips_per_second"],
-                    "paper_top1": paper["top1"],
-                    "paper_views": paper["views"],
-                    "source": paper["source"],
-                }
-            )
-    return rows
+    clips = {row["key"]: row["clips_per_second"] for row in measured["rows"]} if measured else {}
+    return [row | {"clips_per_second": clips.get(row["peer"])} for row in read("audit")]
 
 
 def peers_table(measured: dict[str, Any]) -> str:
@@ -306,23 +293,6 @@ def motion_digits_table() -> str:
     return "\n".join(lines)
 
 
-def kinetics_table() -> str:
-    """Papers' accuracy."""
-    rows = kinetics()
-    if not rows:
-        return NOT_MEASURED
-    lines = [
-        "| model | frames | GFLOPs a view | clips/s | **papers'** top-1 | views of the paper | source |",
-        "|---|---:|---:|---:|---:|---|---|",
-    ]
-    lines += [
-        f"| {r['model']} | {r['frames']} | {r['gflops']:.4g} | {r['clips_per_second']:.3g} | {r['paper_top1']:.1f} | "
-        f"{r['paper_views']} | {r['source']} |"
-        for r in rows
-    ]
-    return "\n".join(lines)
-
-
 def peers() -> str:
     """Peers of the CPU's run."""
     measured = read("throughput_cpu")
@@ -335,6 +305,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "frames": lambda: flops.frames_table(read("flops")),
     "throughput_cpu": lambda: throughput("throughput_cpu"),
     "throughput_cpu_train": lambda: throughput("throughput_cpu_train"),
+    "equal_cost": lambda: throughput("throughput_cpu_equal_cost"),
     "throughput_cuda": lambda: throughput("throughput_cuda"),
     "train_stage0": lambda: throughput("throughput_cpu_train_stage0"),
     "train_compiled": lambda: throughput("throughput_cpu_train_compiled"),
@@ -349,7 +320,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "scaling": scaling,
     "motion_digits": motion_digits_table,
-    "kinetics": kinetics_table,
+    "kinetics": lambda: audit.table(read("audit")),
 }
 
 
@@ -360,13 +331,16 @@ def with_tables(text: str) -> str:
 
 def as_csv() -> str:
     """Both joined tables as CSV; accuracy of papers has a column of its own."""
-    columns = ["task", "model", "frames", "gflops", "clips_per_second"]
-    columns += ["motion", "digit", "seeds", "paper_top1", "paper_views", "source"]
+    columns = ["task", "model", "frames", "size", "gflops", "total_gflops", "stated_gflops", "clips_per_second"]
+    columns += ["motion", "digit", "seeds", "paper_top1", "views", "pretraining", "source"]
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows({"task": "MotionDigits, measured here", **row} for row in motion_digits())
-    writer.writerows({"task": "Kinetics-400, accuracy of papers", **row} for row in kinetics())
+    writer.writerows(
+        {"task": "Kinetics-400, accuracy of papers", "model": row["name"], "paper_top1": row["top1"], **row}
+        for row in kinetics()
+    )
     return text.getvalue()
 
 
@@ -379,44 +353,125 @@ def frontier(points: list[tuple[float, float]], cheaper: int) -> list[tuple[floa
     return best
 
 
-def draw() -> None:
-    """Accuracy against GFLOPs and against speed, with the frontier: results/frontier.png and .svg."""
-    import matplotlib
+def place_labels(axis: Any, labels: list[tuple[str, float, float]]) -> None:
+    """Write each label at a point of the axis, where it covers no other label and no point.
+
+    Nearer places are tried first; a label that had to move away is joined to its point by a line. Axis limits have to
+    be final.
+
+    Raises:
+        ValueError: a label has no free place.
+    """
+    from matplotlib.transforms import Bbox
+
+    renderer = axis.figure.canvas.get_renderer()
+    inside = axis.get_window_extent(renderer)
+    unit = axis.figure.dpi / 72  # pixels of a point, the unit of offsets
+    at = [axis.transData.transform((x, y)) for _, x, y in labels]
+    taken = [axis.get_legend().get_window_extent(renderer), *(Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in at)]
+    for (name, x, y), (left, bottom) in zip(labels, at, strict=True):
+        text = axis.annotate(name, (x, y), xytext=(0, 0), textcoords="offset points", fontsize=8)
+        width, height = (extent := text.get_window_extent(renderer)).width, extent.height
+        for radius, (dx, dy) in ((r, d) for r in range(6, 90, 4) for d in DIRECTIONS):
+            offset = (dx * radius * unit + (dx - 1) * width / 2, dy * radius * unit - height / 2)
+            box = Bbox.from_bounds(left + offset[0], bottom + offset[1], width, height)
+            if (Bbox.union((inside, box)).extents == inside.extents).all() and not any(
+                box.overlaps(other) for other in taken
+            ):
+                break
+        else:
+            raise ValueError(f"{name!r} has no free place in the figure; make the figure larger or draw fewer points.")
+        text.set_position((offset[0] / unit, offset[1] / unit))
+        taken.append(box)
+        if dy:
+            nearest = (min(max(left, box.x0), box.x1), min(max(bottom, box.y0), box.y1))
+            end = axis.transData.inverted().transform(nearest)
+            axis.plot((x, end[0]), (y, end[1]), color="0.6", linewidth=0.6, zorder=1)
+
+
+DIRECTIONS = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1))  # of a label from its point
+COLORS = (  # of the Kinetics figure: what the title of a group is, and whether a row is of it; the first that fits
+    ("CLIP: InTI", "tab:red", lambda r: r["name"].startswith("InTI")),
+    ("CLIP", "tab:blue", lambda r: r["pretraining"] == "CLIP"),
+    ("CLIP, then K710", "tab:cyan", lambda r: r["pretraining"] == "CLIP + K710"),
+    ("videos with other labels", "tab:green", lambda r: r["pretraining"].startswith("videos")),
+    ("ImageNet, or Kinetics alone", "tab:gray", lambda r: True),
+)
+
+
+def draw_kinetics(folder: Path) -> None:
+    """Papers' top-1 against audited GFLOPs a view, coloured by pretraining."""
+    figure, axis = new_figure((8, 5.6))
+    rows = [r for r in kinetics() if r["chart"]]
+    groups: dict[str, list[dict[str, Any]]] = {title: [] for title, *_ in COLORS}
+    for r in rows:
+        groups[next(title for title, _, fits in COLORS if fits(r))].append(r)
+    for title, color, _ in COLORS:
+        group = groups[title]
+        axis.scatter([r["gflops"] for r in group], [r["top1"] for r in group], color=color, label=title, s=28, zorder=3)
+    axis.set(xscale="log", xlim=(50, 4000), ylim=(76.5, 91.5))
+    axis.set(xlabel="GFLOPs of one view, audited (a multiply-add is one)", ylabel="Kinetics-400 top-1, % (papers')")
+    axis.legend(title="pretrained on", fontsize=8, title_fontsize=8, loc="lower right")
+    _ticks(axis, (50, 100, 200, 400, 800, 1600, 3200))
+    place_labels(axis, [(r["name"], r["gflops"], r["top1"]) for r in rows])
+    _save(figure, folder / "kinetics")
+
+
+def draw_motion_digits(folder: Path) -> None:
+    """Accuracy measured here against GFLOPs, with the frontier."""
+    figure, axis = new_figure((8, 5.6))
+    rows = motion_digits()
+    for inti, color, title in ((True, "tab:red", "InTI"), (False, "tab:gray", "others")):
+        group = [r for r in rows if r["inti"] == inti]
+        axis.scatter(
+            [r["gflops"] for r in group], [r["motion"] for r in group], color=color, label=title, s=28, zorder=3
+        )
+    axis.plot(
+        *zip(*frontier([(r["gflops"], r["motion"]) for r in rows], 1), strict=True),
+        color="tab:blue",
+        linewidth=1,
+        label="frontier: no other is as cheap and more accurate",
+    )
+    axis.set(xlim=(0.055, 0.152), ylim=(40, 95), xlabel="GFLOPs of a clip (a multiply-add is one)")
+    axis.set_ylabel("MotionDigits: motion, % (measured here)")
+    axis.legend(fontsize=8, loc="upper right")
+    place_labels(axis, [(r["model"], r["gflops"], r["motion"]) for r in rows])
+    _save(figure, folder / "motion_digits")
+
+
+def new_figure(size: tuple[float, float]) -> tuple[Any, Any]:
+    """A figure of one axis, drawn by Agg at 100 pixels an inch."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams["svg.hashsalt"] = "inti_models"  # the same file from the same numbers
-    figure = Figure(figsize=(11, 9), layout="constrained")
-    panels = (
-        (motion_digits(), "motion", "MotionDigits: motion, % (measured here)"),
-        (kinetics(), "paper_top1", "Kinetics-400 top-1, % (papers' figures)"),
-    )
-    axes = figure.subplots(2, 2)
-    for (rows, accuracy, title), row_of_axes in zip(panels, axes, strict=True):
-        for axis, (cost, label, cheaper) in zip(
-            row_of_axes,
-            (("gflops", "GFLOPs of a clip (counted)", 1), ("clips_per_second", "clips a second (measured, CPU)", -1)),
-            strict=True,
-        ):
-            shown = [r for r in rows if r[cost]]
-            for r in shown:
-                inti = "InTI" in r["model"] or r["model"].startswith("inti")
-                axis.scatter(r[cost], r[accuracy], color="tab:red" if inti else "tab:gray", zorder=3)
-                axis.annotate(r["model"], (r[cost], r[accuracy]), xytext=(4, 3), textcoords="offset points", fontsize=7)
-            line = frontier([(r[cost], r[accuracy]) for r in shown], cheaper)
-            axis.plot(*zip(*line, strict=True), color="tab:blue", linewidth=1) if line else None
-            axis.set(xlabel=label, ylabel=title, xscale="log")
-            axis.margins(x=0.25)
-            axis.grid(alpha=0.3)
-    figure.suptitle("Red: InTI. Gray: others. Blue: the frontier, no other is cheaper and more accurate.", fontsize=10)
-    figure.savefig(RESULTS / "frontier.png", dpi=110, metadata={"Software": None})
-    figure.savefig(RESULTS / "frontier.svg", metadata={"Date": None})
+    figure = Figure(figsize=size, dpi=100)
+    FigureCanvasAgg(figure)
+    axis = figure.add_axes((0.09, 0.1, 0.89, 0.87))
+    axis.grid(alpha=0.3)
+    return figure, axis
 
 
-def main() -> None:
+def _ticks(axis: Any, ticks: tuple[int, ...]) -> None:
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.minorticks_off()
+
+
+def _save(figure: Any, path: Path) -> None:
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "inti_models"}):  # ids in the SVG: the same from the same numbers
+        figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
+        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(arguments)
     README.write_text(with_tables(README.read_text()))
     (RESULTS / "compare.csv").write_text(as_csv())
-    draw()
-    print(f"wrote {README.name}, compare.csv, frontier.png and frontier.svg")
+    draw_kinetics(RESULTS)
+    draw_motion_digits(RESULTS)
+    print(f"wrote {README.name}, compare.csv, and kinetics and motion_digits as .png and .svg")
 
 
 if __name__ == "__main__":

@@ -6,19 +6,29 @@ frames of InTI (8) where it takes them. Each is called on a clip (B, T, C, H, W)
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
+import audit
 import timm
 import torch
-from baselines import merge_tokens, tome_schedule
-from timm.models.vision_transformer import VisionTransformer
+from baselines import (
+    drop_frames,
+    drop_static_tokens,
+    drop_tokens,
+    frames_at_cost,
+    keep_frames,
+    merge_frames,
+    merge_tokens,
+    tokens_at_cost,
+    tome_schedule,
+)
 from torch import Tensor, nn
 
-from inti_models.models.flops import zoo_cost
 from inti_models.models.registry import create_model
+from inti_models.models.vision_transformer import InTIVisionTransformer
 
-NUM_CLASSES = 400
-LABELS: dict[str, Any] = {"num_labels": NUM_CLASSES}  # an argument that transformers does not declare
+NUM_CLASSES, LABELS = audit.NUM_CLASSES, audit.LABELS
 
 
 @dataclass(frozen=True)
@@ -45,12 +55,14 @@ class Peer:
 class PerFrame(nn.Module):
     """timm's image ViT on every frame; logits of the averaged pooled features."""
 
-    def __init__(self, image_model: VisionTransformer) -> None:
+    image_model: Any  # timm's models share forward_features, forward_head and head, but no class
+
+    def __init__(self, image_model: nn.Module) -> None:
         super().__init__()
         self.image_model = image_model
 
     def forward(self, clip: Tensor) -> Tensor:
-        vit = cast(VisionTransformer, self.image_model)
+        vit = self.image_model
         pooled = vit.forward_head(vit.forward_features(clip.flatten(0, 1)), pre_logits=True)  # BT C
         return vit.head(pooled.unflatten(0, clip.shape[:2]).mean(dim=1))
 
@@ -96,16 +108,34 @@ class XCLIPVideo(nn.Module):
 
 
 def _per_frame(name: str) -> nn.Module:
-    return PerFrame(cast(VisionTransformer, timm.create_model(name, num_classes=NUM_CLASSES)))
+    return PerFrame(timm.create_model(name, num_classes=NUM_CLASSES))
 
 
-def _tome(name: str) -> nn.Module:
-    naive = create_model(name, compress_at=())
-    return merge_tokens(naive, tome_schedule(naive, 8, zoo_cost(name).gflops))
+def _naive(name: str) -> InTIVisionTransformer:
+    return cast(InTIVisionTransformer, create_model(name, compress_at=()))
 
 
-def _naive(name: str) -> nn.Module:
-    return create_model(name, compress_at=())
+def _inti_gflops() -> float:
+    return audit.zoo(audit.B16, 8, 224)
+
+
+def _tome() -> nn.Module:
+    naive = _naive(audit.B16)
+    return merge_tokens(naive, tome_schedule(naive, 8, _inti_gflops()))
+
+
+def _fewer_frames(name: str) -> nn.Module:
+    naive = _naive(name)
+    return keep_frames(naive, frames_at_cost(naive, _inti_gflops(), most=8))
+
+
+def _fewer_tokens(drop: Callable[..., nn.Module]) -> nn.Module:
+    naive = _naive(audit.B16)
+    return drop(naive, tokens_at_cost(naive, 8, _inti_gflops()))
+
+
+def _hiera() -> nn.Module:
+    return ChannelsFirst(audit.hiera(96, 1, (2, 3, 16, 3), 16, 224))
 
 
 def _timesformer() -> nn.Module:
@@ -153,14 +183,27 @@ def _s3d() -> nn.Module:
 
 EIGHT, SIXTEEN, THIRTY_TWO = (8, 3, 224, 224), (16, 3, 224, 224), (32, 3, 224, 224)
 AS_PUBLISHED = "published setting"
+_PE_CORE = "vit_pe_core_base_patch16_224"
 _QUICK, _L14 = "vit_base_patch16_clip_quickgelu_224", "vit_large_patch14_clip_quickgelu_224"
 
+# What else can be had for the GFLOPs of inti_vit_b16_k400 on 8 frames, as near as whole frames and tokens allow.
+EQUAL_COST: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "naive B/16, fewer frames": (partial(_fewer_frames, audit.B16), "evenly spread"),
+    "naive B/16, random tokens dropped": (partial(_fewer_tokens, drop_tokens), "before the first block"),
+    "naive B/16, unchanged tokens dropped": (partial(_fewer_tokens, drop_static_tokens), "run-length tokens"),
+    "naive B/16, frames dropped": (lambda: drop_frames(create_model(audit.B16)), "where InTI interpolates"),
+    "ToMe B/16": (_tome, "tokens merge within frames, in every block"),
+    "ToMe B/16 across frames": (lambda: merge_frames(create_model(audit.B16)), "where InTI interpolates"),
+    "ST-Adapter B/16, fewer frames": (partial(_fewer_frames, "inti_st_adapter_b16_k400"), "evenly spread"),
+    "AIM B/16, fewer frames": (partial(_fewer_frames, "inti_aim_b16_k400"), "evenly spread"),
+    "UniFormerV2 B/16, fewer frames": (partial(_fewer_frames, "inti_uniformerv2_b16_k400"), "evenly spread"),
+}
+
 PEERS = {
+    **{name: Peer(build, "benchmarks/baselines.py", EIGHT, note) for name, (build, note) in EQUAL_COST.items()},
     "timm ViT-B/16 per frame": Peer(lambda: _per_frame(_QUICK), f"timm {_QUICK}, mean of frames", EIGHT, "ours"),
     "timm ViT-L/14 per frame": Peer(lambda: _per_frame(_L14), f"timm {_L14}, mean of frames", EIGHT, "ours"),
-    "ToMe B/16": Peer(
-        lambda: _tome("inti_vit_b16_k400"), "benchmarks/baselines.py", EIGHT, "merges to the GFLOPs of InTI b16"
-    ),
+    "PE-Core B/16 per frame": Peer(lambda: _per_frame(_PE_CORE), f"timm {_PE_CORE}, mean of frames", EIGHT, "ours"),
     "ST-Adapter B/16": Peer(
         lambda: _naive("inti_st_adapter_b16_k400"), "inti_st_adapter_b16_k400, compress_at=()", EIGHT, AS_PUBLISHED
     ),
@@ -213,6 +256,7 @@ PEERS = {
         145,
         "microsoft/VideoX, X-CLIP/README.md (prompt generator included)",
     ),
+    "Hiera-B": Peer(_hiera, "timm Hiera, for videos", SIXTEEN, AS_PUBLISHED),
     "MViTv2-S": Peer(
         _mvit, "torchvision mvit_v2_s", SIXTEEN, AS_PUBLISHED, 64.224, "torchvision MViT_V2_S_Weights.KINETICS400_V1"
     ),

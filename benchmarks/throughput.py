@@ -1,11 +1,12 @@
 """Times, memory and efficiency of InTI models and of what a user would take instead; see benchmarks/README.md.
 
-    python benchmarks/throughput.py [--quick] [--only NAME ...] [--train] [--device cuda --amp bf16 --compile ...]
+    python benchmarks/throughput.py [--quick | --equal-cost | --only NAME ...] [--train] [--device cuda --compile ...]
 
 Every row is measured in turns with a reference: an InTI model with its naive twin (``compress_at=()``), a peer with
 naive ViT-B/16 on 8 frames. Random weights: cost does not depend on them. Writes
 results/throughput_<device>[_train].json after each row; a stopped run goes on there, and rows with other settings are
-measured anew. With ``--only`` or ``--quick`` nothing is written without ``--output``.
+measured anew. With ``--only`` or ``--quick`` nothing is written without ``--output``. ``--equal-cost`` measures what
+else can be had for the GFLOPs of InTI, and writes results/throughput_<device>_equal_cost.json.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peers import PEERS, build
+from peers import EQUAL_COST, PEERS, build
 from tqdm import tqdm
 
 from inti_models.cli.benchmark import add_settings, options_of, settings_of
@@ -68,8 +69,10 @@ def write(measured: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="NAME", choices=(*INTI, *PEERS), help="these rows")
-    parser.add_argument("--quick", action="store_true", help="a few rows, two seconds each: within two minutes")
+    rows = parser.add_mutually_exclusive_group()
+    rows.add_argument("--only", nargs="+", metavar="NAME", choices=(*INTI, *PEERS), help="these rows")
+    rows.add_argument("--quick", action="store_true", help="a few rows, two seconds each: within two minutes")
+    rows.add_argument("--equal-cost", action="store_true", help=f"{REFERENCE}, and others at its GFLOPs")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     add_settings(parser)
     args = parser.parse_args()
@@ -84,10 +87,12 @@ def main() -> None:
             f"{settings.batch_size or 'best'}.",
             file=sys.stderr,
         )
-    names = args.only or (QUICK if args.quick else (*INTI, *PEERS))
+    others = [name for name in PEERS if name not in EQUAL_COST]
+    names = args.only or (QUICK if args.quick else (REFERENCE, *EQUAL_COST) if args.equal_cost else (*INTI, *others))
     output = args.output
     if output is None and not (args.only or args.quick):
-        output = RESULTS / f"throughput_{settings.device}{'_train' if settings.train else ''}.json"
+        kind = ("_equal_cost" if args.equal_cost else "") + ("_train" if settings.train else "")
+        output = RESULTS / f"throughput_{settings.device}{kind}.json"
     peak = matmul_tflops(settings.device, settings.amp)
     measured = result([], settings, peak)
     if output is not None and output.exists():

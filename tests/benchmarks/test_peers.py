@@ -9,6 +9,7 @@ import torch
 
 pytest.importorskip("transformers")
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+import audit  # noqa: E402
 import peers  # noqa: E402
 from throughput import INTI, command, pair  # noqa: E402
 
@@ -33,6 +34,16 @@ def test_per_frame_peer_is_the_mean_of_the_image_models_features():
     with torch.inference_mode():
         logits = torch.stack([vit(frame) for frame in clip.unbind(1)]).mean(dim=0)  # the head is linear
         torch.testing.assert_close(peers.PerFrame(vit)(clip), logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow  # each searches the setting that costs as much
+@pytest.mark.parametrize("name", peers.EQUAL_COST)
+def test_peers_at_equal_cost_cost_as_much_as_whole_frames_and_tokens_allow(name):
+    with torch.device("meta"):
+        target, model = audit.zoo(audit.B16, 8, 224), peers.PEERS[name].build()
+    cost = audit.count(model, (1, *peers.PEERS[name].input))
+    frame = audit.count(model, (1, 1, 3, 224, 224)) if "fewer frames" in name else 0.012 * target
+    assert abs(cost - target) <= frame / 2
 
 
 @pytest.mark.parametrize("name", [*INTI, *peers.PEERS])

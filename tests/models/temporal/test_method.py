@@ -372,11 +372,7 @@ def test_checkpoint_of_another_method_is_refused(small):
             "no argument 'breadth'; it has scale, adapt_input",
         ),
         ({"temporal": "st_adapter", "global_pool": "avg"}, ValueError, "global_pool='avg'"),
-        (
-            {"temporal": "aim", "block_fn": ParallelScalingBlock},
-            TypeError,
-            "timm's Block and EvaBlock, not ParallelScalingBlock",
-        ),
+        ({"temporal": "aim", "block_fn": ParallelScalingBlock}, TypeError, "timm's Block, not ParallelScalingBlock"),
     ],
     ids=str,
 )
