@@ -17,7 +17,7 @@ class InTIEva(InTIModel, Eva):
         return self._pos_embed(patches)
 
     def block_args(self, index, inputs):
-        rope = inputs.rope[index] if self.rope_mixed else inputs.rope
+        rope = inputs.positions[index] if self.rope_mixed else inputs.positions
         return {"rope": rope, "attn_mask": inputs.attn_mask, "is_causal": inputs.is_causal}
 
 

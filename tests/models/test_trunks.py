@@ -1,14 +1,165 @@
-"""Which image models become video models, what they keep, and what the others are told."""
+"""Image models of all families as video models, what wrapping keeps, and what other models are told."""
+
+import copy
 
 import pytest
 import timm
 import torch
+from timm.models import group_parameters
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+from torch.testing import assert_close
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import FlopCounterMode
 
-from inti_models import InTIEva, InTIVisionTransformer, from_image_model
+from inti_models import InTIEva, InTIVisionTransformer, StreamingClassifier, forward_chunked, from_image_model
+from inti_models.models.flops import count_flops
+from inti_models.weights.checkpoint_filter import checkpoint_filter_fn
+from support.models import FAMILIES, miniature, randomize_model_
 
 INTI_ARGS = ("compress_at", "reduction", "context", "weighting", "num_frames", "sampling", "frame_stride")
+
+
+# Families
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def image_model(request):
+    """A miniature of each family in turn; tests that change it copy it."""
+    torch.manual_seed(0)
+    return miniature(request.param)
+
+
+def video_model(image_model, compress_at=(1, 3), **args):
+    """A video model on a copy of an image model, with random interpolations."""
+    model = randomize_model_(from_image_model(copy.deepcopy(image_model), compress_at, reduction=4, **args))
+    model.load_state_dict(image_model.state_dict(), strict=False)
+    return model
+
+
+def pooled_frames(image_model, clip):
+    """timm's features before the head, frame by frame, (B, T, C)."""
+    features = image_model.forward_features(clip.flatten(0, 1))
+    return image_model.forward_head(features, pre_logits=True).unflatten(0, clip.shape[:2])
+
+
+@torch.no_grad()
+def test_every_family_is_itself_frame_by_frame_until_it_compresses(image_model, clip):
+    naive, model = video_model(image_model, ()), video_model(image_model)
+    expected = image_model.head(pooled_frames(image_model, clip).mean(1))
+    tokens = image_model.forward_features(clip.flatten(0, 1)).unflatten(0, clip.shape[:2])
+    assert_close(naive.forward_features(clip), tokens, rtol=1e-5, atol=1e-5)
+    assert_close(naive(clip), expected, rtol=1e-5, atol=1e-5)
+    assert expected.std() > 0.1
+    assert_close(model(clip[:, 0]), image_model(clip[:, 0]), rtol=1e-5, atol=1e-5)
+    assert_close(model(clip[:, :1]), image_model(clip[:, 0]), rtol=1e-5, atol=1e-5)
+    assert (model(clip) - expected).abs().max() > 1e-3
+    assert model.frame_weights(clip).shape == (2, 5, 4, 6)
+
+
+@torch.no_grad()
+def test_every_family_streams(image_model):
+    model, video = video_model(image_model), torch.randn(1, 12, 3, 32, 48)
+    windows = torch.stack([model(video[:, start : start + 8]) for start in (0, 2, 4)], 1)
+    assert_close(StreamingClassifier(model, 8, stride=2).push(video), windows, rtol=1e-5, atol=1e-5)
+    assert_close(forward_chunked(model, video, chunk=3), model(video), rtol=1e-5, atol=1e-5)
+
+
+def test_every_family_is_counted_as_torch_counts_it(image_model, clip):
+    model = video_model(image_model)
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).to("meta")(clip.to("meta"))
+    assert count_flops(model, clip.shape).gflops == pytest.approx(counter.get_total_flops() / 2e9, rel=1e-6)
+
+
+def test_every_family_decays_by_layer(image_model):
+    model = video_model(image_model, (0, 2, 4))
+    group = group_parameters(model, model.group_matcher(), reverse=True)
+    assert set(group) == {name for name, _ in model.named_parameters()}
+    for at, follower in ((0, "blocks.0.norm1.weight"), (2, "blocks.2.norm1.weight")):
+        assert group[f"interpolations.{at}.0.predict.logit.weight"] == group[follower]
+    assert group["patch_embed.proj.weight"] < group["blocks.0.norm1.weight"] < group["blocks.3.norm1.weight"]
+    assert group["blocks.3.norm1.weight"] < group["interpolations.4.0.predict.logit.weight"] <= group["head.weight"]
+
+
+def test_every_family_has_the_same_gradients_under_recomputation(image_model, clip):
+    model = video_model(image_model).train()
+    gradients = []
+    for enable in (False, True):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        torch.manual_seed(0)  # of augmented coordinates
+        model(clip).square().sum().backward()
+        gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
+    assert_close(*gradients)
+    assert None not in gradients[0].values()
+
+
+@torch.no_grad()
+def test_every_family_takes_another_input_size(image_model):
+    image_model, image = copy.deepcopy(image_model), torch.randn(2, 3, 48, 48)
+    model = video_model(image_model)
+    for resized in (model, image_model):
+        resized.set_input_size(img_size=(48, 48))
+    assert_close(model(image), image_model(image))
+    assert model(torch.randn(1, 5, 3, 48, 48)).shape == (1, 5)
+
+
+@torch.no_grad()
+def test_every_family_gives_intermediates(image_model, clip):
+    model, naive = video_model(image_model), video_model(image_model, ())
+    args = {"indices": [0, 2], "return_prefix_tokens": image_model.num_prefix_tokens > 0, "norm": True}
+    expected = image_model.forward_intermediates(clip.flatten(0, 1), **args)
+    assert_close(model.forward_intermediates(clip.flatten(0, 1), **args), expected)
+    flat = tree_map(lambda y: y.flatten(0, 1), naive.forward_intermediates(clip, **args))
+    assert_close(flat, expected)
+    pruned = copy.deepcopy(model)
+    kept = pruned.prune_intermediate_layers([0, 1])
+    expected = model.forward_intermediates(clip, [0, 1], intermediates_only=True)
+    assert_close(pruned.forward_intermediates(clip, kept, intermediates_only=True), expected)
+
+
+@torch.no_grad()
+def test_every_family_loads_the_checkpoint_of_its_image_model(image_model, clip):
+    model = from_image_model(randomize_model_(copy.deepcopy(image_model)), (1, 3), reduction=4)
+    model.load_state_dict(checkpoint_filter_fn(image_model.state_dict(), model, {"num_classes": 5}))
+    assert_close(model(clip[:, 0]), image_model(clip[:, 0]))
+
+
+# Embeddings
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["clip", "siglip", "pe_core", "dinov3"])
+def test_embedding_is_the_mean_of_features_or_of_normalised_ones(family, clip):
+    image_model = miniature(family)
+    naive, model = video_model(image_model, ()), video_model(image_model)
+    frames = pooled_frames(image_model, clip)
+    normed = nn.functional.normalize(frames, dim=-1)
+    for project in (nn.Identity(), nn.Linear(32, 7)):
+        frames, normed = project(pooled_frames(image_model, clip)), None
+        normed = nn.functional.normalize(frames, dim=-1)
+        naive.head.projection = model.head.projection = project
+        assert_close(naive.encode(clip), frames.mean(1))
+        assert_close(naive.encode(clip, normalize_frames=True), normed.mean(1))
+        assert_close(naive.encode(clip, normalize=True), nn.functional.normalize(frames.mean(1), dim=-1))
+        assert_close(model.encode(clip[:, 0]), frames[:, 0])
+        assert_close(model.encode(clip[:, 0], normalize_frames=True), normed[:, 0])
+        both = nn.functional.normalize(normed.mean(1), dim=-1)
+        assert_close(naive.encode(clip, normalize_frames=True, normalize=True), both)
+        assert (naive.encode(clip, normalize=True) - both).abs().max() > 1e-4
+        assert (model.encode(clip) - naive.encode(clip)).abs().max() > 1e-3
+
+
+def test_embedding_that_there_is_not_is_refused(tiny, clip):
+    with pytest.raises(ValueError, match="global_pool='' gives no feature of a frame to encode"):
+        tiny(global_pool="").encode(clip)
+    with pytest.raises(ValueError, match="STAdapter has its norm after the mean over frames; leave normalize_frames"):
+        tiny(temporal="st_adapter").encode(clip, normalize_frames=True)
+
+
+# Wrapping
 
 
 @pytest.mark.parametrize(("trunk", "video"), [(VisionTransformer, InTIVisionTransformer), (Eva, InTIEva)])

@@ -6,7 +6,8 @@ from timm.models.eva import Eva
 from timm.models.eva import checkpoint_filter_fn as image_checkpoint_filter_fn
 from torch import Tensor
 
-from .stages import BlockInputs, InTIModel, Tensors
+from .inputs import BlockInputs
+from .stages import InTIModel, Tensors
 
 
 class InTIEva(InTIModel, Eva):  # type: ignore[misc]  # forward_intermediates has one option more
@@ -30,7 +31,7 @@ class InTIEva(InTIModel, Eva):  # type: ignore[misc]  # forward_intermediates ha
 
     def block_args(self, index: int, inputs: BlockInputs) -> dict[str, Any]:
         """The block's rotation, and the attention mask."""
-        rope = inputs.rope[index] if self.rope_mixed else inputs.rope
+        rope = inputs.positions[index] if self.rope_mixed else inputs.positions
         return {"rope": rope, "attn_mask": inputs.attn_mask, "is_causal": inputs.is_causal}
 
     def map_image_checkpoint(self, tensors: Tensors) -> Tensors:

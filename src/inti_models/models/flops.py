@@ -29,6 +29,7 @@ with warnings.catch_warnings():  # fvcore 0.1.5 decorates with torch.jit.script,
         get_shape,
         linear_flop_jit,
         matmul_flop_jit,
+        norm_flop_counter,
     )
 
 Handle = Callable[[list[Any], list[Any]], Any]
@@ -71,14 +72,15 @@ _MATRIX: dict[str, Handle] = {
     "scaled_dot_product_attention": _attention_flops,
 }
 _ELEMENTWISE = {
-    *("add", "add_", "clamp_min", "div", "exp", "gelu", "log", "mul", "mul_", "neg", "pow", "relu", "relu_", "rsub"),
-    *("sigmoid", "silu", "softmax", "sub", "tanh", "upsample_bicubic2d", "upsample_linear1d"),
+    *("add", "add_", "clamp_min", "cos", "div", "exp", "gelu", "log", "mul", "mul_", "neg", "pow", "relu", "relu_"),
+    *("rsub", "sigmoid", "silu", "sin", "softmax", "sub", "tanh", "upsample_bicubic2d", "upsample_linear1d"),
 }
 _REDUCTIONS = {"adaptive_avg_pool3d", "avg_pool3d", "linalg_vector_norm", "max_pool3d", "mean", "sum"}
 # Besides those that fvcore ignores. Sorting is comparing, not arithmetic.
 _MOVEMENT = {
     *("argmax", "argsort", "clone", "dropout_", "embedding", "expand_as", "feature_dropout", "fill_", "movedim", "ne"),
-    *("ones_like", "pad", "rand", "repeat", "scatter_add", "sort", "take_along_dim", "tensor_split", "unflatten"),
+    *("meshgrid", "ones_like", "pad", "rand", "repeat", "repeat_interleave", "scatter_add", "sort", "take_along_dim"),
+    *("tensor_split", "unflatten"),
 }
 _ACTIVATIONS = "activations"
 
@@ -120,6 +122,7 @@ def count_flops(model: nn.Module, input_shape: Sequence[int]) -> Cost:
         analysis.set_op_handle(f"aten::{name}", lambda inputs, outputs: _elements(outputs))
     for name in _REDUCTIONS:
         analysis.set_op_handle(f"aten::{name}", lambda inputs, outputs: _elements(inputs))
+    analysis.set_op_handle("aten::rms_norm", norm_flop_counter(2))  # as fvcore counts layer_norm
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     try:
         with warnings.catch_warnings(), torch.inference_mode():

@@ -1,10 +1,33 @@
 """What a model takes: a clip, or an image as a clip of one frame. Opaque to FX, which cannot trace branches on shapes.
+And what its blocks take.
 
 Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
 from timm.layers import register_notrace_function
-from torch import Tensor
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """What the blocks get beside tokens, the same for all frames of a clip.
+
+    Attributes:
+        grid_size: height and width of the token grid.
+        positions: what the blocks of some trunks are told of positions, as they take it: a rotation, a bias.
+        attn_mask: attention mask (N, N).
+        is_causal: causal attention within each frame.
+    """
+
+    grid_size: tuple[int, int]
+    positions: Any = None
+    attn_mask: Tensor | None = None
+    is_causal: bool = False
 
 
 @register_notrace_function
@@ -83,3 +106,16 @@ def check_mask(attn_mask: Tensor | None, is_causal: bool, temporal: bool) -> Ten
     if attn_mask is not None and attn_mask.ndim != 2:
         raise ValueError(f"attn_mask has shape {tuple(attn_mask.shape)}; pass one of (N, N) for all frames.")
     return attn_mask
+
+
+@torch.no_grad()
+def fold_normalization(proj: nn.Conv2d, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Make a patch embedding of ``(pixel / 255 - mean) / std`` one of pixels; one value for all channels, or each."""
+    mean_, std_ = (
+        torch.as_tensor(values, dtype=torch.float64, device=proj.weight.device).expand(proj.in_channels)
+        for values in (mean, std)
+    )
+    weight = proj.weight.double() / std_.view(1, -1, 1, 1)
+    bias = -(weight.sum(dim=(2, 3)) @ mean_) + (0 if proj.bias is None else proj.bias.double())
+    proj.weight.copy_(weight / 255)
+    proj.bias = nn.Parameter(bias.to(proj.weight.dtype), requires_grad=proj.weight.requires_grad)

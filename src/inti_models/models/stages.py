@@ -4,23 +4,21 @@ Shapes: ``B`` clips, ``T`` frames (``T'`` of them remaining), ``N`` tokens a fra
 """
 
 import copy
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self, cast
 
 import torch
+import torch.nn.functional as F
 from timm.data import resolve_input_data_config
 from timm.models import checkpoint
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from ._private import feature_take_indices
-from .inputs import as_clip, as_frames, check_mask, drop_frame_dim, is_image
+from .inputs import BlockInputs, as_clip, as_frames, check_mask, drop_frame_dim, fold_normalization, is_image
 from .interpolation import CONTEXTS, InterFrameInterpolation, Weighting, cascade, repeat_evenly, sum_repeats
 from .schedules import check_schedule, default_schedule, stage_bounds
-from .temporal import METHODS, PerFrame, TemporalBlock, TemporalMethod
-from .temporal.method import check_block
+from .temporal import TemporalBlock, TemporalMethod, build_method
 
 Tensors = dict[str, Tensor]  # by name, as a file has them
 
@@ -86,23 +84,6 @@ class InTIConfig:
         return args
 
 
-@dataclass(frozen=True)
-class BlockInputs:
-    """What the blocks get beside tokens, the same for all frames of a clip.
-
-    Attributes:
-        grid_size: height and width of the token grid.
-        rope: rotary position embedding of a trunk that has one, as its blocks take it.
-        attn_mask: attention mask (N, N).
-        is_causal: causal attention within each frame.
-    """
-
-    grid_size: tuple[int, int]
-    rope: Any = None
-    attn_mask: Tensor | None = None
-    is_causal: bool = False
-
-
 class InTIModel(nn.Module):
     """An image transformer of timm's as a video classifier that halves the frames between its blocks.
 
@@ -112,7 +93,8 @@ class InTIModel(nn.Module):
 
     A clip's way through the model, each step a method: `to_clip` checks it, `embed` makes tokens of its frames,
     `forward_stage` runs the compression before a stage and its blocks, for each of `stages`; ``norm``; `pool_frames`
-    pools the tokens of each frame, `classify_frames` averages the frames and classifies.
+    pools the tokens of each frame, `classify_frames` averages the frames and classifies, or `encode_frames` makes one
+    embedding of them.
 
     Args:
         **kwargs: fields of `InTIConfig`, and arguments of the trunk.
@@ -120,7 +102,7 @@ class InTIModel(nn.Module):
     Raises:
         ValueError: for a schedule, context, weighting, temporal method or argument of it that does not fit, or a
             ``patch_drop_rate`` (it would drop other positions in each frame).
-        TypeError: for a temporal method on other blocks than timm's `Block`.
+        TypeError: for a temporal method on other blocks than timm's `Block` and `EvaBlock`.
     """
 
     compress_at: tuple[int, ...]
@@ -203,7 +185,8 @@ class InTIModel(nn.Module):
                 for at in sorted(set(self.compress_at))
             }
         )
-        self.temporal = self._temporal_method(config.temporal, config.temporal_args or {}, device, dtype)
+        args = config.temporal_args or {}
+        self.temporal = build_method(self, config.temporal, args, config.num_frames, device, dtype)
         self.temporal.init_patch_embed(self.patch_embed)
         self.blocks = self.temporal.wrap_blocks(self.blocks)
         self.train(self.training)
@@ -212,33 +195,6 @@ class InTIModel(nn.Module):
             **config.model_args(),
             "compress_at": self.compress_at,
         }
-
-    def _temporal_method(self, name: str | None, args: Mapping[str, Any], device, dtype) -> TemporalMethod:
-        if name is None:
-            if args:
-                raise ValueError(f"temporal_args={dict(args)!r} are of no method; name one with temporal=...")
-            return PerFrame()
-        if name not in METHODS:
-            raise ValueError(f"temporal={name!r} is unknown; choose one of {', '.join(METHODS)}.")
-        method = METHODS[name]
-        of_model = inspect.signature(TemporalMethod).parameters
-        options = [option for option in inspect.signature(method).parameters if option not in (*of_model, "model")]
-        for option in args.keys() - set(options):
-            raise ValueError(f"temporal={name!r} has no argument {option!r}; it has {', '.join(options) or 'none'}.")
-        if method.norm_last and self.global_pool not in ("token", ""):
-            raise ValueError(
-                f"temporal={name!r} classifies by class tokens, not by global_pool={self.global_pool!r}; use 'token'."
-            )
-        return method(
-            dim=self.embed_dim,
-            depth=len(self.blocks),
-            num_heads=cast(Attention, check_block(self.blocks[0]).attn).num_heads,
-            num_prefix_tokens=self.num_prefix_tokens,
-            num_frames=self.num_frames,
-            device=device,
-            dtype=dtype,
-            **args,
-        )
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's layer groups; an interpolation belongs to the block that follows it.
@@ -279,7 +235,6 @@ class InTIModel(nn.Module):
             self.pretrained_cfg = {**self.pretrained_cfg, "label_names": None, "label_descriptions": None}
             self.default_cfg = self.pretrained_cfg  # timm's old name for it
 
-    @torch.no_grad()
     def fuse_normalization(self) -> Self:
         """Fold ``(pixel / 255 - mean) / std`` into the patch embedding: from then on the model takes pixels.
 
@@ -299,21 +254,14 @@ class InTIModel(nn.Module):
                 "its frames with inti_models.data.create_clip_transform instead."
             )
         config = resolve_input_data_config(self)
-        mean, std = (
-            torch.as_tensor(config[key], dtype=torch.float64, device=proj.weight.device).expand(self.in_chans)
-            for key in ("mean", "std")
-        )
-        weight = proj.weight.double() / std.view(1, -1, 1, 1)
-        bias = -(weight.sum(dim=(2, 3)) @ mean) + (0 if proj.bias is None else proj.bias.double())
-        proj.weight.copy_(weight / 255)
-        proj.bias = nn.Parameter(bias.to(proj.weight.dtype), requires_grad=proj.weight.requires_grad)
+        fold_normalization(proj, config["mean"], config["std"])
         self.normalization_fused = True
         return self
 
     # What differs between trunks
 
     def embed_positions(self, patches: Tensor) -> tuple[Tensor, Any]:
-        """Patches of frames (BT, N, C), or (BT, H, W, C) for dynamic sizes -> tokens (BT, N, C), rotary embedding."""
+        """Patches of frames (BT, N, C), or (BT, H, W, C) for dynamic sizes -> tokens (BT, N, C), and `positions`."""
         raise NotImplementedError
 
     def block_args(self, index: int, inputs: BlockInputs) -> dict[str, Any]:
@@ -359,10 +307,10 @@ class InTIModel(nn.Module):
     ) -> tuple[Tensor, BlockInputs]:
         """Clip (B, T, channels, H, W) -> tokens before the first block (B, T, N, C), and what its blocks get too."""
         attn_mask = check_mask(attn_mask, is_causal, self.temporal.mixes_frames)
-        tokens, rope = self.embed_positions(self.temporal.embed_patches(self.patch_embed, clip))
+        tokens, positions = self.embed_positions(self.temporal.embed_patches(self.patch_embed, clip))
         tokens = tokens.unflatten(0, (clip.shape[0], self.embedded_frames(clip.shape[1])))
         tokens = self.norm_pre(self.temporal.embed_time(tokens))
-        return tokens, BlockInputs(self.grid_size(clip), rope, attn_mask, is_causal)
+        return tokens, BlockInputs(self.grid_size(clip), positions, attn_mask, is_causal)
 
     def forward_stage(
         self,
@@ -401,10 +349,10 @@ class InTIModel(nn.Module):
 
     def _forward_block(self, index: int, x: Tensor, inputs: BlockInputs, recompute: bool) -> Tensor:
         """A block: an image block on each frame, or a temporal one on all, (B, T, N, C) -> (B, T, N, C)."""
-        block = self.blocks[index]
+        block, args = self.blocks[index], self.block_args(index, inputs)
         if isinstance(block, TemporalBlock):
-            return checkpoint(block, x, inputs.grid_size) if recompute else block(x, inputs.grid_size)
-        frames, args = x.flatten(0, 1), self.block_args(index, inputs)  # BT N C
+            return checkpoint(block, x, inputs.grid_size, **args) if recompute else block(x, inputs.grid_size, **args)
+        frames = x.flatten(0, 1)  # BT N C
         frames = checkpoint(block, frames, **args) if recompute else block(frames, **args)
         return frames.unflatten(0, (x.shape[0], x.shape[1]))
 
@@ -448,11 +396,50 @@ class InTIModel(nn.Module):
         """Pool the tokens of each frame as the image model does: (B, T, N, C) -> (B, T, C)."""
         return self.fc_norm(self.pool(x.flatten(0, 1))).unflatten(0, (x.shape[0], x.shape[1]))
 
+    def average_frames(self, pooled: Tensor) -> Tensor:
+        """The feature of a clip: (..., T, C) -> (..., C)."""
+        features = pooled.mean(dim=-2)
+        return self.norm(features) if self.temporal.norm_last else features
+
     def classify_frames(self, pooled: Tensor, pre_logits: bool = False) -> Tensor:
         """Average over frames and classify: (..., T, C) -> (..., num_classes), or features (..., C)."""
-        features = pooled.mean(dim=-2)
-        features = self.head_drop(self.norm(features) if self.temporal.norm_last else features)
+        features = self.head_drop(self.average_frames(pooled))
         return features if pre_logits else self.head(features)
+
+    def encode_frames(self, pooled: Tensor, normalize_frames: bool = False, normalize: bool = False) -> Tensor:
+        """Pooled frames (..., T, C) -> the embedding of a clip (..., D); see `encode`."""
+        project = getattr(self.head, "projection", None) or nn.Identity()
+        if normalize_frames and self.temporal.norm_last:
+            raise ValueError(
+                f"{type(self.temporal).__name__} has its norm after the mean over frames; leave normalize_frames out."
+            )
+        if normalize_frames:
+            embedding = F.normalize(project(pooled), dim=-1).mean(dim=-2)
+        else:
+            embedding = project(self.average_frames(pooled))
+        return F.normalize(embedding, dim=-1) if normalize else embedding
+
+    def encode(self, x: Tensor, normalize_frames: bool = False, normalize: bool = False) -> Tensor:
+        """Clip (B, T, C, H, W) or image (B, C, H, W) -> embedding (B, D).
+
+        It is the mean over remaining frames of their pooled features, before the head (D = C), or, where the head has
+        a ``projection`` into the space that an image-text model shares with texts, that of the projected features.
+
+        Args:
+            x: clip or image.
+            normalize_frames: bring each frame's embedding to length one before the mean, as image-text models do that
+                average whole frames. A frame that remains after a compression stands for several, so that this is
+                exact for ``compress_at=()`` only; elsewhere those that remain are normalised.
+            normalize: bring the result to length one.
+
+        Raises:
+            ValueError: for a model without pooling, or ``normalize_frames`` with a temporal method whose final norm
+                follows the mean over frames.
+        """
+        if not self.global_pool:
+            raise ValueError("global_pool='' gives no feature of a frame to encode; use 'token', 'avg' or 'map'.")
+        tokens = self.norm_tokens(self.forward_stages(self.to_clip(x)))
+        return self.encode_frames(self.pool_frames(tokens), normalize_frames, normalize)
 
     def norm_tokens(self, x: Tensor) -> Tensor:
         """The final norm of tokens, unless it has to wait for the mean over frames."""

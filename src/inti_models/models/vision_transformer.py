@@ -6,7 +6,8 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as image_checkpoint_filter_fn
 from torch import Tensor
 
-from .stages import BlockInputs, InTIModel, Tensors
+from .inputs import BlockInputs
+from .stages import InTIModel, Tensors
 
 
 class InTIVisionTransformer(InTIModel, VisionTransformer):

@@ -372,7 +372,11 @@ def test_checkpoint_of_another_method_is_refused(small):
             "no argument 'breadth'; it has scale, adapt_input",
         ),
         ({"temporal": "st_adapter", "global_pool": "avg"}, ValueError, "global_pool='avg'"),
-        ({"temporal": "aim", "block_fn": ParallelScalingBlock}, TypeError, "timm's Block, not ParallelScalingBlock"),
+        (
+            {"temporal": "aim", "block_fn": ParallelScalingBlock},
+            TypeError,
+            "timm's Block and EvaBlock, not ParallelScalingBlock",
+        ),
     ],
     ids=str,
 )

@@ -41,21 +41,24 @@ class AIMBlock(TemporalBlock):
         super().__init__(block, temporal)
         self.scale = scale
 
-    def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, grid_size: tuple[int, int], **attn_args: Any) -> Tensor:
         """(B, T, N, C) -> (B, T, N, C)."""
         adapters = self.temporal
         x = x + self.drop_path1(adapters["time"](self.attend_over_time(x)))
-        attended = self.attend(x)
+        attended = self.attend(x, **attn_args)
         x = x + attended + adapters["space"](attended)
         normed = self.norm2(x)
-        return x + self.ls2(self.mlp(normed)) + self.drop_path2(self.scale * adapters["joint"](normed))
+        return x + self.scale_mlp(self.mlp(normed)) + self.drop_path2(self.scale * adapters["joint"](normed))
 
     def attend_over_time(self, x: Tensor) -> Tensor:
-        """The image block's attention among the tokens at one position, (B, T, N, C) -> (B, T, N, C)."""
+        """The image block's attention among the tokens at one position, (B, T, N, C) -> (B, T, N, C).
+
+        It needs no rotation, which is the same for all of them.
+        """
         x = self.norm1(x).transpose(1, 2)  # B N T C
         if "time_in" in self.temporal:
             x = x + self.temporal["time_in"](x)
-        return self.ls1(self.attn(x.flatten(0, 1))).unflatten(0, x.shape[:2]).transpose(1, 2)
+        return self.scale_attn(self.attn(x.flatten(0, 1))).unflatten(0, x.shape[:2]).transpose(1, 2)
 
 
 class AIM(TemporalMethod):

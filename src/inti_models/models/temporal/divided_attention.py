@@ -38,9 +38,9 @@ class TemporalAttention(nn.Module):
 class DividedAttentionBlock(TemporalBlock):
     """Attention over time, then the image block."""
 
-    def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, grid_size: tuple[int, int], **attn_args: Any) -> Tensor:
         """(B, T, N, C) -> (B, T, N, C)."""
-        return super().forward(x + self.drop_path1(self.temporal(x)), grid_size)
+        return super().forward(x + self.drop_path1(self.temporal(x)), grid_size, **attn_args)
 
 
 class DividedAttention(TemporalMethod):

@@ -4,19 +4,22 @@ Shapes: ``B`` clips, ``T`` frames that remain at a depth, ``N`` tokens a frame, 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 
-def check_block(block: nn.Module) -> Block:
-    """Return the block; a TypeError for another kind than timm's `Block`."""
-    if type(block) is not Block:
-        raise TypeError(f"A temporal method extends timm's Block, not {type(block).__name__}; use another model.")
-    return block
+def check_block(block: nn.Module) -> Block | EvaBlock:
+    """Return the block; a TypeError for another kind than timm's `Block` and `EvaBlock`."""
+    if type(block) not in (Block, EvaBlock):
+        raise TypeError(
+            f"A temporal method extends timm's Block and EvaBlock, not {type(block).__name__}; use another model."
+        )
+    return cast(Block | EvaBlock, block)
 
 
 class TemporalBlock(nn.Module):
@@ -30,16 +33,14 @@ class TemporalBlock(nn.Module):
         temporal: the method's modules in this block.
 
     Raises:
-        TypeError: for another kind of block than timm's `Block`.
+        TypeError: for another kind of block than timm's `Block` and `EvaBlock`.
     """
 
     norm1: nn.Module
     attn: nn.Module
-    ls1: nn.Module
     drop_path1: nn.Module
     norm2: nn.Module
     mlp: nn.Module
-    ls2: nn.Module
     drop_path2: nn.Module
     temporal: Any
 
@@ -47,19 +48,39 @@ class TemporalBlock(nn.Module):
         super().__init__()
         for name, module in check_block(block).named_children():
             self.add_module(name, module)
+        for name in ("gamma_1", "gamma_2"):  # EvaBlock's scales of its branches, parameters or None
+            if hasattr(block, name):
+                self.register_parameter(name, getattr(block, name))
         self.temporal = temporal
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, **attn_args: Any) -> Tensor:
         """The attention branch of the image block over the tokens of each frame, (B, T, N, C) -> (B, T, N, C)."""
-        return self.ls1(self.attn(self.norm1(x).flatten(0, 1))).unflatten(0, x.shape[:2])
+        return self.scale_attn(self.attn(self.norm1(x).flatten(0, 1), **attn_args)).unflatten(0, x.shape[:2])
 
     def feed(self, x: Tensor) -> Tensor:
         """The MLP branch of the image block, (B, T, N, C) -> (B, T, N, C)."""
-        return self.ls2(self.mlp(self.norm2(x)))
+        return self.scale_mlp(self.mlp(self.norm2(x)))
 
-    def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
-        """Tokens (B, T, N, C) -> (B, T, N, C): here as the image block does, with no exchange between frames."""
-        x = x + self.drop_path1(self.attend(x))
+    def scale_attn(self, x: Tensor) -> Tensor:
+        """The layer scale of the attention branch, if there is one."""
+        return self._scale(x, "1")
+
+    def scale_mlp(self, x: Tensor) -> Tensor:
+        """The layer scale of the MLP branch, if there is one."""
+        return self._scale(x, "2")
+
+    def _scale(self, x: Tensor, branch: str) -> Tensor:
+        if hasattr(self, f"ls{branch}"):
+            return getattr(self, f"ls{branch}")(x)
+        gamma = getattr(self, f"gamma_{branch}")
+        return x if gamma is None else gamma * x
+
+    def forward(self, x: Tensor, grid_size: tuple[int, int], **attn_args: Any) -> Tensor:
+        """Tokens (B, T, N, C) -> (B, T, N, C): here as the image block does, with no exchange between frames.
+
+        ``attn_args`` is what attention in a frame takes too, such as the rotation of each place.
+        """
+        x = x + self.drop_path1(self.attend(x, **attn_args))
         return x + self.drop_path2(self.feed(x))
 
 

@@ -51,11 +51,11 @@ class Adapter(nn.Module):
 class STAdapterBlock(TemporalBlock):
     """An image block with adapters before its branches."""
 
-    def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, grid_size: tuple[int, int], **attn_args: Any) -> Tensor:
         """(B, T, N, C) -> (B, T, N, C)."""
         if "attn" in self.temporal:
             x = self.temporal["attn"](x, grid_size)
-        x = x + self.drop_path1(self.attend(x))
+        x = x + self.drop_path1(self.attend(x, **attn_args))
         if "mlp" in self.temporal:
             x = self.temporal["mlp"](x, grid_size)
         return x + self.drop_path2(self.feed(x))

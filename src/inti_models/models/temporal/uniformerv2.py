@@ -46,10 +46,10 @@ class LocalUnit(nn.Module):
 class UniFormerV2Block(TemporalBlock):
     """An image block with local units before its branches, if there are any."""
 
-    def forward(self, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    def forward(self, x: Tensor, grid_size: tuple[int, int], **attn_args: Any) -> Tensor:
         """(B, T, N, C) -> (B, T, N, C)."""
         x = self.exchange("attn", x, grid_size)
-        x = x + self.drop_path1(self.attend(x))
+        x = x + self.drop_path1(self.attend(x, **attn_args))
         x = self.exchange("mlp", x, grid_size)
         return x + self.drop_path2(self.feed(x))
 
