@@ -5,58 +5,58 @@
 An image model learns to read still digits once. Each row adapts it to clips of 8 frames, with the same data,
 optimiser and number of clips, and is measured on scans that were not trained on. A row is written when it is
 finished; a rerun resumes where the last one stopped, in the middle of a row if need be. At last every model's
-throughput is measured, all in turns. Results: ``accuracy.json``, ``accuracy.md`` and pictures in
+throughput is measured, all in turns. Results: ``motion_digits.json``, ``motion_digits.md`` and pictures in
 ``benchmarks/results``.
 """
 
 import argparse
 import dataclasses
 import json
-import multiprocessing
-import os
-import platform
 import shutil
-import statistics
-import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
-from baselines import add_temporal_attention, drop_frames, merge_tokens, tome_schedule
+from experiments import (
+    adapt,
+    collect,
+    file_name,
+    finish,
+    fit,
+    mean_and_spread,
+    measure,
+    run_rows,
+    throughput,
+    write_results,
+)
 from timm.data import resolve_input_data_config
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from inti_models.assets import ASSETS
 from inti_models.data import MotionDigitsClips, create_clip_transform
 from inti_models.data.motion_digits import MOTIONS, ORDER_FREE_MOTIONS, MotionDigits, split_labels
-from inti_models.evaluation.evaluate import evaluate
 from inti_models.files import replacing, write_text
 from inti_models.models.flops import count_flops
 from inti_models.models.heads import factorize, fold
 from inti_models.models.interpolation import CONTEXTS
 from inti_models.models.registry import create_model
-from inti_models.training.recipe import Optimization, Recipe
-from inti_models.training.run import init_interpolation_logits
-from inti_models.training.trainer import Trainer, create_accelerator
 from inti_models.weights.checkpoint_filter import load_checkpoint
 from inti_models.weights.tensor_files import save_checkpoint
 
 RESULTS = Path(__file__).parent / "results"
+FILE = RESULTS / "motion_digits.json"
 HUB = Path(__file__).parent.parent / "hub"
 ARCHITECTURE = "inti_vit_t8_32_motiondigits"
 FACTORS = (10, len(MOTIONS))
 BATCH, STILLS_BATCH = 16, 64
-STILLS, CLIPS, LONG = 192_000, 12_000, 144_000
+STILLS, CLIPS, LONG = 192_000, 64_000, 144_000
 VALIDATION_CLIPS = {"adaptation": 6_000, "long": 6_000}
 FEWER_VALIDATION_CLIPS = 3_000  # of the other tables
 THROUGHPUT_BATCH = 32
-# Logits at the start: weights 0.12 and 0.88 in each weighting.
-LOGIT_INIT = {"softmax": 1.0, "sigmoid": 2.0, "linear": 0.381, "uniform": 0.0}
+SEEDS = 3  # of the tables adaptation, weighting, context and schedule
 FIRST_MOTIONS = ("left", "right", "grow", "shrink", "swing", "still")
 OTHER_MOTIONS = tuple(name for name in MOTIONS if name not in FIRST_MOTIONS)
 
@@ -69,19 +69,19 @@ class Row:
         table: that it belongs to.
         name: of the row in the table.
         seed: of the data order, the clips and all that starts at random.
-        method: key of `ADAPTATIONS`.
+        method: see `experiments.METHODS`.
         model_args: of the zoo's model.
         start: id of the row whose weights it starts from.
         data_args: of MotionDigits, in training and validation.
         clips: to train on.
         lr: highest learning rate.
-        logit_init: see `inti_models.training.run.init_interpolation_logits`; None for that of the weighting.
+        logit_init: see `experiments.adapt`.
     """
 
     table: str
     name: str
     seed: int = 0
-    method: str = "interpolate"
+    method: str = "as it is"
     model_args: dict[str, Any] = field(default_factory=dict)
     start: str | None = "image"
     data_args: dict[str, Any] = field(default_factory=dict)
@@ -94,18 +94,19 @@ class Row:
         """Name of its files."""
         if self.start is None:
             return self.name
-        text = f"{self.table} {self.name} seed{self.seed}"
-        return "".join(c if c.isalnum() else "-" for c in text)
+        return file_name(f"{self.table} {self.name} seed{self.seed}")
 
 
 NAIVE = {"compress_at": ()}
+AS_CHEAP = "InTI, one more after the last block"  # costs no more: no block comes after it
 ADAPTATION = (
-    Row("adaptation", "naive, every frame", method="naive", model_args=NAIVE),
+    Row("adaptation", "naive, every frame", model_args=NAIVE),
     Row("adaptation", "InTI"),
+    Row("adaptation", AS_CHEAP, model_args={"compress_at": [2, 5, 6]}),
     Row("adaptation", "fixed mean", model_args={"weighting": "uniform"}),
-    Row("adaptation", "drop every other frame", method="drop"),
-    Row("adaptation", "ToMe, same GFLOPs", method="tome", model_args=NAIVE),
-    Row("adaptation", "naive + temporal attention", method="temporal", model_args=NAIVE),
+    Row("adaptation", "drop every other frame", method="drop frames"),
+    Row("adaptation", "ToMe, same GFLOPs", method="ToMe", model_args=NAIVE),
+    Row("adaptation", "naive + temporal attention", method="temporal attention", model_args=NAIVE),
 )
 # Temporal methods, alone and with InTI; all parameters are trained, as in the rows above.
 TEMPORAL_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -115,23 +116,22 @@ TEMPORAL_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "UniFormerV2": ("uniformerv2", {"local_reduction": 1.5, "num_global": 2}),
 }
 TEMPORAL = tuple(
-    Row("adaptation", prefix + name, method=how, model_args={**args, "temporal": temporal, "temporal_args": options})
+    Row("adaptation", prefix + name, model_args={**args, "temporal": temporal, "temporal_args": options})
     for name, (temporal, options) in TEMPORAL_METHODS.items()
-    for prefix, how, args in (("", "naive", NAIVE), ("InTI + ", "interpolate", {}))
+    for prefix, args in (("", NAIVE), ("InTI + ", {}))
 )
 # Trained for longer; these ship with the package.
-LONG_RUNS = tuple(dataclasses.replace(ADAPTATION[i], table="long", clips=LONG) for i in (1, 0, 5))
+LONG_RUNS = tuple(dataclasses.replace(ADAPTATION[i], table="long", clips=LONG) for i in (1, 0, 6))
 SECOND_ROUND = Row("long", "InTI, a second round", seed=1, start=LONG_RUNS[0].id, clips=LONG, lr=5e-4)
 WEIGHTING = (
     Row("weighting", "sigmoid", model_args={"weighting": "sigmoid"}),
     Row("weighting", "linear", model_args={"weighting": "linear"}),
     Row("weighting", "softmax, neutral start", logit_init=0.0),
-    Row("weighting", "fixed, 0.12 and 0.88", method="fixed"),
+    Row("weighting", "fixed, 0.12 and 0.88", method="fixed weights"),
 )
 CONTEXT = tuple(
     Row("context", f"without {name}", model_args={"context": [n for n in CONTEXTS if n != name]}) for name in CONTEXTS
 ) + tuple(Row("context", f"{name} alone", model_args={"context": [name]}) for name in CONTEXTS)
-AS_CHEAP = "three times, as cheap (2, 5, 6)"  # as the default schedule: the third is after the last block
 SCHEDULE = tuple(
     Row("schedule", name, model_args={"compress_at": list(compress_at)})
     for name, compress_at in {
@@ -140,21 +140,20 @@ SCHEDULE = tuple(
         "once, late (5)": (5,),
         "three times (2, 4, 5)": (2, 4, 5),
         "twice, early (1, 2)": (1, 2),
-        AS_CHEAP: (2, 5, 6),
     }.items()
 )
 FRAMES = tuple(
-    Row("frames", f"{name}, {frames} frames", method=method, model_args={**args, "num_frames": frames})
+    Row("frames", f"{name}, {frames} frames", model_args={**args, "num_frames": frames})
     for frames in (4, 16, 32)
-    for name, method, args in (("InTI", "interpolate", {}), ("naive", "naive", NAIVE))
+    for name, args in (("InTI", {}), ("naive", NAIVE))
 )
 FIRST = tuple(
-    Row("transfer", f"{name}, first motions", method=method, model_args=args, data_args={"motions": FIRST_MOTIONS})
-    for name, method, args in (("InTI", "interpolate", {}), ("naive", "naive", NAIVE))
+    Row("transfer", f"{name}, first motions", model_args=args, data_args={"motions": FIRST_MOTIONS})
+    for name, args in (("InTI", {}), ("naive", NAIVE))
 )
 TRANSFER = tuple(
-    Row("transfer", f"{name}, {what}", method=method, model_args={**args, **model_args}, **row_args)
-    for name, method, args, first in (("InTI", "interpolate", {}, FIRST[0]), ("naive", "naive", NAIVE, FIRST[1]))
+    Row("transfer", f"{name}, {what}", model_args={**args, **model_args}, **row_args)
+    for name, args, first in (("InTI", {}, FIRST[0]), ("naive", NAIVE, FIRST[1]))
     for what, model_args, row_args in (
         ("other motions, from the image model", {}, {"data_args": {"motions": OTHER_MOTIONS}, "clips": CLIPS // 4}),
         (
@@ -174,17 +173,17 @@ TRANSFER = tuple(
 
 def plan() -> list[list[Row]]:
     """All rows, in stages: a row starts from rows of earlier stages only. What matters most comes first."""
-    image = Row("image", "image", method="naive", model_args={**NAIVE, "num_frames": 1}, start=None, clips=STILLS)
-    seeds = [dataclasses.replace(row, seed=seed) for seed in (1, 2) for row in ADAPTATION]
-    temporal = [dataclasses.replace(row, seed=seed) for seed in (0, 1, 2) for row in TEMPORAL]
-    as_cheap = next(row for row in SCHEDULE if row.name == AS_CHEAP)
-    several_seeds = [dataclasses.replace(row, seed=seed) for seed in (1, 2) for row in (as_cheap, *WEIGHTING, *CONTEXT)]
+    image = Row("image", "image", model_args={**NAIVE, "num_frames": 1}, start=None, clips=STILLS)
+
+    def seeds(rows: Sequence[Row], first: int = 0) -> list[Row]:
+        return [dataclasses.replace(row, seed=seed) for seed in range(first, SEEDS) for row in rows]
+
+    half = [dataclasses.replace(row, table="half", clips=CLIPS // 2) for row in (*ADAPTATION, *TEMPORAL)]
     return [
         [image],
-        [LONG_RUNS[0], *ADAPTATION],
-        [SECOND_ROUND, *LONG_RUNS[1:], *seeds, *temporal, FIRST[0], *WEIGHTING, *CONTEXT, *SCHEDULE[:4], *FRAMES[:3]],
-        [*TRANSFER[:4], *SCHEDULE[4:], FIRST[1]],
-        [*TRANSFER[4:], *FRAMES[3:], *several_seeds],
+        [*seeds(ADAPTATION), LONG_RUNS[0]],
+        [*seeds(SCHEDULE), *seeds(WEIGHTING), *seeds(CONTEXT), *seeds(TEMPORAL), *half, *FRAMES, *FIRST],
+        [SECOND_ROUND, *LONG_RUNS[1:], *TRANSFER],
     ]
 
 
@@ -198,20 +197,9 @@ def build(row: Row, work_dir: Path) -> nn.Module:
     if row.start is not None:
         load_checkpoint(model, work_dir / row.start / "model.safetensors")
     model.head = factorize(model.head, FACTORS)
-    weighting = row.model_args.get("weighting", "softmax")
-    init_interpolation_logits(model, LOGIT_INIT[weighting] if row.logit_init is None else row.logit_init)
-    match row.method:
-        case "drop":
-            drop_frames(model)
-        case "tome":
-            twin = create_model(ARCHITECTURE)
-            clip = (1, model.num_frames, 3, *model.patch_embed.img_size)
-            merge_tokens(model, tome_schedule(model, model.num_frames, count_flops(twin, clip).gflops))
-        case "temporal":
-            return add_temporal_attention(model)
-        case "fixed":
-            model.interpolations.requires_grad_(False)
-    return model
+    size = model.patch_embed.img_size
+    cost = count_flops(create_model(ARCHITECTURE, img_size=size), (1, model.num_frames, 3, *size))
+    return adapt(model, row.method, cost.gflops, row.logit_init)
 
 
 def digits_data(row: Row, model: Any, split: str) -> MotionDigits:
@@ -226,39 +214,27 @@ def digits_data(row: Row, model: Any, split: str) -> MotionDigits:
     )
 
 
-def run(row: Row, work_dir: Path, threads: int) -> None:
+def run(row: Row, work_dir: Path) -> None:
     """Train and measure a row, and write ``result.json``."""
-    torch.set_num_threads(threads)
     folder = work_dir / row.id
-    if (folder / "result.json").exists():
-        return
     folder.mkdir(parents=True, exist_ok=True)
     model: Any = build(row, work_dir)
-    recipe = Recipe(
-        model=ARCHITECTURE,
-        seed=row.seed,
-        save_every=200,
-        optimization=Optimization(
-            epochs=1,
-            batch_size=BATCH if row.start else STILLS_BATCH,
-            lr=row.lr,
-            warmup_epochs=0.05,
-            opt_args={"fused": True},
-            weight_decay=0.05,
-        ),
-    )
-    recipe.data.num_workers = 0
     transform = create_clip_transform(**resolve_input_data_config(model))
     train_set = MotionDigitsClips(digits_data(row, model, "train"), transform, train=True, seed=row.seed)
-    progress = Trainer(model, recipe, train_set, None, folder, create_accelerator(recipe)).run()
-    validation = digits_data(row, model, "validation")
-    evaluation = evaluate(
-        model.eval(), MotionDigitsClips(validation, transform), batch_size=100, num_workers=0, progress=False
+    cost = count_flops(model, (1, model.num_frames, 3, *model.patch_embed.img_size))  # before it is compiled
+    progress = fit(
+        model,
+        train_set,
+        folder,
+        seed=row.seed,
+        epochs=1,
+        batch_size=BATCH if row.start else STILLS_BATCH,
+        lr=row.lr,
     )
+    validation = digits_data(row, model, "validation")
+    evaluation = measure(model, MotionDigitsClips(validation, transform))
     model.head = fold(model.head)
     save_checkpoint(model, folder / "model.safetensors")
-    clip = (1, model.num_frames, 3, *model.patch_embed.img_size)
-    cost = count_flops(model, clip)
     result = {
         **dataclasses.asdict(row),
         "accuracy": accuracy(evaluation.probabilities.argmax(dim=1), evaluation.labels, occluded(validation)),
@@ -266,10 +242,8 @@ def run(row: Row, work_dir: Path, threads: int) -> None:
         "parameters": cost.parameters,
         "train_minutes": round(progress.seconds / 60, 2),
         "train_loss": round(progress.history[-1]["train_loss"], 4),
-        "device": f"{platform.processor() or platform.machine()}, {threads} thread(s)",
-        "versions": {"torch": torch.__version__, "timm": timm.__version__},
     }
-    write_text(folder / "result.json", json.dumps(result, indent=2) + "\n")
+    finish(row, folder, result)
 
 
 def occluded(data: MotionDigits) -> Tensor:
@@ -298,62 +272,24 @@ def accuracy(predictions: Tensor, labels: Tensor, hidden: Tensor) -> dict[str, f
 # All rows, and their tables
 
 
-def run_all(work_dir: Path, jobs: int, tables: Sequence[str]) -> None:
-    """Run what is not finished, ``jobs`` rows at once."""
-    stages = [[row for row in stage if row.table in ("image", *tables)] for stage in plan()]
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
-    rows = [row for stage in stages for row in stage]
-    with tqdm(total=len(rows), desc="rows", unit="row") as bar:
-        for stage in stages:
-            left = [row for row in stage if not (work_dir / row.id / "result.json").exists()]
-            bar.update(len(stage) - len(left))
-            with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-                for done in as_completed(pool.submit(run, row, work_dir, threads) for row in left):
-                    done.result()
-                    bar.update()
-                    collect(work_dir)
-
-
-def collect(work_dir: Path) -> list[dict[str, Any]]:
-    """The results of the finished rows, in the order of the plan; written to ``accuracy.json``."""
-    files = [work_dir / row.id / "result.json" for stage in plan() for row in stage]
-    results = [json.loads(file.read_text()) for file in files if file.exists()]
-    speeds_file = work_dir / "throughput.json"
-    speeds = json.loads(speeds_file.read_text()) if speeds_file.exists() else {}
-    for result in results:
-        result["clips_per_second"] = speeds.get(speed_key(result))
-    write_text(RESULTS / "accuracy.json", json.dumps(results, indent=2) + "\n")
-    return results
-
-
 def speed_key(result: dict[str, Any]) -> str:
     """What the speed of a row's model depends on."""
     return json.dumps([result["method"], result["model_args"]])
 
 
-@torch.inference_mode()
-def measure_throughput(work_dir: Path, rounds: int = 7) -> None:
-    """Clips a second of the model of every finished row, batch 32, on one thread: medians of rounds in turns."""
-    torch.set_num_threads(1)
-    rows = {
-        speed_key(dataclasses.asdict(row)): row
-        for stage in reversed(plan())
-        for row in stage
-        if (work_dir / row.id / "result.json").exists() and row.start is not None
-    }
+def measure_throughput(results: Sequence[dict[str, Any]], work_dir: Path) -> dict[str, float]:
+    """`speed_key` -> clips a second of the model of every finished row, in batches, on one thread."""
+    rows = {row.id: row for stage in plan() for row in stage}
+    of_key = {speed_key(result): rows[result["id"]] for result in reversed(results) if result["id"] in rows}
     models: dict[str, Any] = {
-        key: build(dataclasses.replace(row, start=None), work_dir).eval() for key, row in rows.items()
+        key: build(dataclasses.replace(row, start=None), work_dir).eval() for key, row in of_key.items()
     }
-    times: dict[str, list[float]] = {key: [] for key in models}
-    for _ in tqdm(range(rounds + 1), desc="throughput"):  # the first round warms up
-        for key, model in models.items():
-            clips = torch.zeros(THROUGHPUT_BATCH, model.num_frames, 3, *model.patch_embed.img_size)
-            start = time.perf_counter()
-            model(clips)
-            times[key].append(time.perf_counter() - start)
-    speeds = {key: round(THROUGHPUT_BATCH / statistics.median(seconds[1:]), 1) for key, seconds in times.items()}
-    write_text(work_dir / "throughput.json", json.dumps(speeds, indent=2) + "\n")
+
+    def clips(key: str) -> Tensor:
+        model = models[key]
+        return torch.zeros(THROUGHPUT_BATCH, model.num_frames, 3, *model.patch_embed.img_size)
+
+    return throughput(models, clips)
 
 
 # Model of the zoo -> the row that it is, and what to say of its training.
@@ -405,8 +341,8 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any
         summary = {key: runs[0][key] for key in ("name", "clips", "gflops", "clips_per_second")} | {"seeds": len(runs)}
         for column in COLUMNS:
             values = [run["accuracy"][column] for run in runs if run["accuracy"][column] is not None]
-            summary[column] = statistics.mean(values) if values else None  # no clip of the kind
-            summary[f"{column}_spread"] = statistics.stdev(values) if len(values) > 1 else None
+            # No clip may be of the kind.
+            summary[column], summary[f"{column}_spread"] = mean_and_spread(values) if values else (None, None)
         tables.setdefault(table, []).append(summary)
     return tables
 
@@ -481,7 +417,7 @@ def draw(tables: dict[str, list[dict[str, Any]]], folder: Path) -> None:
         if table == "adaptation":
             figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
         figure.suptitle(f"MotionDigits: {table}")
-        figure.savefig(folder / f"accuracy_{table}.png", dpi=110)
+        figure.savefig(folder / f"motion_digits_{table}.png", dpi=110)
         plt.close(figure)
 
 
@@ -494,19 +430,26 @@ def main() -> None:
     parser.add_argument("--report-only", action="store_true", help="write the tables of the rows that are finished")
     parser.add_argument("--ship", action="store_true", help="put the best weights into the package, and do no more")
     args = parser.parse_args()
-    if (args.ship or args.report_only) and not args.work_dir.is_dir():
-        parser.error(f"there are no finished rows in {args.work_dir}; run without --ship and --report-only first")
     if args.ship:
+        if not args.work_dir.is_dir():
+            parser.error(f"there are no weights in {args.work_dir}; run without --ship first")
         ship(args.work_dir)
         return
-    RESULTS.mkdir(exist_ok=True)
+    stages = plan()
+    finished = partial(collect, FILE, [row for stage in stages for row in stage], args.work_dir)
     if not args.report_only:
-        run_all(args.work_dir, args.jobs, args.tables)
-    measure_throughput(args.work_dir)
-    results = collect(args.work_dir)
+        chosen = [[row for row in stage if row.table in ("image", *args.tables)] for stage in stages]
+        run_rows(chosen, run, finished, args.work_dir, args.jobs, start_of=lambda row: row.start)
+    results = finished()
+    if not results:
+        parser.error("no row is finished; run without --report-only first")
+    speeds = measure_throughput(results, args.work_dir)
+    for result in results:
+        result["clips_per_second"] = speeds.get(speed_key(result))
+    write_results(FILE, results)
     summary = summarize(results)
-    text = to_markdown(summary, results[0]["device"].split(",")[0])
-    write_text(RESULTS / "accuracy.md", text)
+    text = to_markdown(summary, results[0]["device"])
+    write_text(RESULTS / "motion_digits.md", text)
     draw(summary, RESULTS)
     print(text)
 

@@ -60,30 +60,27 @@ def test_accuracies_are_those_of_the_clips_that_they_are_named_for(benchmark):
 
 @pytest.fixture(scope="module")
 def runs(benchmark, tmp_path_factory):
-    """A folder with the image model that rows start from."""
+    """A folder with the image model that rows start from; nothing is compiled."""
     folder = tmp_path_factory.mktemp("runs")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, torch.compiler.set_stance("force_eager"):
         patch.setattr(benchmark, "FEWER_VALIDATION_CLIPS", 24)
-        benchmark.run(dataclasses.replace(benchmark.plan()[0][0], clips=64), folder, threads=1)
+        benchmark.run(dataclasses.replace(benchmark.plan()[0][0], clips=64), folder)
         yield folder
 
 
-@pytest.mark.parametrize("method", ["interpolate", "fixed", "drop", "tome", "temporal", "naive"])
-def test_a_row_is_trained_measured_and_written_once(benchmark, runs, method):
-    args = {} if method in ("interpolate", "fixed", "drop") else {"compress_at": ()}
+@pytest.mark.parametrize("method", ["as it is", "fixed weights", "drop frames", "ToMe", "temporal attention"])
+def test_a_row_is_trained_measured_and_written(benchmark, runs, method):
+    args = {"compress_at": ()} if method in ("ToMe", "temporal attention") else {}
     row = benchmark.Row("test", method, method=method, model_args={**args, "num_frames": 4}, clips=48)
-    benchmark.run(row, runs, threads=1)
+    benchmark.run(row, runs)
     result = json.loads((runs / row.id / "result.json").read_text())
+    assert result["id"] == row.id
     assert set(benchmark.COLUMNS) <= set(result["accuracy"])
     trained = load_file(runs / row.id / "model.safetensors")
     assert trained["head.weight"].shape == (10 * len(MOTIONS), 96)
     biases = [tensor for name, tensor in trained.items() if name.endswith("predict.logit.bias")]
-    assert len(biases) == {"interpolate": 2, "fixed": 2}.get(method, 0)
-    assert all(torch.equal(bias, torch.tensor([-1.0, 1.0])) == (method == "fixed") for bias in biases)
-
-    written = (runs / row.id / "model.safetensors").stat().st_mtime_ns
-    benchmark.run(row, runs, threads=1)
-    assert (runs / row.id / "model.safetensors").stat().st_mtime_ns == written
+    assert len(biases) == {"as it is": 2, "fixed weights": 2}.get(method, 0)
+    assert all(torch.equal(bias, torch.tensor([-1.0, 1.0])) == (method == "fixed weights") for bias in biases)
 
 
 def test_tables_show_mean_and_spread_over_seeds(benchmark):
