@@ -1,6 +1,7 @@
 """Image models of all families as video models, what wrapping keeps, and what other models are told."""
 
 import copy
+import unittest.mock
 
 import pytest
 import timm
@@ -14,9 +15,12 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from inti_models import InTIEva, InTIVisionTransformer, StreamingClassifier, forward_chunked, from_image_model
+from inti_models.models import trunks
 from inti_models.models.flops import count_flops
 from inti_models.weights.checkpoint_filter import checkpoint_filter_fn
-from support.models import FAMILIES, miniature, randomize_model_
+from support.models import FAMILIES, TINY, miniature, randomize_model_
+from support.modules import ROOT
+from support.pages import blocks, run_block
 
 INTI_ARGS = ("compress_at", "reduction", "context", "weighting", "num_frames", "sampling", "frame_stride")
 
@@ -125,6 +129,36 @@ def test_every_family_loads_the_checkpoint_of_its_image_model(image_model, clip)
     model = from_image_model(randomize_model_(copy.deepcopy(image_model)), (1, 3), reduction=4)
     model.load_state_dict(checkpoint_filter_fn(image_model.state_dict(), model, {"num_classes": 5}))
     assert_close(model(clip[:, 0]), image_model(clip[:, 0]))
+
+
+# A third kind
+
+
+@pytest.fixture
+def third_trunk(tmp_path, monkeypatch):
+    """The page that adds BEiT, run; what it printed."""
+    monkeypatch.chdir(tmp_path)
+    page = [text for _, text in blocks(ROOT / "docs" / "add_a_trunk.md")]
+    assert len(page[0][page[0].index("class ") : page[0].index("TRUNKS[")].splitlines()) <= 60
+    with unittest.mock.patch.dict(trunks.TRUNKS):
+        yield run_block("python", "\n".join(page))
+
+
+@pytest.mark.filterwarnings("ignore:(Using a non-tuple|torch.searchsorted):UserWarning")  # timm's, of resized biases
+@pytest.mark.parametrize("name", ["beit_base_patch16_224", "beitv2_base_patch16_224"])
+@pytest.mark.parametrize("shared", [False, True])
+def test_trunk_of_the_guide_does_what_the_others_do(third_trunk, clip, name, shared):
+    assert third_trunk == "InTIBeit (1, 2) (1, 8, 4, 4)\n"
+    args = {"use_shared_rel_pos_bias": shared, "use_rel_pos_bias": not shared}
+    image_model = randomize_model_(timm.create_model(name, **TINY, **args))
+    test_every_family_is_itself_frame_by_frame_until_it_compresses(image_model, clip)
+    test_every_family_streams(image_model)
+    test_every_family_is_counted_as_torch_counts_it(image_model, clip)
+    test_every_family_decays_by_layer(image_model)
+    test_every_family_has_the_same_gradients_under_recomputation(image_model, clip)
+    test_every_family_takes_another_input_size(image_model)
+    test_every_family_gives_intermediates(image_model, clip)
+    test_every_family_loads_the_checkpoint_of_its_image_model(image_model, clip)
 
 
 # Embeddings

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 def check_block(block: nn.Module) -> Block | EvaBlock:
     """Return the block; a TypeError for another kind than timm's `Block` and `EvaBlock`."""
     if type(block) not in (Block, EvaBlock):
+        kind = f"{type(block).__module__.rpartition('.')[2]}.{type(block).__name__}"
         raise TypeError(
-            f"A temporal method extends timm's Block and EvaBlock, not {type(block).__name__}; use another model."
+            f"A temporal method extends vision_transformer.Block and eva.EvaBlock of timm, not {kind}; leave temporal "
+            "out, or take a model with such blocks."
         )
     return cast(Block | EvaBlock, block)
 
