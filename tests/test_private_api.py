@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import FullyShardedDataParallelPlugin
 from huggingface_hub import constants, hf_hub_download
 from omegaconf.errors import OmegaConfBaseException
+from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from tqdm import tqdm
 
@@ -19,6 +20,7 @@ import inti_models
 
 ROOT = Path(inti_models.__file__).parent
 VIT = timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=32, num_heads=2, device="meta")
+EVA = timm.create_model("vit_small_patch16_dinov3", depth=1, embed_dim=32, num_heads=2, device="meta")
 TOWER = open_clip.transformer.TextTransformer(context_length=4, vocab_size=8, width=8, heads=1, layers=1)
 
 # Object -> names that our code reads, calls, sets or overrides.
@@ -29,6 +31,13 @@ RELIED_UPON = {
         "head_drop in_chans norm norm_pre num_classes num_prefix_tokens patch_drop patch_embed pool pos_embed "
         "pretrained_cfg",
     ),
+    "Eva": (
+        EVA,
+        "_model_args _pos_embed attn_pool blocks cls_token default_cfg embed_dim fc_norm grad_checkpointing head "
+        "head_drop in_chans norm norm_pre num_classes num_prefix_tokens patch_drop patch_embed pool pretrained_cfg "
+        "rope_mixed",
+    ),
+    "EvaBlock": (EVA.blocks[0], "attn drop_path1 drop_path2 gamma_1 gamma_2 mlp norm1 norm2"),
     "PatchEmbed": (VIT.patch_embed, "dynamic_feat_size dynamic_img_pad img_size patch_size proj strict_img_size"),
     "Block": (VIT.blocks[0], "attn drop_path1 drop_path2 ls1 ls2 mlp norm1 norm2"),
     "Attention": (VIT.blocks[0].attn, "num_heads proj qkv"),
@@ -63,6 +72,7 @@ def test_name_is_there(owner, name):
 
 def test_blocks_are_of_the_classes_that_are_extended():
     assert type(VIT) is VisionTransformer and type(VIT.blocks[0]) is Block and type(VIT.blocks[0].attn) is Attention
+    assert type(EVA) is Eva and type(EVA.blocks[0]) is EvaBlock
 
 
 def test_private_modules_of_other_libraries_are_imported_in_one_module_a_folder():

@@ -6,13 +6,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from inti_models import save_pretrained
+from inti_models import from_image_model, save_pretrained
 from inti_models.cli import main
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.files import locked
 from inti_models.inference import export as export_module
 from inti_models.inference.export import export_model, read_metadata
 from inti_models.models.registry import create_model
+from support.models import FAMILIES, miniature, randomize_model_
 
 NAME = "inti_vit_t8_32_motiondigits"
 
@@ -58,6 +59,15 @@ def test_onnxruntime_gives_the_logits_of_the_model(tiny, tmp_path, temporal):
         clip = torch.randn(batch, frames, 3, 32, 48)
         (logits,) = session.run(None, {"clip": clip.numpy()})
         assert_close(torch.from_numpy(logits), model(clip), atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+@slow  # 5 s each
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_gives_its_logits_in_onnxruntime(tmp_path, family):
+    pytest.importorskip("onnxruntime")
+    model = randomize_model_(from_image_model(miniature(family, depth=1), (1,), reduction=4, num_frames=4))
+    assert export_model(model, tmp_path / "m.onnx", "onnx") <= 1e-4  # for several clips and numbers of frames
 
 
 @torch.no_grad()

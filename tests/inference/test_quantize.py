@@ -2,11 +2,12 @@ import pytest
 import torch
 from timm.data import resolve_input_data_config
 
-from inti_models import load, save_pretrained
+from inti_models import from_image_model, load, save_pretrained
 from inti_models.cli import main
 from inti_models.data import create_clip_transform, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.inference.quantize import quantize_int8
+from support.models import miniature, randomize_model_
 
 pytest.importorskip("torchao")
 NAME = "inti_vit_t8_32_motiondigits"
@@ -28,6 +29,15 @@ def test_int8_model_says_what_the_float_model_says(quantized):
     assert 0 < (logits - expected).abs().max() < 0.05 * (expected.max() - expected.min())
     weight = quantized.blocks[0].mlp.fc1.weight
     assert type(weight) is not torch.nn.Parameter or weight.dtype == torch.int8 or "Int8" in type(weight.data).__name__
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["pe_core", "eva02_clip", "dinov3"])
+def test_int8_works_in_the_blocks_of_eva(family, clip):
+    model = randomize_model_(from_image_model(miniature(family), (1, 3), reduction=4))
+    expected = model(clip)
+    logits = quantize_int8(model)(clip)
+    assert 0 < (logits - expected).abs().max() < 0.1 * (expected.max() - expected.min())
 
 
 def test_int8_model_is_not_saved(quantized, tmp_path):

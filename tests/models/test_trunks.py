@@ -131,6 +131,61 @@ def test_every_family_loads_the_checkpoint_of_its_image_model(image_model, clip)
     assert_close(model(clip[:, 0]), image_model(clip[:, 0]))
 
 
+# Full size
+
+FULL_SIZE = [
+    "vit_base_patch16_clip_224",
+    "vit_huge_patch14_clip_quickgelu_224",  # the smallest MetaCLIP2
+    "vit_base_patch16_siglip_224",
+    "vit_base_patch14_reg4_dinov2",
+    "deit3_base_patch16_224",
+    "vit_base_patch16_224",
+    "vit_pe_core_base_patch16_224",
+    "vit_pe_spatial_base_patch16_512",
+    "eva02_base_patch16_clip_224",
+    "eva02_base_patch14_224",
+    "vit_base_patch16_dinov3",
+    "vit_base_patch16_dinov3_qkvb",  # EUPE
+    "vit_base_patch16_rope_mixed_ape_224",
+]
+
+
+@torch.inference_mode()
+@pytest.mark.slow  # 0.1 to 0.6 billion parameters
+@pytest.mark.parametrize("name", FULL_SIZE)
+def test_a_full_size_model_is_itself_frame_by_frame_until_it_compresses(name):
+    image_model = randomize_model_(timm.create_model(name, num_classes=11))
+    naive, model = from_image_model(image_model, ()), from_image_model(image_model)  # which share their modules
+    randomize_model_(model.interpolations)
+    clip = torch.randn(1, 2, *image_model.pretrained_cfg["input_size"])
+    pooled = pooled_frames(image_model, clip)
+    expected = image_model.head(pooled.mean(1))
+    assert_close(naive(clip), expected, rtol=1e-5, atol=1e-5 * expected.abs().max())
+    assert_close(model(clip[:, 0]), image_model.head(pooled[:, 0]), rtol=1e-5, atol=1e-5 * expected.abs().max())
+    assert (model(clip) - expected).abs().max() > 1e-3
+    assert expected.std() > 0.1
+
+
+def names_of_trunks():
+    return [name for module in ("vision_transformer", "eva", "deit") for name in timm.list_models(module=module)]
+
+
+@pytest.mark.slow  # 250 models
+def test_every_model_of_timm_is_taken_or_refused_by_name():
+    refused = []
+    for name in names_of_trunks():
+        image_model = timm.create_model(name, device="meta", num_classes=3).eval()
+        try:
+            model = from_image_model(image_model)
+        except TypeError as error:
+            assert "; take " in str(error)
+            refused.append(name)
+            continue
+        size = image_model.pretrained_cfg["input_size"]
+        assert model(torch.empty(1, 4, *size, device="meta")).shape == (1, 3), name
+    assert {type(timm.create_model(name, device="meta")).__name__ for name in refused} == {"VisionTransformerDistilled"}
+
+
 # A third kind
 
 

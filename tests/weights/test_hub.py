@@ -28,6 +28,7 @@ from inti_models.cli import main
 from inti_models.weights import hub
 from inti_models.weights.hub import CONFIG_DIGEST, create, published, weights_name
 from inti_models.weights.tensor_files import DIGEST, digest, read_checkpoint
+from support.models import FAMILIES, SOME_FAMILIES, TINY
 from support.processes import forked, killing
 
 NAME = "inti_vit_t8_32_motiondigits"
@@ -95,6 +96,21 @@ def test_a_saved_model_comes_back_bit_for_bit(tmp_path, randomize_, name, kwargs
         for attribute in ("compress_at", "num_frames", "sampling", "frame_stride"):
             assert getattr(again, attribute) == getattr(model, attribute)
         assert type(again.blocks[0].mlp.act) is type(model.blocks[0].mlp.act)
+
+
+@pytest.mark.parametrize(
+    "family",
+    [*SOME_FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name not in SOME_FAMILIES)],
+)
+def test_a_model_on_every_family_comes_back_bit_for_bit(tmp_path, randomize_, family):
+    base, args = FAMILIES[family]
+    model = randomize_(timm.create_model("inti_vit", base=base, compress_at=(1, 3), reduction=4, **{**TINY, **args}))
+    model.set_input_size(img_size=(48, 32))
+    save_pretrained(model, tmp_path / "mine")
+    again, clip = load(tmp_path / "mine").eval(), torch.randn(1, 5, 3, 48, 32)
+    assert type(again) is type(model)
+    with torch.no_grad():
+        assert torch.equal(again(clip), model(clip))
 
 
 def test_a_wrapped_image_model_comes_back_bit_for_bit(tmp_path, randomize_):
