@@ -103,6 +103,25 @@ def throughput(name: str) -> str:
     return f"{describe(measured)}\n\n{throughput_table(measured['rows'])}" if measured else NOT_MEASURED
 
 
+def small_model() -> str:
+    """The small model's times beside those of its uncompressed self, by batch size."""
+    measured = read("small_model_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    table = columns(
+        measured["rows"],
+        {
+            "step": "{step}",
+            "batch": "{batch_size:.0f}",
+            "ms a clip": "{ms_per_clip[median]:.4g}",
+            "naive, ms a clip": "{naive[ms_per_clip][median]:.4g}",
+            "time / naive": "{time_ratio:.3f}",
+            "GFLOPs / naive": "{gflops_ratio:.3f}",
+        },
+    )
+    return f"`{measured['model']}`, eager; {where(measured)} Medians, in turns.\n\n{table}"
+
+
 def scaling() -> str:
     """Cost over frames and over resolution, and the exponents."""
     measured = read("scaling_cpu")
@@ -310,7 +329,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "train_stage0": lambda: throughput("throughput_cpu_train_stage0"),
     "train_compiled": lambda: throughput("throughput_cpu_train_compiled"),
     "compiled": lambda: throughput("throughput_cpu_compiled"),
-    "batch32": lambda: throughput("throughput_cpu_batch32"),
+    "small_model": small_model,
     "streaming": streaming,
     "long_video": long_video,
     "ragged": ragged,

@@ -211,10 +211,10 @@ def test_every_context_tells_a_pair_from_its_reverse(layer_of, context):
 class AbsoluteDifference(WeightPrediction):
     """The trap: a temporal context that does not know which frame came first."""
 
-    def _features(self, name, z, grid_size):
+    def context_features(self, name, z, grid_size):
         if name != "temporal":
-            return super()._features(name, z, grid_size)
-        return F.gelu(self.temporal_context((z[:, :, 1:] - z[:, :, :1]).abs()))
+            return super().context_features(name, z, grid_size)
+        return self.temporal_context((z[:, :, 1:] - z[:, :, :1]).abs())
 
 
 def share_logit_weights_(predict):

@@ -130,27 +130,28 @@ class WeightPrediction(nn.Module):
     def forward(self, frame_pairs: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """(B, P, 2, N, C) -> logits (B, P, 2, N) in float32 (float64 for float64 tokens)."""
         z = self.reduce(self.norm(frame_pairs))  # B P 2 N R
-        # A linear layer on the concatenation is the sum of linear layers on its parts, so each feature can
-        # keep its natural shape. In float32: products and sums, which autocast leaves alone.
+        features = torch.cat([self.context_features(name, z, grid_size).expand(z.shape) for name in self.context], dim=-1)
+        # In float32: products and sums, which autocast leaves alone.
         dtype = torch.promote_types(z.dtype, torch.float32)
-        logits = self.logit.bias.to(dtype).unsqueeze(-1)  # 2 1
-        for name, weight in zip(self.context, self.logit.weight.chunk(len(self.context), dim=1), strict=True):
-            feature = self._features(name, z, grid_size).to(dtype)  # B P 2|1 N|1 R
-            logits = logits + (feature * weight.to(dtype).unsqueeze(1)).sum(dim=-1)  # B P 2 N|1
-        return logits.expand(z.shape[:-1])
+        weight, bias = self.logit.weight.to(dtype), self.logit.bias.to(dtype)  # 2 KR, 2
+        return (F.gelu(features).to(dtype) * weight.unsqueeze(1)).sum(dim=-1) + bias.unsqueeze(-1)
 
-    def _features(self, name: str, z: Tensor, grid_size: tuple[int, int]) -> Tensor:
-        network = self.get_submodule(f"{name}_context")
+    def context_features(self, name: str, z: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        """What a network makes of reduced tokens (B, P, 2, N, R), before its GELU: (B, P, 2|1, N|1, R).
+
+        Each in its natural shape. One product for the linear three would take twice the multiplications, and as many
+        operators to join their parameters; measured, it saves less than 1% of the small model's forward pass.
+        """
+        network = getattr(self, f"{name}_context")
         if name == "local":
-            grid = z[..., self.num_prefix_tokens :, :].flatten(0, 2)  # BP2 HW R
-            grid = grid.unflatten(1, grid_size).permute(0, 3, 1, 2)  # BP2 R H W
-            out = network(grid).flatten(2).transpose(1, 2).unflatten(0, z.shape[:3])
-            return F.pad(F.gelu(out), (0, 0, self.num_prefix_tokens, 0))
+            grid = z.flatten(0, 2)[:, self.num_prefix_tokens :]  # BP2 HW R
+            out = network(grid.unflatten(1, grid_size).permute(0, 3, 1, 2))  # BP2 R H W
+            return F.pad(out.flatten(2).transpose(1, 2), (0, 0, self.num_prefix_tokens, 0)).unflatten(0, z.shape[:3])
         if name == "global":
             z = z.mean(dim=3, keepdim=True)  # B P 2 1 R
         elif name == "temporal":
             z = z[:, :, 1:] - z[:, :, :1]  # B P 1 N R
-        return F.gelu(network(z))
+        return network(z)
 
 
 @register_notrace_module
