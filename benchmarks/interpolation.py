@@ -40,7 +40,10 @@ def parts(layer: InterFrameInterpolation, x: Tensor, grid_size: tuple[int, int])
     return {
         "norm": lambda: predict.norm(pairs),
         "reduce": lambda: predict.reduce(pairs),
-        **{f"{name} context": lambda name=name: predict.context_features(name, z, grid_size) for name in predict.context},
+        **{
+            f"{name} context": lambda name=name: predict.context_features(name, z, grid_size)
+            for name in predict.context
+        },
         "weighted sum": lambda: interpolate(pairs, weights),
     }
 

@@ -3,8 +3,8 @@
     python benchmarks/small_model.py [--quick] [--threads 1] [--seconds 20] [--output FILE]
 
 At batch size 1 its operators take microseconds, and starting one costs as much as computing it: what an interpolation
-adds in operators then counts against what it saves in arithmetic. Inference and training steps, eager, float32, measured
-in turns; random weights. Writes results/small_model_cpu.json (``--quick``: one second each, nothing without --output).
+adds in operators then counts against what it saves in arithmetic. Inference and training steps, eager, float32, in
+turns; random weights. Writes results/small_model_cpu.json (``--quick``: one second each, nothing without --output).
 """
 
 import argparse

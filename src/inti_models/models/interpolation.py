@@ -130,11 +130,12 @@ class WeightPrediction(nn.Module):
     def forward(self, frame_pairs: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """(B, P, 2, N, C) -> logits (B, P, 2, N) in float32 (float64 for float64 tokens)."""
         z = self.reduce(self.norm(frame_pairs))  # B P 2 N R
-        features = torch.cat([self.context_features(name, z, grid_size).expand(z.shape) for name in self.context], dim=-1)
+        features = [self.context_features(name, z, grid_size).expand(z.shape) for name in self.context]
         # In float32: products and sums, which autocast leaves alone.
         dtype = torch.promote_types(z.dtype, torch.float32)
         weight, bias = self.logit.weight.to(dtype), self.logit.bias.to(dtype)  # 2 KR, 2
-        return (F.gelu(features).to(dtype) * weight.unsqueeze(1)).sum(dim=-1) + bias.unsqueeze(-1)
+        activated = F.gelu(torch.cat(features, dim=-1)).to(dtype)  # B P 2 N KR
+        return (activated * weight.unsqueeze(1)).sum(dim=-1) + bias.unsqueeze(-1)
 
     def context_features(self, name: str, z: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """What a network makes of reduced tokens (B, P, 2, N, R), before its GELU: (B, P, 2|1, N|1, R).
