@@ -18,7 +18,8 @@ from timm.models import (
 from torch import Tensor
 
 from .assets import ASSETS
-from .models.stages import InTIConfig, InTIModel
+from .models.config import InTIConfig
+from .models.stages import InTIModel
 from .models.trunks import from_image_model
 from .models.vision_transformer import InTIVisionTransformer
 from .weights import zero_shot

@@ -76,7 +76,7 @@ def test_a_generator_draws_each_dense_start_where_the_clip_fits() -> None:
         ({"num_frames": 0}, "num_frames is 0; expected a whole number of at least 1"),
         ({"num_frames": 2.5}, "num_frames is 2.5"),
         ({"num_clips": 0}, "num_clips is 0"),
-        ({"sampling": "random"}, "sampling is 'random'; expected 'uniform' or 'dense'"),
+        ({"sampling": "random"}, "sampling is 'random'; expected one of 'uniform', 'dense', "),
         ({"sampling": "dense"}, "stride is None; sampling='dense' needs a whole number"),
         ({"sampling": "dense", "stride": 0}, "stride is 0"),
         ({"stride": 2}, "stride is 2 but sampling is 'uniform'"),

@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 
 import inti_models
 from inti_models.cli import main
+from inti_models.inference.predict import VideoClassifier
+from inti_models.models.registry import create_model
 from inti_models.weights import convert
 from inti_models.weights.checkpoint_filter import load_checkpoint
 from inti_models.weights.tensor_files import read_checkpoint
@@ -540,7 +542,49 @@ def test_class_names_mean_and_std_are_those_of_the_video_model(video):
     if case == "uniformerv2_local":  # numbers classes in an order of its own
         assert (cfg["label_names"], cfg["mean"], cfg["std"]) == (None, (0.45,) * 3, (0.225,) * 3)
     else:
-        assert len(cfg["label_names"]) == classes and cfg["mean"][0] == pytest.approx(0.48145466)
+        assert len(cfg["label_names"]) == classes and cfg["mean"][0] == pytest.approx(0.48145466, abs=1e-5)
+
+
+# Method and data set -> sampling, interpolation, views and rounding of its official code.
+PROTOCOLS = {
+    "inti_st_adapter_b16_k400": ("dense_rounded", "bicubic", (3, 1), "st_adapter"),
+    "inti_aim_b16_k400": ("dense_looped", "bilinear", (3, 1), "mmaction"),
+    "inti_uniformerv2_b16_ssv2": ("uniform_offsets", "bilinear", (1, 3), "slowfast"),
+}
+
+
+def test_a_video_model_takes_its_clips_as_its_official_code_does(video, tmp_path):
+    case, state, path = video
+    torch.save(state, path)
+    name, options = video_arguments(case)
+    model, _, _ = convert.convert_checkpoint(path, name, options)
+    inti_models.save_pretrained(model, tmp_path / "saved")
+    for again in (model, inti_models.load(tmp_path / "saved")):
+        cfg = again.pretrained_cfg
+        assert PROTOCOLS[name] == (again.sampling, cfg["interpolation"], again.views, again.resize_rounding)
+        assert again.antialias is False and cfg["crop_pct"] == 1
+        classify = VideoClassifier(again)
+        assert (classify.num_clips, classify.transform.num_crops) == PROTOCOLS[name][2]
+        assert (classify.transform.antialias, classify.transform.rounding) == (False, PROTOCOLS[name][3])
+        assert VideoClassifier(again, views=(1, 1)).num_clips == 1
+    plain, _, _ = convert.convert_checkpoint(path, name, {**options, "sampling": "uniform", "frame_stride": None})
+    assert plain.sampling == "uniform"  # options go before
+
+
+def test_models_that_take_clips_as_ours_do_are_saved_as_before(tmp_path):
+    model = inti_models.load("inti_vit_t8_32_motiondigits")
+    inti_models.save_pretrained(model, tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())["model_args"]
+    assert not {"antialias", "resize_rounding", "views"} & saved.keys()
+    assert (model.antialias, model.resize_rounding, model.views) == (True, "timm", (1, 1))
+
+
+@pytest.mark.parametrize(
+    "args", [{"sampling": "sparse"}, {"resize_rounding": "cv2"}, {"views": (0, 1)}, {"views": (1, 2)}, {"antialias": 1}]
+)
+def test_ways_to_make_clips_that_nobody_knows_are_refused(args):
+    with pytest.raises(ValueError, match=next(iter(args))):
+        create_model("inti_vit_t8_32_motiondigits", device="meta", **args)
 
 
 def test_a_video_model_without_its_frozen_weights_needs_the_clip(tmp_path):

@@ -38,8 +38,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     import torch
 
-    from ..weights.convert import OURS, convert_checkpoint
+    from ..weights.convert import convert_checkpoint
     from ..weights.hub import save_pretrained
+    from ..weights.layouts import OURS
 
     if args.output.exists():
         raise FileExistsError(f"{args.output} exists; choose another folder, or remove it first.")
@@ -56,6 +57,9 @@ def run(args: argparse.Namespace) -> int:
     ours = source.layout is OURS
     print(f"{'kept' if ours or source.layout.method else 'new '}     {model.num_classes} classes")
     print(f"{'kept' if ours else 'new '}     compress_at={model.compress_at}")
+    if not model.antialias:
+        how = f"{model.sampling}, {model.pretrained_cfg['interpolation']} without antialiasing"
+        print(f"clips    {how}, {model.views[0]}x{model.views[1]} views, as its official code does")
     print(f"wrote    {args.output}")
     return 0
 

@@ -12,7 +12,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--model", required=True, help="as for predict")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the Parquet files")
     command.add_argument("--workers", type=positive, default=1, help="processes with a model each")
-    add_views(command)
+    add_views(command, default=(1, 1))
     command.add_argument("--topk", type=positive, default=5, help="labels for each file")
     command.add_argument("--features", action="store_true", help="write pooled features too")
     command.add_argument("--batch-size", type=positive, default=16, help="files of a part")

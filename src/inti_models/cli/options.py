@@ -63,8 +63,14 @@ def add_frames(command: argparse.ArgumentParser) -> None:
     )
 
 
-def add_views(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--views", type=views, default=(1, 1), metavar="TxS", help="clips x crops, such as 4x3")
+def add_views(command: argparse.ArgumentParser, default: tuple[int, int] | None = None) -> None:
+    command.add_argument(
+        "--views",
+        type=views,
+        default=default,
+        metavar="TxS",
+        help="clips x crops, such as 4x3 (default: 1x1" + (")" if default else ", or those of a converted model)"),
+    )
 
 
 def add_device(command: argparse.ArgumentParser) -> None:

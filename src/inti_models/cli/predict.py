@@ -76,7 +76,7 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..data import iterate_frames
     from ..inference.predict import classify_stream
 
-    if len(args.files) > 1 or args.views != (1, 1) or args.chunk is not None:
+    if len(args.files) > 1 or args.views not in (None, (1, 1)) or args.chunk is not None:
         raise ValueError("--stream takes one file, camera or pipe, and neither --views nor --chunk.")
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1

@@ -4,6 +4,9 @@ import torch
 from torch import Tensor
 
 from .limits import MAX_BYTES, VideoError
+from .protocols import ONE_CLIP, RULES, is_dense
+
+SAMPLINGS = ("uniform", "dense", *RULES)
 
 
 def check_request(num_frames: int, sampling: str, stride: int | None, num_clips: int = 1) -> None:
@@ -11,18 +14,20 @@ def check_request(num_frames: int, sampling: str, stride: int | None, num_clips:
     for name, value in (("num_frames", num_frames), ("num_clips", num_clips)):
         if not isinstance(value, int) or value < 1:
             raise VideoError(f"{name} is {value!r}; expected a whole number of at least 1.")
-    if sampling not in ("uniform", "dense"):
-        raise VideoError(f"sampling is {sampling!r}; expected 'uniform' or 'dense'.")
-    if sampling == "uniform" and stride is not None:
+    if sampling not in SAMPLINGS:
+        raise VideoError(f"sampling is {sampling!r}; expected one of {', '.join(map(repr, SAMPLINGS))}.")
+    if not is_dense(sampling) and stride is not None:
         raise VideoError(
-            f"stride is {stride!r} but sampling is 'uniform', which has none: leave stride out, or "
+            f"stride is {stride!r} but sampling is {sampling!r}, which has none: leave stride out, or "
             "pass sampling='dense'."
         )
-    if sampling == "dense" and (not isinstance(stride, int) or stride < 1):
+    if is_dense(sampling) and (not isinstance(stride, int) or stride < 1):
         raise VideoError(
-            f"stride is {stride!r}; sampling='dense' needs a whole number of at least 1: the "
+            f"stride is {stride!r}; sampling={sampling!r} needs a whole number of at least 1: the "
             "frames from one sampled frame to the next."
         )
+    if sampling in ONE_CLIP and num_clips > 1:
+        raise VideoError(f"num_clips is {num_clips}, but sampling {sampling!r} knows one clip of a video: take one.")
     if num_clips * num_frames * 3 > MAX_BYTES:
         raise VideoError(f"{num_clips} clips of {num_frames} frames do not fit {MAX_BYTES} bytes: ask for fewer.")
 
@@ -42,7 +47,7 @@ def sample_times(
     Args:
         num_frames: T.
         duration: Length of the video.
-        sampling: "uniform" or "dense".
+        sampling: "uniform" or "dense", or a rule of `protocols`, of which only these two random forms are known here.
         step: Time from one sampled frame to the next ("dense").
         period: Time one frame is shown on average; the last sample needs this much room ("dense").
         num_clips: V.
@@ -50,7 +55,7 @@ def sample_times(
     """
     i = torch.arange(num_frames, dtype=torch.float64)
     v = torch.arange(num_clips, dtype=torch.float64)[:, None]
-    if sampling == "uniform":
+    if not is_dense(sampling):
         if generator is not None:
             offset = torch.rand(num_clips, num_frames, generator=generator, dtype=torch.float64)
             return (i + offset) * duration / num_frames

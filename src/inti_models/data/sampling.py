@@ -26,8 +26,8 @@ class FrameSampling:
 
     Attributes:
         num_frames: frames of a clip, T.
-        sampling: "uniform" or "dense"; see `read_clips`.
-        stride: frames of the video from one sampled frame to the next ("dense"); None for "uniform".
+        sampling: "uniform", "dense", or a rule of published models; see `read_clips`.
+        stride: frames of the video from one sampled frame to the next (dense); None for uniform.
 
     Raises:
         ValueError: values that make no sense.

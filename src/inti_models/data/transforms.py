@@ -3,8 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from timm.data import resolve_input_data_config
 from timm.data.constants import (
     DEFAULT_CROP_MODE,
     DEFAULT_CROP_PCT,
@@ -14,6 +16,8 @@ from timm.data.constants import (
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
+
+from .protocols import ROUNDINGS, crop_offsets, resized
 
 __all__ = ["ClipTransform", "create_clip_transform"]
 
@@ -27,13 +31,21 @@ _CROP_MODES = ("center", "squash")
 _LUMA = (19595, 38470, 7471)
 
 
+class Prepared(Protocol):
+    """A model that says how its frames are resized, as `inti_models.InTIVisionTransformer` does."""
+
+    antialias: bool
+    resize_rounding: str
+    normalization_fused: bool
+
+
 @dataclass(frozen=True)
 class ClipTransform:
     """Resizes, crops and normalises a clip; see `create_clip_transform`, which checks the values.
 
     Attributes:
         input_size: C, H, W of the result; C = 1 makes luma.
-        interpolation: "bicubic" or "bilinear", antialiased.
+        interpolation: "bicubic" or "bilinear".
         mean: C values, for pixels in 0 to 1.
         std: C values.
         crop_pct: Fraction of the resized sides that the crop takes (`num_crops=1`).
@@ -42,6 +54,8 @@ class ClipTransform:
         num_crops: 1: the centre. 3: left, centre and right of a wide frame, top, centre and bottom
             of a high one.
         normalize: Whether to; without, the result is uint8.
+        antialias: Whether to, where a frame becomes smaller. Without, it is resized in floating point.
+        rounding: How sides and offsets that are no whole numbers become some.
     """
 
     input_size: tuple[int, int, int]
@@ -52,6 +66,19 @@ class ClipTransform:
     crop_mode: str
     num_crops: int
     normalize: bool = True
+    antialias: bool = True
+    rounding: str = "timm"
+
+    @classmethod
+    def of(cls, model: Prepared, num_crops: int = 1, normalize: bool = True) -> "ClipTransform":
+        """Return what this model takes; it gets pixels where its normalisation is fused."""
+        return create_clip_transform(
+            **resolve_input_data_config(model),
+            num_crops=num_crops,
+            normalize=normalize and not model.normalization_fused,
+            antialias=model.antialias,
+            rounding=model.resize_rounding,
+        )
 
     def __call__(self, clip: Tensor) -> Tensor:
         """uint8 T,3,H,W (RGB) -> float32 (or uint8) T,C,H',W', or 3,T,C,H',W' with three crops."""
@@ -60,25 +87,29 @@ class ClipTransform:
         if channels == 1:
             clip = _to_luma(clip)
         clip = F.resize(
-            clip,
+            clip if self.antialias else clip.float(),  # no rounding, nor clamping of what bicubic overshoots
             list(self._resized(*clip.shape[-2:])),
             interpolation=INTERPOLATIONS[self.interpolation],
-            antialias=True,
+            antialias=self.antialias,
         )
-        if self.num_crops == 1:
-            return self._normalize(F.center_crop(clip, [height, width]))
-
         spare_h, spare_w = clip.shape[-2] - height, clip.shape[-1] - width
-        corners = [
-            (round(spare_h * place), round(spare_w * place))  # one of the two is zero
-            for place in (0, 0.5, 1)
-        ]
+        if self.rounding == "timm":
+            if self.num_crops == 1:
+                return self._normalize(F.center_crop(clip, [height, width]))
+            corners = [
+                (round(spare_h * place), round(spare_w * place)) for place in (0, 0.5, 1)
+            ]  # one of the two is zero
+        else:
+            rows, columns = (crop_offsets(self.rounding, spare, self.num_crops) for spare in (spare_h, spare_w))
+            corners = list(zip(rows, columns, strict=True))
         crops = [clip[..., top : top + height, left : left + width] for top, left in corners]
-        return self._normalize(torch.stack(crops))
+        return self._normalize(torch.stack(crops) if self.num_crops > 1 else crops[0])
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """The size to resize a frame to, rounded as timm's transforms do."""
+        """The size to resize a frame to."""
         _, target_h, target_w = self.input_size
+        if self.rounding != "timm":
+            return resized(self.rounding, height, width, target_h)
         if self.num_crops == 1:
             target_h, target_w = (math.floor(x / self.crop_pct) for x in (target_h, target_w))
         if self.crop_mode == "squash":
@@ -92,9 +123,9 @@ class ClipTransform:
 
     def _normalize(self, clip: Tensor) -> Tensor:
         if not self.normalize:
-            return clip
+            return clip if self.antialias else clip.round().clamp(0, 255).to(torch.uint8)
         mean, std = (torch.tensor(values, device=clip.device).view(-1, 1, 1) for values in (self.mean, self.std))
-        return clip.float().div_(255).sub_(mean).div_(std)
+        return clip.to(torch.float32, copy=True).div_(255).sub_(mean).div_(std)
 
 
 def create_clip_transform(
@@ -106,6 +137,8 @@ def create_clip_transform(
     crop_mode: str = DEFAULT_CROP_MODE,
     num_crops: int = 1,
     normalize: bool = True,
+    antialias: bool = True,
+    rounding: str = "timm",
 ) -> ClipTransform:
     """Makes the evaluation transform for whole clips, from the keys of timm's data config.
 
@@ -114,6 +147,8 @@ def create_clip_transform(
 
     (timm's config of the model as it is now: `timm.data.resolve_model_data_config` gives that of its checkpoint, which
     may have another size or other channels.)
+
+    (`ClipTransform.of(model)` also takes what the model's own config says of antialiasing and rounding.)
 
     It does to each frame what `timm.data.create_transform(**config)` does to a PIL image. The
     two resizes round differently: by 0.25 of 255 grey levels on average, by 4 at sharp edges.
@@ -129,6 +164,9 @@ def create_clip_transform(
         crop_mode: "center" keeps the aspect ratio, "squash" does not.
         num_crops: 1 (centre) or 3 (along the longer side; needs `crop_mode="center"`).
         normalize: False leaves pixels as uint8, for a model with `fuse_normalization`.
+        antialias: False as most official code of video models does it.
+        rounding: "timm", or whose official code is followed: "st_adapter", "slowfast" (PySlowFast, so UniFormerV2) or
+            "mmaction" (mmaction2, so AIM); see `inti_models.data.protocols`.
 
     Raises:
         ValueError: A value that is not one of these.
@@ -149,6 +187,13 @@ def create_clip_transform(
             f"num_crops is 3 but crop_mode is {crop_mode!r}, which sees the whole frame at once: "
             "use num_crops=1, or crop_mode='center'."
         )
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"rounding is {rounding!r}; expected one of {', '.join(ROUNDINGS)}.")
+    if rounding != "timm" and (height != width or crop_pct != 1 or crop_mode != "center"):
+        raise ValueError(
+            f"rounding is {rounding!r}, which is for square crops as large as the short side: use it with input_size "
+            "(channels, side, side), crop_pct=1 and crop_mode='center'."
+        )
     return ClipTransform(
         input_size=(channels, height, width),
         interpolation=interpolation,
@@ -158,6 +203,8 @@ def create_clip_transform(
         crop_mode=crop_mode,
         num_crops=num_crops,
         normalize=normalize,
+        antialias=antialias,
+        rounding=rounding,
     )
 
 

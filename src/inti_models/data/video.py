@@ -17,6 +17,7 @@ from torch import Tensor
 from .decoding import VideoFile, open_stream, play_stream
 from .images import Stills, find_stills, read_image
 from .limits import DEFAULT_LIMITS, MAX_BYTES, MAX_PIXELS, Guard, Limits, VideoError
+from .protocols import RULES, frame_indices
 from .sample_times import check_request, sample_times
 
 
@@ -62,11 +63,13 @@ def read_clips(
         sampling: "uniform" cuts the video into T equal segments and takes a frame from each: the
             middle, or for several clips positions spread evenly inside the segment. "dense" takes
             frames `stride` apart: a centred clip, or for several clips starts spread evenly from
-            the first possible to the last; past the end the last frame is repeated.
+            the first possible to the last; past the end the last frame is repeated. Or a rule of
+            published video models, which chooses by index, not by time: see `inti_models.data.protocols`.
         stride: Frames from one sampled frame to the next at the video's average rate ("dense").
         num_clips: Clips to take, V.
         generator: If given, positions are random: anywhere in each segment ("uniform"), or
-            anywhere the clip fits ("dense").
+            anywhere the clip fits ("dense"); a rule of published models becomes the one of these that
+            its name begins with.
         limits: What the file may ask for.
         stop: Reading in a thread ends, with a VideoError, soon after another sets this.
 
@@ -85,17 +88,20 @@ def read_clips(
             f"{path} lasts {duration:.1f} s, more than the limit of {limits.max_duration:g} s: cut it first."
         )
 
-    sample = sample_times(
-        num_frames,
-        timeline.end,
-        sampling=sampling,
-        step=(stride or 1) * timeline.period,
-        period=timeline.period,
-        num_clips=num_clips,
-        generator=generator,
-    )
-    ranks = torch.searchsorted(timeline.starts, sample, right=True) - 1
-    ranks = ranks.clamp_(0, len(timeline.starts) - 1)
+    if sampling in RULES and generator is None:
+        ranks = frame_indices(sampling, num_frames, stride, len(timeline.starts), num_clips)
+    else:
+        sample = sample_times(
+            num_frames,
+            timeline.end,
+            sampling=sampling,
+            step=(stride or 1) * timeline.period,
+            period=timeline.period,
+            num_clips=num_clips,
+            generator=generator,
+        )
+        ranks = torch.searchsorted(timeline.starts, sample, right=True) - 1
+        ranks = ranks.clamp_(0, len(timeline.starts) - 1)
 
     frames: Tensor | None = None
     starts = timeline.starts[ranks]

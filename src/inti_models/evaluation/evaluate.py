@@ -23,12 +23,11 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from huggingface_hub import EvalResult
-from timm.data import resolve_input_data_config
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..data import FrameSampling, Limits, Source, create_clip_transform, open_source
+from ..data import ClipTransform, FrameSampling, Limits, Source, open_source
 from ..data.limits import DEFAULT_LIMITS
 from ..data.sources import ClipDataset
 from ..files import locked, replacing, write_text
@@ -259,7 +258,7 @@ def validate(
     model: InTIModel,
     data: str | os.PathLike[str] | Source,
     *,
-    views: tuple[int, int] = (1, 1),
+    views: tuple[int, int] | None = None,
     root: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
     batch_size: int = 8,
@@ -275,7 +274,7 @@ def validate(
     Args:
         model: an InTI model with a classifier.
         data: a folder, a list file, or the name of a data set (see `inti_models.data.open_source`); or one opened.
-        views: temporal clips and spatial crops of each video, such as (4, 3).
+        views: temporal clips and spatial crops of each video, such as (4, 3); None for the model's own.
         root: see `inti_models.data.open_source`.
         class_names: see `inti_models.data.open_source`.
         limits: what a file may ask for, unless the data were opened before.
@@ -311,11 +310,10 @@ def validate(
         return evaluation
 
 
-def views_of(source: Source, model: InTIModel, views: tuple[int, int] = (1, 1)) -> ClipDataset:
-    """Return views, temporal clips and spatial crops, of each video for this model."""
-    num_clips, num_crops = views
-    transform = create_clip_transform(**resolve_input_data_config(model), num_crops=num_crops)
-    return source.dataset(transform, FrameSampling.of(model), num_clips)
+def views_of(source: Source, model: InTIModel, views: tuple[int, int] | None = None) -> ClipDataset:
+    """Return views, temporal clips and spatial crops, of each video for this model; None for its own."""
+    num_clips, num_crops = model.views if views is None else views
+    return source.dataset(ClipTransform.of(model, num_crops), FrameSampling.of(model), num_clips)
 
 
 def _probabilities(model: nn.Module, clips: Tensor, batch_size: int, device: torch.device, precision: str) -> Tensor:

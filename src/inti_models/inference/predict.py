@@ -9,10 +9,9 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import torch
-from timm.data import resolve_input_data_config
 from torch import Tensor
 
-from ..data import ClipTransform, FrameSampling, Limits, create_clip_transform
+from ..data import ClipTransform, FrameSampling, Limits
 from ..data.limits import DEFAULT_LIMITS
 from ..models.stages import InTIModel
 from ..models.streaming import StreamingClassifier, forward_chunked
@@ -41,7 +40,8 @@ class VideoClassifier:
 
     Args:
         model: an InTI model with a classifier; it is moved to ``device`` and put into evaluation mode.
-        views: temporal clips and spatial crops, such as (4, 3); crops are 1 or 3.
+        views: temporal clips and spatial crops, such as (4, 3); crops are 1 or 3. None for the model's own, which are
+            (1, 1) unless a converted checkpoint was measured by others.
         device: where to run.
         chunk: frames of a long clip that go through the first blocks together, so that memory does not grow with the
             clip (`forward_chunked`); None for all frames.
@@ -54,7 +54,7 @@ class VideoClassifier:
     def __init__(
         self,
         model: InTIModel,
-        views: tuple[int, int] = (1, 1),
+        views: tuple[int, int] | None = None,
         device: str | torch.device = "cpu",
         chunk: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
@@ -63,11 +63,11 @@ class VideoClassifier:
         if chunk is not None:
             StreamingClassifier(model)  # which says why it does not run in chunks
         self.chunk, self.limits = chunk, limits
-        self.num_clips, num_crops = views
+        self.num_clips, num_crops = model.views if views is None else views
         if self.num_clips < 1:
             raise ValueError(f"views={views} asks for {self.num_clips} clips; ask for at least one.")
         self.model, self.device = model.to(device).eval(), torch.device(device)
-        self.transform = _transform(model, num_crops)
+        self.transform = ClipTransform.of(model, num_crops)
 
     def views(self, path: str | os.PathLike[str], stop: threading.Event | None = None) -> Tensor:
         """Return the model's input for a file, views (V, T, C, H, W); ``stop`` is that of `read_clips`."""
@@ -182,18 +182,12 @@ def classify_stream(
     """
     _check_classifier(model)
     stream = StreamingClassifier(model.to(device), stride=stride)
-    transform = _transform(model)
+    transform = ClipTransform.of(model)
     times: deque[float] = deque(maxlen=stream.num_frames)
     for time, frame in frames:
         times.append(time)
         for logits in stream.push(transform(frame.unsqueeze(0)).to(device)).squeeze(0):  # none, or of one window
             yield Window(times[0], times[-1], top_labels(model, logits.float().softmax(dim=-1).cpu(), topk))
-
-
-def _transform(model: InTIModel, num_crops: int = 1) -> ClipTransform:
-    return create_clip_transform(
-        **resolve_input_data_config(model), num_crops=num_crops, normalize=not model.normalization_fused
-    )
 
 
 def _check_classifier(model: InTIModel) -> None:

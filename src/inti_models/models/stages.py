@@ -4,8 +4,7 @@ Shapes: ``B`` clips, ``T`` frames (``T'`` of them remaining), ``N`` tokens a fra
 """
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -15,73 +14,13 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 
 from ._private import feature_take_indices
+from .config import InTIConfig
 from .inputs import BlockInputs, as_clip, as_frames, check_mask, drop_frame_dim, fold_normalization, is_image
-from .interpolation import CONTEXTS, InterFrameInterpolation, Weighting, cascade, repeat_evenly, sum_repeats
+from .interpolation import InterFrameInterpolation, cascade, repeat_evenly, sum_repeats
 from .schedules import check_schedule, default_schedule, stage_bounds
 from .temporal import TemporalBlock, TemporalMethod, build_method
 
 Tensors = dict[str, Tensor]  # by name, as a file has them
-
-
-@dataclass(frozen=True)
-class InTIConfig:
-    """The arguments that InTI adds to those of an image model; flat in a saved ``config.json``.
-
-    Attributes:
-        compress_at: numbers of blocks already run at which to compress; non-decreasing, repeats allowed.
-            ``()`` is the naive per-frame adaptation, None the `default_schedule`.
-        reduction: see `InterFrameInterpolation`.
-        context: see `InterFrameInterpolation`.
-        weighting: see `InterFrameInterpolation`.
-        num_frames: frames a clip is sampled to. Metadata for the data pipeline; any T runs.
-        sampling: ``"uniform"`` (segments) or ``"dense"`` (every ``frame_stride``-th frame). Metadata likewise.
-        frame_stride: stride of dense sampling.
-        temporal: name of a method in `temporal.METHODS` whose modules let frames see each other; None for
-            none. Its modules see the frames that remain at their depth.
-        temporal_args: arguments of the method.
-
-    Raises:
-        ValueError: for a number of frames, a sampling or a stride that cannot be.
-    """
-
-    compress_at: Sequence[int] | None = None
-    reduction: int = 16
-    context: Sequence[str] = CONTEXTS
-    weighting: Weighting = "softmax"
-    num_frames: int = 8
-    sampling: str = "uniform"
-    frame_stride: int | None = None
-    temporal: str | None = None
-    temporal_args: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.num_frames, int) or self.num_frames < 1:
-            raise ValueError(
-                f"num_frames={self.num_frames!r} is not a number of frames; pass an integer of at least 1."
-            )
-        if self.sampling not in ("uniform", "dense"):
-            raise ValueError(f"sampling={self.sampling!r} is unknown; choose 'uniform' or 'dense'.")
-        if self.frame_stride is not None and (not isinstance(self.frame_stride, int) or self.frame_stride < 1):
-            raise ValueError(
-                f"frame_stride={self.frame_stride!r} is not a stride; pass an integer of at least 1, or None."
-            )
-
-    @classmethod
-    def split(cls, model_args: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """The config that is among the arguments of a model, and the arguments of its image model."""
-        names = {field.name for field in fields(cls)}
-        own = {name: value for name, value in model_args.items() if name in names}
-        return cls(**own), {name: value for name, value in model_args.items() if name not in names}
-
-    def model_args(self) -> dict[str, Any]:
-        """The arguments, as they are saved; those of a temporal method only where there is one."""
-        args = {field.name: getattr(self, field.name) for field in fields(self)}
-        args["context"] = tuple(self.context)
-        if self.temporal is None:
-            del args["temporal"], args["temporal_args"]
-        else:
-            args["temporal_args"] = dict(self.temporal_args or {})
-        return args
 
 
 class InTIModel(nn.Module):
@@ -110,6 +49,9 @@ class InTIModel(nn.Module):
     num_frames: int
     sampling: str
     frame_stride: int | None
+    antialias: bool
+    resize_rounding: str
+    views: tuple[int, int]
     temporal: TemporalMethod
     interpolations: nn.ModuleDict  # blocks run -> ModuleList of InterFrameInterpolation
     pretrained_cfg: dict[str, Any]
@@ -167,6 +109,8 @@ class InTIModel(nn.Module):
         self.compress_at = check_schedule(schedule, depth)
         self.group_size = 2 ** len(self.compress_at)
         self.num_frames, self.sampling, self.frame_stride = config.num_frames, config.sampling, config.frame_stride
+        self.antialias, self.resize_rounding = config.antialias, config.resize_rounding
+        self.views = (config.views[0], config.views[1])
         # Keys say where a checkpoint compresses: interpolations.<blocks run>.<repeat>.<parameter>
         self.interpolations = nn.ModuleDict(
             {

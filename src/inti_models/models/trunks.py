@@ -9,8 +9,9 @@ from timm.models.naflexvit import NaFlexVit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from .config import InTIConfig
 from .eva import InTIEva
-from .stages import InTIConfig, InTIModel
+from .stages import InTIModel
 from .vision_transformer import InTIVisionTransformer
 
 # Class of the image model -> class of the video model on it; docs/add_a_trunk.md adds another.

@@ -70,7 +70,7 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
     class_names = train_source.class_names
     model = build_model(recipe, class_names)
     train_set = training_set(recipe, model, train_source)
-    validation_set = None if validation_source is None else views_of(validation_source, model)
+    validation_set = None if validation_source is None else views_of(validation_source, model, (1, 1))
     if validation_source is not None:
         views_of(validation_source, model, recipe.views)  # which raises now if the last measurement would
 

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import resolve_input_data_config
 from torch import Tensor
 
-from ..data import FrameSampling, create_clip_transform, write_video
+from ..data import ClipTransform, FrameSampling, write_video
 from ..files import replacing
 from ..inference.predict import Label, top_labels
 from ..models.interpolation import cascade
@@ -70,9 +69,8 @@ def explain_clips(
     Raises:
         ValueError: see `relevance`.
     """
-    config, device = resolve_input_data_config(model.eval()), next(model.parameters()).device
-    see = create_clip_transform(**config, normalize=False)
-    normalize = create_clip_transform(**config, normalize=not model.normalization_fused)
+    device = next(model.eval().parameters()).device
+    see, normalize = ClipTransform.of(model, normalize=False), ClipTransform.of(model)
     explained = []
     for i, clip in enumerate(clips):
         x = normalize(clip).unsqueeze(0).to(device)

@@ -15,7 +15,7 @@ Files of PyTorch (.pt, .pth, .pyth, .bin) are read with ``weights_only=True``: c
 import json
 import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,296 +27,10 @@ from ..models.registry import create_model
 from ..models.stages import InTIModel
 from ..models.temporal import METHODS
 from .checkpoint_filter import ADDED, HEAD, INTERPOLATIONS, WRAPPERS, unwrap
+from .layouts import LAYOUTS, OURS, Layout, Tensors, is_trunk, timm_names
 from .tensor_files import PICKLES, how_to_open, is_finite, is_torchscript, read_checkpoint
 
-Tensors = dict[str, Tensor]
-
-
-def _rename(key: str, rules: Mapping[str, str]) -> str:
-    for pattern, replacement in rules.items():
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def openai_names(key: str) -> tuple[str, ...]:
-    """OpenAI's and open_clip's name of the tensor that is ``key`` in the model."""
-    rules = {
-        r"^cls_token$": "class_embedding",
-        r"^pos_embed$": "positional_embedding",
-        r"^patch_embed\.proj": "conv1",
-        r"^norm_pre": "ln_pre",
-        r"^norm\.": "ln_post.",
-        r"^blocks": "transformer.resblocks",
-        r"\.norm(\d)": r".ln_\1",
-        r"\.qkv\.": ".in_proj_",
-        r"\.attn\.proj": ".attn.out_proj",
-        r"\.fc1": ".c_fc",
-        r"\.fc2": ".c_proj",
-    }
-    return (_rename(key, rules),)
-
-
-def timm_names(key: str) -> tuple[str, ...]:
-    """timm's name: the model is a timm `VisionTransformer`."""
-    return (key,)
-
-
-def transformers_names(key: str) -> tuple[str, ...]:
-    """transformers' names: query, key and value are apart."""
-    rules = {
-        r"^cls_token$": "embeddings.class_embedding",
-        r"^pos_embed$": "embeddings.position_embedding.weight",
-        r"^patch_embed\.proj": "embeddings.patch_embedding",
-        r"^norm_pre": "pre_layrnorm",  # sic
-        r"^norm\.": "post_layernorm.",
-        r"^blocks": "encoder.layers",
-        r"\.norm(\d)": r".layer_norm\1",
-        r"\.attn\.proj": ".self_attn.out_proj",
-        r"\.attn\.": ".self_attn.",
-    }
-    name = _rename(key, rules)
-    return tuple(name.replace(".qkv.", f".{part}_proj.") for part in "qkv") if ".qkv." in name else (name,)
-
-
-def _is_trunk(key: str) -> bool:
-    """Whether the model's ``key`` is of its image model, without head."""
-    return not ADDED.match(key) and not key.startswith(HEAD)
-
-
-def st_adapter_names(key: str) -> tuple[str, ...]:
-    """ST-Adapter's name: OpenAI's, without "visual."."""
-    if _is_trunk(key):
-        return openai_names(key)
-    rules = {r"^head\.": "fc.", r"^blocks": "transformer.resblocks", r"\.temporal\.": ".adapter_pre_"}
-    return (_rename(key, rules),)
-
-
-def aim_names(key: str) -> tuple[str, ...]:
-    """AIM's name: OpenAI's in mmaction's recogniser."""
-    if _is_trunk(key):
-        return (f"backbone.{openai_names(key)[0]}",)
-    rules = {
-        r"^head\.": "cls_head.fc_cls.",
-        r"^temporal\.time_embed": "backbone.temporal_embedding",
-        r"^blocks": "backbone.transformer.resblocks",
-        r"\.temporal\.time_in": ".T_Adapter_in",
-        r"\.temporal\.time": ".T_Adapter",
-        r"\.temporal\.space": ".S_Adapter",
-        r"\.temporal\.joint": ".MLP_Adapter",
-        r"\.fc(\d)": r".D_fc\1",
-    }
-    return (_rename(key, rules),)
-
-
-def uniformerv2_names(key: str) -> tuple[str, ...]:
-    """UniFormerV2's name, or that of a part that `uniformerv2_parts` cuts."""
-    if _is_trunk(key) and not key.startswith(("norm.", "patch_embed.")):
-        return (f"backbone.{openai_names(key)[0]}",)
-    rules = {
-        r"^norm\.": "transformer.proj.0.",  # of its own: CLIP's ln_post is left out
-        r"^head\.": "transformer.proj.2.",
-        r"^patch_embed\.proj\.weight": "conv1.weight[0]",
-        r"^temporal\.patch_embed\.0\.weight": "conv1.weight[-1]",
-        r"^temporal\.patch_embed\.1\.weight": "conv1.weight[+1]",
-        r"^temporal\.video_token": "transformer.temporal_cls_token",
-        r"^temporal\.balance": "transformer.balance",
-        r"^temporal\.units\.(\d+)\.position": r"transformer.dpe.\1",
-        r"^temporal\.units": "transformer.dec",
-        r"\.norm_query": ".ln_1",
-        r"\.norm_mlp": ".ln_2",
-        r"\.norm_tokens": ".ln_3",
-        r"\.query\.(\w+)": r".attn.in_proj_\1[query]",
-        r"\.key_value\.(\w+)": r".attn.in_proj_\1[key, value]",
-        r"\.proj\.(?=[a-z])": ".attn.out_proj.",
-        r"\.fc1": ".c_fc",
-        r"\.fc2": ".c_proj",
-        r"^blocks": "transformer.resblocks",
-        r"\.temporal\.attn": ".lmhra1.pos_embed",
-        r"\.temporal\.mlp": ".lmhra2.pos_embed",
-        r"\.pos_embed\.norm": ".pos_embed.0",
-        r"\.pos_embed\.reduce": ".pos_embed.1",
-        r"\.pos_embed\.conv": ".pos_embed.2",
-        r"\.pos_embed\.expand": ".pos_embed.3",
-    }
-    return (f"backbone.{_rename(key, rules)}",)
-
-
-def uniformerv2_parts(tensors: Tensors) -> Tensors:
-    """Cut those tensors of UniFormerV2 that are several of the model's.
-
-    The 3D patch embedding has one kernel a frame, [0] that of the frame itself; the attention of a global unit has
-    its query's projection before those of key and value.
-    """
-    parts: Tensors = {}
-    for name, tensor in tensors.items():
-        if name == "backbone.conv1.weight" and tensor.ndim == 5:
-            for i, kernel in enumerate(tensor.unbind(2), start=-(tensor.shape[2] // 2)):
-                parts[f"{name}[{i:+d}]" if i else f"{name}[0]"] = kernel
-        elif re.fullmatch(r"backbone\.transformer\.dec\.\d+\.attn\.in_proj_\w+", name) and tensor.ndim:
-            query, key_value = tensor.tensor_split([tensor.shape[0] // 3])
-            parts |= {f"{name}[query]": query, f"{name}[key, value]": key_value}
-        else:
-            parts[name] = tensor
-    return parts
-
-
-def open_clip_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Model options that an `open_clip_config.json` states."""
-    model, vision = config["model_cfg"], config["model_cfg"]["vision_cfg"]
-    if "timm_model_name" in vision:
-        return {}
-    return {
-        "act_layer": "quick_gelu" if model.get("quick_gelu") else "gelu",
-        "num_heads": vision["width"] // vision.get("head_width", 64),
-    }
-
-
-def timm_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Model options that timm's `config.json` states.
-
-    An architecture without "quickgelu" in its name states nothing: OpenAI's weights, which were trained with
-    QuickGELU, are published under such a name too.
-    """
-    named = {"act_layer": "quick_gelu"} if "quickgelu" in config["architecture"] else {}
-    stated = config.get("model_args", {})
-    return named | {name: stated[name] for name in ("act_layer", "num_heads") if name in stated}
-
-
-def transformers_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Model options that transformers' `config.json` states; what it leaves out has the default of its class."""
-    if not config["model_type"].startswith("clip"):
-        raise ValueError(f"{config['model_type']} is not CLIP.")
-    vision = config.get("vision_config", config)
-    activation = vision.get("hidden_act", "quick_gelu")
-    return {
-        "act_layer": {"gelu_pytorch_tanh": "gelu_tanh"}.get(activation, activation),
-        "num_heads": vision.get("num_attention_heads", 12),
-        "norm_eps": vision.get("layer_norm_eps", 1e-5),
-    }
-
-
-def official_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Model options of every official video model: they are made of OpenAI's CLIP."""
-    return {"act_layer": "quick_gelu", "norm_eps": 1e-5}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a library names the tensors of a checkpoint.
-
-    Attributes:
-        title: what to call it.
-        prefixes: what its names may start with; the first that fits is taken.
-        names: the model's key -> the library's names, without prefix, of the tensors whose concatenation it is.
-        dropped: pattern of a whole key -> why the model has no use for it.
-        config: name of the configuration file that may lie beside a checkpoint; None if there never is one.
-        options: what is in it, {} without one -> options of the model.
-        method: the temporal method whose modules and head, trained, are in the checkpoint. None: an image model's.
-        marks: keys of the model; a checkpoint with one of them is of this layout.
-        parts: cuts tensors of the checkpoint that are several of the model's.
-        pretrained_cfg: what the models were trained with, where it is not what the zoo says.
-    """
-
-    title: str
-    prefixes: tuple[str, ...]
-    names: Callable[[str], tuple[str, ...]]
-    dropped: Mapping[str, str]
-    config: str | None
-    options: Callable[[dict[str, Any]], dict[str, Any]]
-    method: str | None = None
-    marks: tuple[str, ...] = ("patch_embed.proj.weight",)
-    parts: Callable[[Tensors], Tensors] = dict
-    pretrained_cfg: Mapping[str, Any] = field(default_factory=dict)
-
-
-_SCALE = {r"logit_(scale|bias)": "scale of the contrastive loss"}
-_OPEN_CLIP_TEXT = {
-    r"text\..+|transformer\..+|token_embedding\.weight|positional_embedding|ln_final\..+|text_projection(\..+)?": (
-        "text tower"
-    )
-}
-LAYOUTS = (
-    Layout(
-        "OpenAI's CLIP or open_clip",
-        ("visual.",),
-        openai_names,
-        {
-            r"visual\.proj": "projection to the space of texts",
-            r"input_resolution|context_length|vocab_size": "a size, not a weight",
-            **_OPEN_CLIP_TEXT,
-            **_SCALE,
-        },
-        "open_clip_config.json",
-        open_clip_options,
-    ),
-    Layout(
-        "open_clip with a visual tower of timm's",
-        ("visual.trunk.",),
-        timm_names,
-        {r"visual\.(trunk\.)?head\..+": "projection to the space of texts", **_OPEN_CLIP_TEXT, **_SCALE},
-        "open_clip_config.json",
-        open_clip_options,
-    ),
-    Layout(
-        "timm",
-        ("",),
-        timm_names,
-        {r"head\..+": "projection, or another task's classifier"},
-        "config.json",
-        timm_options,
-    ),
-    Layout(
-        "transformers",
-        ("vision_model.", ""),  # releases from 5 on save a CLIPVisionModel without prefix
-        transformers_names,
-        {
-            r"(vision_model\.)?embeddings\.position_ids": "a count, not a weight",
-            r"visual_projection\.weight": "projection to the space of texts",
-            r"text_model\..+|text_projection\.weight": "text tower",
-            **_SCALE,
-        },
-        "config.json",
-        transformers_options,
-    ),
-    Layout(
-        "ST-Adapter",
-        ("",),
-        st_adapter_names,
-        {},
-        None,
-        official_options,
-        method="st_adapter",
-        marks=("blocks.0.temporal.mlp.fc1.weight", "blocks.0.temporal.attn.fc1.weight"),
-    ),
-    Layout(
-        "AIM",
-        ("",),
-        aim_names,
-        {},
-        None,
-        official_options,
-        method="aim",
-        marks=("temporal.time_embed",),
-    ),
-    Layout(
-        "UniFormerV2",
-        ("",),
-        uniformerv2_names,
-        {},
-        None,
-        official_options,
-        method="uniformerv2",
-        marks=("temporal.video_token",),
-        parts=uniformerv2_parts,
-        # Its slowfast/config/defaults.py; and it numbers classes by lists of its own, not alphabetically.
-        pretrained_cfg={"mean": (0.45,) * 3, "std": (0.225,) * 3, "label_names": None},
-    ),
-)
-
 NESTED = 4  # dictionaries in dictionaries, at most; one of a pickle may hold itself
-
-# A model of this zoo that has tensors which an image model has not (see `read`).
-OURS = Layout("InTI", ("",), timm_names, {}, None, dict)
 
 # Start of the model's key -> the option that states its size in this dimension.
 SIZES = {HEAD: ("num_classes", 0), "temporal.time_embed": ("num_frames", 1)}
@@ -537,7 +251,7 @@ def convert_checkpoint(
     layout = source.layout
     stated = {**stated_options(image), **stated_options(source)}
     eps = stated.pop("norm_eps", None)
-    arguments = {**stated, **(options or {})}
+    arguments = {**layout.protocol(model_name), **stated, **(options or {})}
     try:
         model = create_model(model_name, **arguments)
     except (TypeError, AssertionError, KeyError, RuntimeError) as error:  # timm's, of arguments it does not check
@@ -553,7 +267,7 @@ def convert_checkpoint(
         source = image = replace(source, layout=OURS)  # a model without tensors of its own, head included
     if source.layout is not OURS:
         own = {key: tensor for key, tensor in own.items() if not key.startswith(INTERPOLATIONS)}
-    of_image = {key: tensor for key, tensor in own.items() if _is_trunk(key)}
+    of_image = {key: tensor for key, tensor in own.items() if is_trunk(key)}
     if image is source:
         mapped, dropped = map_tensors(source, own if source.layout is OURS or layout.method else of_image)
     else:
