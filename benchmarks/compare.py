@@ -225,6 +225,24 @@ def ragged() -> str:
     )
 
 
+def encoding() -> str:
+    """How far the two embeddings of a clip are apart."""
+    measured = read("encoding")
+    if measured is None:
+        return NOT_MEASURED
+    form = {
+        "model": "`{model}`",
+        "frames that remain": "{remaining_frames:.0f}",
+        "deviation of their lengths": "{length_of_frames_deviation:.1%}",
+        "mean cosine": "{mean_cosine:.5f}",
+        "lowest": "{lowest_cosine:.3f}",
+        "same nearest %": "{same_nearest_percent:.1f}",
+        "nearest has the label %": "{nearest_has_label_percent:.1f}",
+        "normalised": "{nearest_has_label_normalised_percent:.1f}",
+    }
+    return f"{measured['clips']} clips of MotionDigits' validation set.\n\n{columns(measured['rows'], form)}"
+
+
 def latency() -> str:
     """From file to label."""
     measured = read("latency_cpu")
@@ -333,6 +351,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "streaming": streaming,
     "long_video": long_video,
     "ragged": ragged,
+    "encoding": encoding,
     "latency": latency,
     "interpolation": interpolation,
     "quantization": quantization,

@@ -167,10 +167,10 @@ def test_a_full_size_model_is_itself_frame_by_frame_until_it_compresses(name):
 
 
 def names_of_trunks():
-    return [name for module in ("vision_transformer", "eva", "deit") for name in timm.list_models(module=module)]
+    return [name for module in ("eva", "deit") for name in timm.list_models(module=module)]
 
 
-@pytest.mark.slow  # 250 models
+@pytest.mark.slow  # 90 models; of the 175 others of `VisionTransformer`, see FULL_SIZE
 def test_every_model_of_timm_is_taken_or_refused_by_name():
     refused = []
     for name in names_of_trunks():
