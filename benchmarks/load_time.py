@@ -2,29 +2,31 @@
 
     python benchmarks/load_time.py [--repeats 5] [--output FILE]
 
-The least: `safetensors.torch.load_file`, and building the model with timm. Every repeat is a process of its own,
-in turns; peak memory is the highest resident size over that after the imports (Linux).
+The least: `safetensors.torch.load_file`, the digest of its tensors, and building the model with timm. Every repeat is a
+process of its own, in turns; peak memory is the highest resident size over that after the imports (Linux). Writes
+results/load_time_cpu.json.
 """
 
 import argparse
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import timm
 import torch
-from report import report
+from report import machine, report
 from tqdm import tqdm
 
 import inti_models
+from inti_models.models.registry import create_model
 
+RESULTS = Path(__file__).parent / "results" / "load_time_cpu.json"
 MEASURE = """
 import sys, time
 import safetensors.torch, timm, torch
 import inti_models
+from inti_models.weights.tensor_files import digest
 
 name, folder, what = sys.argv[1:]
 
@@ -36,6 +38,7 @@ before = kib("VmRSS")
 start = time.perf_counter()
 if what == "least":
     tensors = safetensors.torch.load_file(folder + "/model.safetensors")
+    digest(tensors)
     model = timm.create_model(name)
 else:
     model = inti_models.load("local-dir:" + folder)
@@ -55,13 +58,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="inti_vit_b16_k400")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, help="write the JSON here too")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON file to write")
     args = parser.parse_args()
 
     seconds: dict[str, list[float]] = {"least": [], "load": []}
     mebibytes: dict[str, list[float]] = {"least": [], "load": []}
     with tempfile.TemporaryDirectory() as folder:
-        inti_models.save_pretrained(inti_models.models.registry.create_model(args.model), folder)
+        inti_models.save_pretrained(create_model(args.model), folder)
         size = (Path(folder) / "model.safetensors").stat().st_size / 2**20
         for _ in tqdm(range(args.repeats)):
             for what in seconds:
@@ -78,8 +81,7 @@ def main() -> None:
         "peak_mib": {what: round(value, 1) for what, value in peak.items()},
         "peak_to_file": round(peak["load"] / size, 3),
         "repeats": args.repeats,
-        "machine": f"CPU ({platform.machine()}), {torch.get_num_threads()} threads",
-        "versions": {"torch": torch.__version__, "timm": timm.__version__},
+        "machine": machine(torch.device("cpu")),
     }
     report(result, args.output)
 

@@ -178,6 +178,17 @@ def test_tensors_that_are_verified_are_those_that_are_used(folder, model, read_o
     assert torch.equal(logits(load(folder)), logits(model))
 
 
+def test_a_loaded_models_parameters_are_the_verified_tensors_themselves(folder, monkeypatch):
+    read = []
+    monkeypatch.setattr(hub, "read_checkpoint", lambda *args: read.append(read_checkpoint(*args)) or read[0])
+    loaded = load(folder)
+    assert {name: p.data_ptr() for name, p in loaded.named_parameters()} == {
+        name: tensor.data_ptr() for name, tensor in read[0].items()
+    }
+    assert all(p.requires_grad and isinstance(p, torch.nn.Parameter) for p in loaded.parameters())
+    assert {p.dtype for p in load(folder, dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
+
+
 def test_predicting_at_a_budget_loads_once(folder, tmp_path, read_once):
     Image.new("RGB", (40, 32), "red").save(tmp_path / "frame.png")
     arguments = ["--budget", "4", "--frames", "8", "--device", "cpu"]

@@ -30,6 +30,13 @@ def test_tensors_come_back_with_their_digest(saved, tiny):
     assert stated_digest(saved) is None
 
 
+def test_tensors_that_were_verified_stay_when_the_file_is_overwritten_in_place(saved):
+    tensors, stated = read_checkpoint(saved), stated_digest(saved)
+    with saved.open("r+b") as file:
+        file.write(bytes(saved.stat().st_size))
+    assert digest(tensors) == stated
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_finite_means_every_value(dtype, value):

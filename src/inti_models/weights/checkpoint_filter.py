@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from timm.models import load_pretrained
 from torch import Tensor
 
@@ -95,6 +96,34 @@ def load_tensors(model: InTIModel, tensors: Mapping[str, Tensor]) -> None:
     cfg = {**model.pretrained_cfg, "source": None, "state_dict": fitted}
     load_pretrained(model, cfg, num_classes=model.num_classes, in_chans=model.in_chans)
     zero_shot.fill_head(model, tensors)
+
+
+def assign_tensors(model: InTIModel, tensors: Mapping[str, Tensor], device: torch.device) -> bool:
+    """Make tensors the parameters of a model on the meta device, where they are just that; nothing is copied.
+
+    Args:
+        model: the model, without memory of its own.
+        tensors: of the file that its pretrained config names.
+        device: where its parameters shall be.
+
+    Returns:
+        Whether it was done. Not done, and for `load_tensors` to do in a model with memory, is what takes more: other
+        names, shapes or classes than the file's, a head made of class names, buffers that no file has.
+
+    Raises:
+        ValueError: see `checkpoint_filter_fn`.
+    """
+    own = model.state_dict()
+    shapes = {name: tensor.shape for name, tensor in own.items()}
+    if shapes != {name: tensor.shape for name, tensor in tensors.items()} or dict(model.named_buffers()).keys() - own:
+        return False
+    if model.num_classes != model.pretrained_cfg.get("num_classes"):
+        return False
+    fitted = checkpoint_filter_fn(tensors, model)
+    if any(tensor.is_meta for tensor in fitted.values()):
+        return False
+    model.load_state_dict({name: fitted[name].to(device, own[name].dtype) for name in own}, assign=True)
+    return True
 
 
 def checkpoint_filter_fn(

@@ -33,7 +33,7 @@ from ..assets import ASSETS
 from ..models.registry import check_name, create_model
 from ..models.stages import InTIModel
 from ._private import save_config_for_hf
-from .checkpoint_filter import load_tensors
+from .checkpoint_filter import assign_tensors, load_tensors
 from .config import CONFIG_DIGEST, check_model, digest_of, read_config, read_json
 from .download import CONFIG, commit_of, download, hub_errors
 from .tensor_files import (
@@ -110,8 +110,11 @@ def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIModel
         if (weights.parent / PREVIOUS).is_dir():  # the next one is being saved, or that was interrupted
             return _load(weights.parent / PREVIOUS, model_args)
         raise ValueError(_NOT_TOGETHER.format(config=source.config, weights=weights)) from None
-    model = source.create(model_args)
-    load_tensors(model, tensors)
+    device = torch.device(model_args.get("device") or torch.get_default_device())
+    model = source.create({**model_args, "device": "meta"})  # without memory: its tensors are there already
+    if not assign_tensors(model, tensors, device):
+        model = source.create(model_args)
+        load_tensors(model, tensors)
     return model
 
 

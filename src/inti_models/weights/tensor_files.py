@@ -73,7 +73,8 @@ def _opened(path: str | os.PathLike[str], expected: str | None = None) -> Iterat
             f"{path} lists its tensors in {length} bytes, of which {MAX_HEADER} are allowed; take another checkpoint."
         )
     try:
-        with safe_open(path, framework="pt") as file:
+        # Read, not mapped: what is verified is then what is used, whatever becomes of the file.
+        with safe_open(path, framework="pt", backend="pread") as file:
             stated = (file.metadata() or {}).get(DIGEST)
             if expected is not None and stated is not None and stated != expected:
                 raise OtherDigestError(f"{path} has other tensors than were saved; save the model again.")
