@@ -15,6 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -225,6 +226,45 @@ def set_zero_shot_head(model: InTIModel, classes: Sequence[str], templates: Sequ
     model.default_cfg = model.pretrained_cfg  # timm's old name for it
 
 
+@dataclass(frozen=True)
+class SharedSpace:
+    """The space into which a CLIP projects images and texts.
+
+    Attributes:
+        projection: of pooled features, (C, D).
+        towers: tensors of CLIP's file, those of the text tower among them.
+        heads: attention heads of the text tower.
+        quick_gelu: whether it was trained with QuickGELU rather than GELU.
+    """
+
+    projection: Tensor
+    towers: Mapping[str, Tensor]
+    heads: int
+    quick_gelu: bool
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a text; longer ones are cut."""
+        return self.towers["positional_embedding"].shape[0]
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Return unit vectors of texts, (texts, D), in float32."""
+        return text_features(self.towers, [[text] for text in texts], self.heads, self.quick_gelu, truncate=True)
+
+
+def shared_space(model: InTIModel) -> SharedSpace:
+    """Return the space that the CLIP which a model starts from shares with texts; see `set_zero_shot_head`.
+
+    Raises:
+        ValueError: the model does not start from a CLIP, or its file has no towers of CLIP's.
+        OSError: the file with the towers is missing, forbidden, or cannot be fetched.
+    """
+    towers = _read_towers(model)
+    _check_towers(towers, model)
+    heads, quick_gelu = _text_conventions(towers, model)
+    return SharedSpace(towers["visual.proj"].float(), towers_part(towers), heads, quick_gelu)
+
+
 def _check_classes(names: Sequence[str]) -> list[str]:
     """Class names with single blanks; a ValueError unless there are some, not empty and different for CLIP."""
     if isinstance(names, str):
@@ -370,6 +410,7 @@ def text_features(
     heads: int,
     quick_gelu: bool,
     batch_size: int = 256,
+    truncate: bool = False,
 ) -> Tensor:
     """One unit vector for each class: the mean of the unit vectors of its prompts, made a unit vector again.
 
@@ -381,6 +422,7 @@ def text_features(
         heads: attention heads of the text tower.
         quick_gelu: whether it was trained with QuickGELU rather than GELU.
         batch_size: prompts at once.
+        truncate: cut prompts that are too long, as CLIP does, instead of refusing them.
 
     Returns:
         (K, D) in float32.
@@ -394,7 +436,9 @@ def text_features(
     flat = [prompt for of_class in prompts for prompt in of_class]
     tokens = open_clip.tokenize(flat, context_length=context_length + 1)  # KP L+1
     too_long = tokens[:, context_length].nonzero()
-    if len(too_long):
+    if truncate:
+        tokens = open_clip.tokenize(flat, context_length=context_length)
+    elif len(too_long):
         raise ValueError(f"The prompt {flat[too_long[0]]!r} has over {context_length} tokens; shorten the class name.")
     vocab_size = len(state_dict["token_embedding.weight"])
     if int(tokens.max()) + 1 != vocab_size:  # the end of text, which each prompt has, is the last of CLIP's tokens
