@@ -18,7 +18,7 @@ from inti_models import InTIEva, InTIVisionTransformer, StreamingClassifier, for
 from inti_models.models import trunks
 from inti_models.models.flops import count_flops
 from inti_models.weights.checkpoint_filter import checkpoint_filter_fn
-from support.models import FAMILIES, TINY, miniature, randomize_model_
+from support.models import FAMILIES, SOME_FAMILIES, TINY, miniature, randomize_model_
 from support.modules import ROOT
 from support.pages import blocks, run_block
 
@@ -131,6 +131,28 @@ def test_every_family_loads_the_checkpoint_of_its_image_model(image_model, clip)
     assert_close(model(clip[:, 0]), image_model(clip[:, 0]))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", SOME_FAMILIES)
+def test_some_families_give_features_only_run_in_half_precision_and_take_pixels(family, clip):
+    base, args = FAMILIES[family]
+    args = {"base": base, "compress_at": (1, 3), "features_only": True, "out_indices": (0, -1), **TINY, **args}
+    features = timm.create_model("inti_vit", **args).eval()(clip)
+    assert [y.shape for y in features] == [(2, 5, 32, 4, 6), (2, 2, 32, 4, 6)]
+    model = video_model(miniature(family))
+    extracted = timm.models.create_feature_extractor(model, ["blocks.1", "head"])(clip)
+    assert_close(extracted["head"], model(clip))
+    assert len(extracted["blocks.1"]) == 2 * 4  # frames after the first compression
+    expected = model(clip)
+    half = copy.deepcopy(model).bfloat16()(clip.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert_close(half.float(), expected, rtol=0.1, atol=0.1 * expected.abs().max())
+    model.pretrained_cfg = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4)}
+    mean, std = (torch.tensor(model.pretrained_cfg[key]).view(3, 1, 1) for key in ("mean", "std"))
+    pixels = torch.randint(256, (1, 4, 3, 32, 48), dtype=torch.uint8)
+    expected = model((pixels / 255 - mean) / std)
+    assert_close(model.fuse_normalization()(pixels), expected, rtol=0, atol=1e-3)
+
+
 # Full size
 
 FULL_SIZE = [
@@ -154,10 +176,10 @@ FULL_SIZE = [
 @pytest.mark.slow  # 0.1 to 0.6 billion parameters
 @pytest.mark.parametrize("name", FULL_SIZE)
 def test_a_full_size_model_is_itself_frame_by_frame_until_it_compresses(name):
-    image_model = randomize_model_(timm.create_model(name, num_classes=11))
+    image_model = randomize_model_(timm.create_model(name, num_classes=11, img_size=224))
     naive, model = from_image_model(image_model, ()), from_image_model(image_model)  # which share their modules
     randomize_model_(model.interpolations)
-    clip = torch.randn(1, 2, *image_model.pretrained_cfg["input_size"])
+    clip = torch.randn(1, 2, 3, 224, 224)
     pooled = pooled_frames(image_model, clip)
     expected = image_model.head(pooled.mean(1))
     assert_close(naive(clip), expected, rtol=1e-5, atol=1e-5 * expected.abs().max())

@@ -3,11 +3,12 @@ import torch
 from timm.data import resolve_input_data_config
 from torch.testing import assert_close
 
-from inti_models import load
+from inti_models import from_image_model, load
 from inti_models.data import create_clip_transform
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.models.interpolation import frame_order
 from inti_models.visualize.explain import aggregate, clip_weights, explain_clip, frame_fractions, relevance, to_pixels
+from support.models import SOME_FAMILIES, miniature, randomize_model_
 
 VARIANTS = [
     {},
@@ -148,6 +149,16 @@ def test_what_cannot_be_explained_is_told_in_a_sentence(tiny, clip):
         relevance(tiny(), clip, 5)
     with pytest.raises(ValueError, match="has no classifier to explain"):
         relevance(tiny(num_classes=0), clip)
+
+
+@pytest.mark.parametrize("family", [*SOME_FAMILIES, "pe_core_gigantic"])
+def test_models_on_other_trunks_are_explained(family, clip):
+    model = randomize_model_(from_image_model(miniature(family), (1, 3), reduction=4))
+    explanation = explain_clip(model, clip[:, :4], class_index=2)
+    assert_close(explanation.logits, model(clip[:, :4]).detach())
+    assert_close(explanation.weights.frame_weights.sum(1), torch.ones(2, 4, 6))
+    assert len(explanation.weights.class_token) == (0 if family in ("siglip", "pe_core_gigantic") else 2)
+    assert explanation.relevance.shape == (2, 4, 4, 6) and explanation.relevance.std() > 0
 
 
 @pytest.fixture(scope="module")
