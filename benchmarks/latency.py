@@ -1,6 +1,6 @@
 """From file to label: how long it takes, where the time goes, and what reading ahead and fused normalization give.
 
-    python benchmarks/latency.py [--quick] [--threads N] [--output FILE]
+    python benchmarks/latency.py [--quick] [--threads N] [--json] [--output FILE]
 
 `inti_vit_t8_32_motiondigits` on MotionDigits clips, and `inti_vit_b16_k400` on videos of 10 seconds, 340x256 pixels,
 H.264 (smooth noise, made for the run). Parts of each file in turns: read (decode), transform, forward; with the
@@ -17,8 +17,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import compare
 import torch
-from report import report
+from report import add_json, report
 from torch.nn.functional import interpolate
 from tqdm import tqdm
 
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the small model, few rounds; prints only")
     parser.add_argument("--threads", type=int, help="of PyTorch")
     parser.add_argument("--output", type=Path)
+    add_json(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -117,7 +119,8 @@ def main() -> None:
         for name in tqdm(names):
             paths = make_files(Path(folder), name, 8 if args.quick else MODELS[name])
             rows.append(measure(name, paths, 8 if args.quick or "b16" in name else 100))
-    report({"machine": machine("cpu"), "rows": rows}, args.output or (None if args.quick else RESULTS))
+    measured = {"machine": machine("cpu"), "rows": rows}
+    report(measured, args.output or (None if args.quick else RESULTS), None if args.json else compare.latency(measured))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Long clips at a constant budget: operations, time and memory of the whole forward pass, and of one in chunks.
 
-    python benchmarks/long_video.py [--quick] [--output FILE]
+    python benchmarks/long_video.py [--quick] [--json] [--output FILE]
 
 8 to 256 frames with `inti_models.schedule_for_budget` at 5 frames a block, the default schedule's budget for 8. Memory
 is the peak of the tensors that operators make, without weights and the clip itself. Random weights; one run each after
@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import compare
 import torch
 from flops import torch_gflops
-from report import report
+from report import add_json, report
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -64,11 +65,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the small model; prints only")
     parser.add_argument("--output", type=Path)
+    add_json(parser)
     args = parser.parse_args()
     name = "inti_vit_t8_32_motiondigits" if args.quick else "inti_vit_b16_k400"
     rows = [row(name, frames) for frames in tqdm((8, 16, 32, 64, 128, 256))]
     measured = {"machine": machine("cpu"), "model": name, "budget": BUDGET, "chunk": CHUNK, "rows": rows}
-    report(measured, args.output or (None if args.quick else RESULTS))
+    table = None if args.json else compare.long_video(measured)
+    report(measured, args.output or (None if args.quick else RESULTS), table)
 
 
 if __name__ == "__main__":

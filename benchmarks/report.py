@@ -1,5 +1,6 @@
 """How every benchmark tells its result."""
 
+import argparse
 import json
 import platform
 from pathlib import Path
@@ -24,9 +25,14 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def report(result: dict[str, Any], output: Path | None) -> None:
-    """Print a result as JSON, and write it to a file if one is named."""
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """Add the option that prints the result as JSON instead of tables."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON, not as tables")
+
+
+def report(result: dict[str, Any], output: Path | None, table: str | None = None) -> None:
+    """Print a result, as its table where there is one, else as JSON, and write it to a file if one is named."""
     text = json.dumps(result, indent=2)
-    print(text)
+    print(table or text)
     if output:
         output.write_text(text + "\n")

@@ -1,6 +1,6 @@
 """How cost grows with frames (4 to 256) and with resolution (224 to 448): counted, and measured on the CPU.
 
-    python benchmarks/scaling.py [--quick] [--output FILE]
+    python benchmarks/scaling.py [--quick] [--json] [--output FILE]
 
 Three models: naive, InTI with its default schedule, and InTI with one more compression each time the frames double, so
 that a block sees at most 5 frames on average (`inti_models.schedule_for_budget`). GFLOPs are counted by
@@ -14,9 +14,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import compare
 import numpy as np
 from flops import torch_gflops
-from report import report
+from report import add_json, report
 from tqdm import tqdm
 
 from inti_models import schedule_for_budget
@@ -88,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the small model, few sizes; prints only")
     parser.add_argument("--output", type=Path)
+    add_json(parser)
     args = parser.parse_args()
     name = "inti_vit_t8_32_motiondigits" if args.quick else "inti_vit_b16_k400"
     frames, sizes = (QUICK_FRAMES, QUICK_SIZES) if args.quick else (FRAMES, SIZES)
@@ -95,7 +97,8 @@ def main() -> None:
     points = [("frames", n, sizes[0]) for n in frames] + [("resolution", 8, size) for size in sizes]
     rows = [row for axis, n, size in tqdm(points) for row in measure(name, axis, n, size, seconds)]
     measured = {"machine": machine("cpu"), "model": name, "budget": BUDGET, "rows": rows, "fits": fits(rows)}
-    report(measured, args.output or (None if args.quick else RESULTS))
+    table = None if args.json else compare.scaling(measured)
+    report(measured, args.output or (None if args.quick else RESULTS), table)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Exact streaming beside recomputing every window: operations and time of each label.
 
-    python benchmarks/streaming.py [--quick] [--output FILE]
+    python benchmarks/streaming.py [--quick] [--json] [--output FILE]
 
 Four ways to label the last 8 frames of a stream, at strides of 1, 2, 4 and 8 frames: InTI and the naive model, each
 recomputing every window, and each reusing what windows share (`StreamingClassifier`; for the naive model that is
@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import compare
 import torch
-from report import report
+from report import add_json, report
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
@@ -70,15 +71,15 @@ def rows_of(name: str, stride: int, seconds: float) -> list[dict[str, Any]]:
             rounds += 1
     base, rows = "InTI, recomputed", []
     for label in steps:
-        ratio = statistics.median(a / b for a, b in zip(times[base], times[label], strict=True))
+        ratio = statistics.median(a / b for a, b in zip(times[label], times[base], strict=True))
         rows.append(
             {
                 "stride": stride,
                 "way": label,
                 "gflops": round(gflops[label], 4),
                 "ms": float(f"{statistics.median(times[label]) * 1e3:.4g}"),
-                "fewer_gflops": round(gflops[base] / gflops[label], 3),
-                "faster": round(ratio, 3),
+                "gflops_ratio": round(gflops[label] / gflops[base], 4),
+                "time_ratio": round(ratio, 4),
             }
         )
     return rows
@@ -88,11 +89,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="the small model; prints only")
     parser.add_argument("--output", type=Path)
+    add_json(parser)
     args = parser.parse_args()
     name = "inti_vit_t8_32_motiondigits" if args.quick else "inti_vit_b16_k400"
     rows = [row for stride in tqdm(STRIDES) for row in rows_of(name, stride, 1.0 if args.quick else 60.0)]
     measured = {"machine": machine("cpu"), "model": name, "frames": FRAMES, "rows": rows}
-    report(measured, args.output or (None if args.quick else RESULTS))
+    table = None if args.json else compare.streaming(measured)
+    report(measured, args.output or (None if args.quick else RESULTS), table)
 
 
 if __name__ == "__main__":

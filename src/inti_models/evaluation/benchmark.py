@@ -386,5 +386,5 @@ def describe(measured: Mapping[str, Any]) -> str:
         f"{'Training step' if how['train'] else 'Inference'} on {where['device']}, {where['threads']} threads, "
         f"{'float32' if how['amp'] == 'no' else how['amp']}, {size}, {', '.join(options) or 'eager'}; "
         f"torch {where['torch']}, timm {where['timm']}, Python {where['python']}; matrix products reach "
-        f"{measured['matmul_tflops']:.3g} TFLOP/s."
+        f"{measured['matmul_tflops']:.3g} TFLOP/s (of two operations a multiply-add; GFLOPs count it once)."
     )
