@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+DEMO_INSTALLED := .venv/.demo-installed
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 # Packages are installed without bytecode: what is imported is compiled once, and kept.
@@ -8,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all lint space docs fuzz faults load mutants test-matrix audit
 
-demo: $(INSTALLED)
+demo: $(or $(wildcard $(INSTALLED)),$(DEMO_INSTALLED))
 	$(BIN)/python examples/demo.py
 
 test: $(INSTALLED)
@@ -48,6 +49,12 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What the demo imports, with pip's progress. Most of it is PyTorch, which is kept if it is there.
+$(DEMO_INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --no-compile --editable '.[motiondigits]'
+	touch $@
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -12,7 +12,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from inti_models import save_pretrained
+from inti_models import __version__, save_pretrained
 from inti_models.cli import export, main, options
 from inti_models.data import MotionDigitsClips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
@@ -39,7 +39,7 @@ def test_help_imports_neither_torch_nor_timm_and_timm_imported_later_knows_the_m
 import sys
 from pathlib import Path
 from inti_models.cli import COMMANDS, main
-for argv in [["--help"], *([command.__name__.rpartition(".")[2], "--help"] for command in COMMANDS)]:
+for argv in [["--help"], ["--version"], *([command.__name__.rpartition(".")[2], "--help"] for command in COMMANDS)]:
     try:
         main(argv)
     except SystemExit as stopped:
@@ -49,6 +49,25 @@ import timm
 assert timm.is_model({NAME!r})
 """
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_list_imports_nothing_but_timm_and_this_package():
+    code = """
+import sys
+import timm
+before = set(sys.modules)
+from inti_models.cli import main
+assert main(["list"]) == 0
+added = {name.partition(".")[0] for name in sys.modules.keys() - before}
+assert added - {"inti_models"} <= sys.stdlib_module_names, added
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit, match="^0$"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"inti-models {__version__}\n"
 
 
 def test_options_offer_what_the_package_takes():
