@@ -46,6 +46,22 @@ def torch_gflops(name: str, num_frames: int = 8, **model_args) -> float:
     return counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "inti_vit_b16_k400" else pytest.param(name, marks=pytest.mark.slow)  # the others, 1 s each
+        for name in timm.list_models("inti*")
+        if name.endswith(("_k400", "_motiondigits")) or name.startswith(("inti_st", "inti_aim", "inti_uni"))
+    ],
+)
+def test_every_entry_point_has_its_shape_and_saving_on_the_meta_device(name):
+    model = timm.create_model(name, device="meta").eval()
+    clip = torch.zeros(2, model.num_frames, *model.pretrained_cfg["input_size"], device="meta")
+    assert model(clip).shape == (2, model.pretrained_cfg["num_classes"])
+    naive, compressed = (torch_gflops(name, model.num_frames, **args) for args in ({"compress_at": ()}, {}))
+    assert 0.35 < 1 - compressed / naive < 0.4
+
+
 @pytest.mark.parametrize("context", [("point",), ("local",), ("global",), ("temporal",)])
 def test_every_context_network_is_counted_as_torch_counts_it(context):
     name, args = "inti_vit_t8_32_motiondigits", {"context": context, "reduction": 2}
