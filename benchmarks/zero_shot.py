@@ -3,9 +3,8 @@
     python benchmarks/zero_shot.py --model inti_vit_b16_k400        # the published CLIP, from the Hub
     python benchmarks/zero_shot.py --miniature                      # a small random CLIP, without a network
 
-Stills and frames are MotionDigits'. On stills the ranking of all classes has to be the same; the probabilities differ
-by the norm of the image feature, which one linear layer cannot divide by. On clips the reference is the mean of
-open_clip's logits over the frames. Prints JSON.
+Stills and frames are MotionDigits'. On stills the probabilities have to be the same, to rounding. On clips the
+reference is the mean of open_clip's logits over the frames. Prints JSON.
 """
 
 import argparse
@@ -27,7 +26,8 @@ from inti_models.data import create_clip_transform
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.models.registry import create_model
 from inti_models.models.stages import InTIModel
-from inti_models.weights.zero_shot import CONFIG_FILE, TEMPLATES, WEIGHTS_FILE, class_words
+from inti_models.weights.text_tower import CONFIG_FILE, WEIGHTS_FILE
+from inti_models.weights.zero_shot import TEMPLATES, class_words
 
 MINIATURE: dict[str, Any] = {
     "embed_dim": 32,
@@ -68,28 +68,25 @@ def open_clip_logits(clip: Any, images: Tensor, classifier: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def compare(model: InTIModel, clip: nn.Module, count: int) -> dict[str, float]:
+def compare(model: InTIModel, clip: nn.Module, tokenizer: Any, count: int) -> dict[str, float]:
     """Agreement on so many stills and as many clips."""
     cfg = model.pretrained_cfg
     dataset = cfg["architecture"].rpartition("_")[2]
     words = [class_words(name, dataset) for name in cfg["label_names"]]
     templates = [template.format for template in TEMPLATES[dataset]]
-    classifier = open_clip.build_zero_shot_classifier(clip, open_clip.get_tokenizer("ViT-B-16"), words, templates)
+    classifier = open_clip.build_zero_shot_classifier(clip, tokenizer, words, templates)
     size = model.patch_embed.img_size
     transform = create_clip_transform((3, *size), cfg["interpolation"], cfg["mean"], cfg["std"], crop_pct=1.0)
     clips = MotionDigits("validation", size=size[0], num_frames=model.num_frames, length=count)
-    same_ranking, same_top1, differences = [], [], []
+    same_top1, differences = [], []
     for index in tqdm(range(count)):
         frames = transform(clips[index][0])  # T 3 H W
         theirs = open_clip_logits(clip, frames, classifier)
         still = model(frames[:1])
-        same_ranking.append(torch.equal(still.argsort(), theirs[:1].argsort()))
         differences.append((still.softmax(-1) - theirs[:1].softmax(-1)).abs().max().item())
         same_top1.append(bool(model(frames.unsqueeze(0)).argmax() == theirs.mean(dim=0).argmax()))
     return {
-        "stills_same_ranking_percent": 100 * sum(same_ranking) / count,
-        "stills_largest_probability_difference": round(max(differences), 4),
-        "stills_mean_of_largest_probability_difference": round(sum(differences) / count, 4),
+        "stills_largest_probability_difference": round(max(differences), 6),
         "clips_same_top1_percent": 100 * sum(same_top1) / count,
     }
 
@@ -104,14 +101,16 @@ def main() -> None:
     args = parser.parse_args()
     if args.miniature:
         model, clip = miniature(args.model, args.seed)
+        tokenizer = open_clip.get_tokenizer("ViT-B-16")
     else:
         model = inti_models.load(args.model).eval()
         clip = open_clip.create_model(f"hf-hub:{model.pretrained_cfg['hf_hub_id']}").eval()
+        tokenizer = open_clip.get_tokenizer(f"hf-hub:{model.pretrained_cfg['hf_hub_id']}")
     result = {
         "model": args.model,
         "clip": "random miniature" if args.miniature else model.pretrained_cfg["hf_hub_id"],
         "count": args.count,
-        **compare(model, clip, args.count),
+        **compare(model, clip, tokenizer, args.count),
     }
     report(result, args.output)
 

@@ -13,10 +13,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from torch.testing import assert_close
 
-from inti_models import InTIVisionTransformer, from_image_model, zoo
+from inti_models import InTIModel, InTIVisionTransformer, from_image_model, zoo
 from inti_models.models import registry
 from inti_models.models.temporal import METHODS
 from inti_models.training.run import freeze
+from inti_models.weights.text_tower import REPOSITORIES
 
 NUM_CLASSES = {"k400": 400, "ssv2": 174, "ucf101": 101, "hmdb51": 51}
 CLIP_NAMES = {
@@ -24,7 +25,22 @@ CLIP_NAMES = {
     for architecture in ("b16", "l14", "l14_336")
     for dataset in NUM_CLASSES
 }
-NAMES = [*CLIP_NAMES, "inti_vit_t8_32_motiondigits"]
+# Image-text models for Kinetics-400 alone: architecture -> timm's image model and tag, open_clip's name and tag.
+FAMILIES = {
+    "h14": ("vit_huge_patch14_clip_224", "laion2b", "ViT-H-14", "laion2b_s32b_b79k"),
+    "pe_core_t16_384": ("vit_pe_core_tiny_patch16_384", "fb", "PE-Core-T-16-384", "meta"),
+    "pe_core_s16_384": ("vit_pe_core_small_patch16_384", "fb", "PE-Core-S-16-384", "meta"),
+    "pe_core_b16": ("vit_pe_core_base_patch16_224", "fb", "PE-Core-B-16", "meta"),
+    "pe_core_l14_336": ("vit_pe_core_large_patch14_336", "fb", "PE-Core-L-14-336", "meta"),
+    "eva02_b16": ("eva02_base_patch16_clip_224", "merged2b", "EVA02-B-16", "merged2b_s8b_b131k"),
+    "eva02_l14": ("eva02_large_patch14_clip_224", "merged2b", "EVA02-L-14", "merged2b_s4b_b131k"),
+    "eva02_l14_336": ("eva02_large_patch14_clip_336", "merged2b", "EVA02-L-14-336", "merged2b_s6b_b61k"),
+    "siglip2_b16_256": ("vit_base_patch16_siglip_256", "v2_webli", "ViT-B-16-SigLIP2-256", "webli"),
+    "siglip2_l16_256": ("vit_large_patch16_siglip_256", "v2_webli", "ViT-L-16-SigLIP2-256", "webli"),
+    "siglip2_so400m14_224": ("vit_so400m_patch14_siglip_224", "v2_webli", "ViT-SO400M-14-SigLIP2", "webli"),
+}
+FAMILY_NAMES = {f"inti_{'vit_' * (name == 'h14')}{name}_k400": name for name in FAMILIES}
+NAMES = [*CLIP_NAMES, *FAMILY_NAMES, "inti_vit_t8_32_motiondigits"]
 # Models with a temporal method: method, architecture, data set, frames and what the official code has for it.
 TEMPORAL = {
     f"inti_{method}_{architecture}_{dataset}": (method, architecture, dataset)
@@ -35,7 +51,14 @@ TEMPORAL = {
     }.items()
     for architecture, dataset in made
 }
-TAGGED = [(architecture, tag) for architecture, tags in zoo.IMAGE_TAGS.items() for tag in tags]
+TAGGED = [(architecture, tag) for architecture in ("b16", "l14", "l14_336") for tag in zoo.IMAGE_TAGS[architecture]]
+H14_TAGS = {  # timm's -> open_clip's
+    "laion2b": "laion2b_s32b_b79k",
+    "dfn5b": "dfn5b",
+    "metaclip_2pt5b": "metaclip_fullcc",
+    "metaclip_altogether": "metaclip_altogether",
+    "metaclip2_worldwide": "metaclip2_worldwide",
+}
 
 # timm's tag -> open_clip's, where they differ
 OPEN_CLIP_TAGS = {
@@ -91,7 +114,7 @@ def test_config_is_complete(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_config_names_modules_and_sizes_of_the_model(name):
     model, cfg = meta_model(name), timm.get_pretrained_cfg(name)
-    assert isinstance(model, InTIVisionTransformer)
+    assert isinstance(model, InTIModel)
     assert isinstance(model.get_submodule(cfg.first_conv), nn.Conv2d)
     assert model.get_submodule(cfg.classifier) is model.get_classifier()
     assert model.get_classifier().out_features == model.num_classes == cfg.num_classes
@@ -200,6 +223,50 @@ def test_activation_is_the_one_that_open_clip_says_the_weights_have(architecture
         model = meta_model(f"inti_vit_{architecture}_{dataset}.{tag}", depth=1, compress_at=())
         assert activations(model) == {expected}
         assert model._model_args["act_layer"] == act_layer
+
+
+@pytest.mark.parametrize(("name", "architecture"), list(FAMILY_NAMES.items()))
+def test_a_family_is_timms_image_model_with_the_towers_of_open_clip(name, architecture):
+    image_name, tag, config_name, open_clip_tag = FAMILIES[architecture]
+    image = timm.get_pretrained_cfg(f"{image_name}.{tag}")
+    reference = open_clip.get_pretrained_cfg(config_name, open_clip_tag)
+    default, plain = timm.get_pretrained_cfg(name), timm.get_pretrained_cfg(f"{name}.{tag}")
+    assert (default.tag, default.hf_hub_filename) == (f"{tag}_zeroshot", "open_clip_model.safetensors")
+    assert (plain.hf_hub_id, plain.hf_hub_filename) == (image.hf_hub_id, "model.safetensors")
+    assert default.hf_hub_id == reference["hf_hub"].rstrip("/")
+    for cfg in (default, plain):
+        assert (cfg.mean, cfg.std) == (image.mean, image.std) == (reference["mean"], reference["std"])
+        assert (cfg.input_size, cfg.license) == (image.input_size, image.license)
+    model, image_model = meta_model(name, compress_at=()), meta_model(image_name, num_classes=400)
+    shapes, expected = ({k: v.shape for k, v in each.state_dict().items()} for each in (model, image_model))
+    assert shapes == expected and activations(model) == activations(image_model)
+
+
+@pytest.mark.parametrize(("tag", "open_clip_tag"), list(H14_TAGS.items()))
+def test_tags_of_h14_have_the_activation_and_licence_of_both_registries(tag, open_clip_tag):
+    assert list(H14_TAGS) == list(zoo.IMAGE_TAGS["h14"])
+    cfg = timm.get_pretrained_cfg(f"inti_vit_h14_k400.{tag}")
+    image = timm.get_pretrained_cfg(f"vit_huge_patch14_clip_224.{tag}")
+    assert (cfg.hf_hub_id, cfg.license, cfg.mean, cfg.std) == (image.hf_hub_id, image.license, image.mean, image.std)
+    config_name = "ViT-H-14-worldwide" if "worldwide" in tag else "ViT-H-14"
+    quick_gelu = open_clip.get_pretrained_cfg(config_name, open_clip_tag).get("quick_gelu")
+    assert bool(quick_gelu) == any("QuickGELU" in note for note in image.notes or ())  # both registries say so
+    model = meta_model(f"inti_vit_h14_k400.{tag}", depth=1, compress_at=())
+    assert activations(model) == {"QuickGELU" if quick_gelu else "GELU"}
+    assert (cfg.license == "cc-by-nc-4.0") == tag.startswith("metaclip")
+
+
+def test_repositories_of_text_towers_are_those_of_open_clips_registry():
+    known = {cfg["hf_hub"].rstrip("/") for _, tags in open_clip_registry() for cfg in tags.values()}
+    assert set(REPOSITORIES.values()) <= known
+    assert all(timm.get_pretrained_cfg(repository.removeprefix("timm/")) for repository in REPOSITORIES)
+
+
+def open_clip_registry():
+    return [
+        (name, {tag: open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)})
+        for name in open_clip.list_models()
+    ]
 
 
 def test_both_activations_are_in_use():

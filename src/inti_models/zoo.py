@@ -24,6 +24,7 @@ from .models.trunks import from_image_model
 from .models.vision_transformer import InTIVisionTransformer
 from .weights import zero_shot
 from .weights.checkpoint_filter import checkpoint_filter_fn
+from .weights.text_tower import REPOSITORIES, WEIGHTS_FILE, head_part
 
 PAPER = {
     "paper_name": "Dynamic and Compressive Adaptation of Transformers From Images to Videos",
@@ -33,11 +34,17 @@ PAPER = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """An image ViT of timm's, by its registry name without tag, and the arguments that make it; a title for it."""
+    """An image ViT of timm's, by its registry name without tag, and a title for it.
+
+    Attributes:
+        model_args: arguments that make it, of a CLIP; None where timm makes it by its name.
+        prefix: between "inti_" and the architecture's key, in the names of models without a temporal method.
+    """
 
     image_model: str
-    model_args: dict[str, Any]
+    model_args: dict[str, Any] | None
     title: str
+    prefix: str = ""
 
 
 _CLIP = {"pre_norm": True, "norm_layer": partial(LayerNorm, eps=1e-5)}
@@ -46,22 +53,42 @@ ARCHITECTURES = {
         "vit_base_patch16_clip_224",
         dict(patch_size=16, embed_dim=768, depth=12, num_heads=12, **_CLIP),
         "ViT-B/16 CLIP of 224x224 pixels",
+        "vit_",
     ),
     "l14": Architecture(
         "vit_large_patch14_clip_224",
         dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16, **_CLIP),
         "ViT-L/14 CLIP of 224x224 pixels",
+        "vit_",
     ),
     "l14_336": Architecture(
         "vit_large_patch14_clip_336",
         dict(patch_size=14, embed_dim=1024, depth=24, num_heads=16, **_CLIP),
         "ViT-L/14 CLIP of 336x336 pixels",
+        "vit_",
     ),
+    "h14": Architecture(
+        "vit_huge_patch14_clip_224",
+        dict(patch_size=14, embed_dim=1280, depth=32, num_heads=16, **_CLIP),
+        "ViT-H/14 CLIP of 224x224 pixels",
+        "vit_",
+    ),
+    "pe_core_t16_384": Architecture("vit_pe_core_tiny_patch16_384", None, "PE-Core T/16 of 384x384 pixels"),
+    "pe_core_s16_384": Architecture("vit_pe_core_small_patch16_384", None, "PE-Core S/16 of 384x384 pixels"),
+    "pe_core_b16": Architecture("vit_pe_core_base_patch16_224", None, "PE-Core B/16 of 224x224 pixels"),
+    "pe_core_l14_336": Architecture("vit_pe_core_large_patch14_336", None, "PE-Core L/14 of 336x336 pixels"),
+    "eva02_b16": Architecture("eva02_base_patch16_clip_224", None, "EVA02-CLIP B/16 of 224x224 pixels"),
+    "eva02_l14": Architecture("eva02_large_patch14_clip_224", None, "EVA02-CLIP L/14 of 224x224 pixels"),
+    "eva02_l14_336": Architecture("eva02_large_patch14_clip_336", None, "EVA02-CLIP L/14 of 336x336 pixels"),
+    "siglip2_b16_256": Architecture("vit_base_patch16_siglip_256", None, "SigLIP2 B/16 of 256x256 pixels"),
+    "siglip2_l16_256": Architecture("vit_large_patch16_siglip_256", None, "SigLIP2 L/16 of 256x256 pixels"),
+    "siglip2_so400m14_224": Architecture("vit_so400m_patch14_siglip_224", None, "SigLIP2 SO400M/14 of 224x224 pixels"),
 }
 
 # Tags of timm's image checkpoints that each architecture starts from. True: trained with QuickGELU
-# (open_clip's `quick_gelu` flag); False: with GELU. The default is the first with a zero-shot head, `zero_shot.TAG`.
-IMAGE_TAGS = {
+# (open_clip's `quick_gelu` flag); False: with GELU; None: with the activation of timm's image model. The default is
+# the first with a zero-shot head, of the same name and `zero_shot.SUFFIX`.
+IMAGE_TAGS: dict[str, dict[str, bool | None]] = {
     "b16": {
         "openai": True,
         "laion400m_e32": False,
@@ -82,6 +109,16 @@ IMAGE_TAGS = {
         "metaclip_2pt5b": True,
     },
     "l14_336": {"openai": True},
+    "h14": {
+        "laion2b": False,
+        "dfn5b": True,
+        "metaclip_2pt5b": True,
+        "metaclip_altogether": False,
+        "metaclip2_worldwide": True,
+    },
+    **dict.fromkeys(("pe_core_t16_384", "pe_core_s16_384", "pe_core_b16", "pe_core_l14_336"), {"fb": None}),
+    **dict.fromkeys(("eva02_b16", "eva02_l14", "eva02_l14_336"), {"merged2b": None}),
+    **dict.fromkeys(("siglip2_b16_256", "siglip2_l16_256", "siglip2_so400m14_224"), {"v2_webli": None}),
 }
 
 # Temporal method -> architecture and data set -> arguments of the model, from the official code.
@@ -121,11 +158,14 @@ TEMPORAL_MODELS: dict[str, dict[str, Any]] = {
     for suffix, args in models.items()
 }
 
-# Name of a model on CLIP -> temporal method ("vit" for none), architecture and data set.
+# Name of a model on an image-text model -> temporal method ("vit" for none), architecture and data set.
 CLIP_MODELS: dict[str, tuple[str, str, str]] = {
-    f"inti_vit_{architecture}_{dataset}": ("vit", architecture, dataset)
-    for dataset in ("k400", "ssv2", "ucf101", "hmdb51")
-    for architecture in ARCHITECTURES
+    f"inti_{ARCHITECTURES[architecture].prefix}{architecture}_{dataset}": ("vit", architecture, dataset)
+    for dataset, architectures in {
+        "k400": ARCHITECTURES,
+        **dict.fromkeys(("ssv2", "ucf101", "hmdb51"), ("b16", "l14", "l14_336")),
+    }.items()
+    for architecture in architectures
 } | {
     f"inti_{method}_{suffix}": (method, suffix.rpartition("_")[0], suffix.rpartition("_")[2])
     for method, models in _TEMPORAL.items()
@@ -188,7 +228,12 @@ def _cfg(dataset: str, **kwargs: Any) -> dict[str, Any]:
 
 def _image_tag(tag: str) -> str:
     """timm's tag of the image checkpoint that one of ours starts from: ``openai_zeroshot`` -> ``openai``."""
-    return tag.removesuffix("_zeroshot")
+    return tag.removesuffix(zero_shot.SUFFIX)
+
+
+def _default_tag(architecture: str) -> str:
+    """The tag with a zero-shot head of the first image checkpoint."""
+    return next(iter(IMAGE_TAGS[architecture])) + zero_shot.SUFFIX
 
 
 def _image_cfg(method: str, architecture: str, dataset: str, tag: str) -> dict[str, Any]:
@@ -196,28 +241,30 @@ def _image_cfg(method: str, architecture: str, dataset: str, tag: str) -> dict[s
     image_tag = _image_tag(tag)
     image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{image_tag}", allow_unregistered=False)
     assert image is not None
-    head = "head starts untrained"
-    if tag == zero_shot.TAG:
-        head = "head made of the class names by CLIP's text tower"
+    # Named, so that nothing else is opened: timm's file of the image tower, or the file with both towers.
+    repository, file, head = image.hf_hub_id, "model.safetensors", "head starts untrained"
+    if tag != image_tag:
+        head = "head made of the class names by the text tower"
+        repository, file = REPOSITORIES.get(str(repository), repository), WEIGHTS_FILE
     new = "interpolations start" if method == "vit" else "interpolations and temporal modules start"
     return _cfg(
         dataset,
-        hf_hub_id=image.hf_hub_id,
-        # Named, so that nothing else is opened: the file with both towers, or timm's of the image tower.
-        hf_hub_filename=zero_shot.WEIGHTS_FILE if tag == zero_shot.TAG else "model.safetensors",
+        hf_hub_id=repository,
+        hf_hub_filename=file,
         input_size=image.input_size,
         mean=image.mean,
         std=image.std,
         license=image.license or "mit",  # OpenAI's and open_clip's releases without a licence of their own
         origin_url=image.origin_url,
-        description=f"CLIP image weights ({image_tag}); {new} untrained, {head}.",
+        description=f"Image weights of {ARCHITECTURES[architecture].title.partition(' of ')[0]} ({image_tag}); {new} "
+        f"untrained, {head}.",
     )
 
 
 _CFGS: dict[str, Any] = {
     f"{name}.{tag}": _image_cfg(method, architecture, dataset, tag)
     for name, (method, architecture, dataset) in CLIP_MODELS.items()
-    for tag in ((zero_shot.TAG, *IMAGE_TAGS[architecture]) if method == "vit" else ("openai",))
+    for tag in ((_default_tag(architecture), *IMAGE_TAGS[architecture]) if method == "vit" else ("openai",))
 } | {
     f"inti_vit_t8_32_motiondigits.{tag}": _cfg(
         "motiondigits",
@@ -248,7 +295,7 @@ def _create(
 
     def filter_fn(state_dict: dict[str, Tensor], model: InTIModel) -> dict[str, Tensor]:
         if zero_shot.wanted(state_dict, model):
-            towers.update(zero_shot.towers_part(state_dict))
+            towers.update(head_part(state_dict))
         return checkpoint_filter_fn(state_dict, model)
 
     model = build_model_with_cfg(
@@ -271,8 +318,11 @@ def _create_clip(name: str, pretrained: bool, **kwargs: Any) -> InTIModel:
     """
     method, architecture, _ = CLIP_MODELS[name]
     tag = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag
+    of_clip = ARCHITECTURES[architecture].model_args
+    if of_clip is None:
+        return _create(name, pretrained, _build_on, **{"base": ARCHITECTURES[architecture].image_model, **kwargs})
     quick_gelu = IMAGE_TAGS[architecture].get(_image_tag(tag or ""), False)
-    model_args = {**ARCHITECTURES[architecture].model_args, "act_layer": "quick_gelu" if quick_gelu else "gelu"}
+    model_args = {**of_clip, "act_layer": "quick_gelu" if quick_gelu else "gelu"}
     model_args |= TEMPORAL_MODELS.get(name, {})
     own = model_args.get("temporal_args", {}) if kwargs.get("temporal", method) == method else {}
     kwargs["temporal_args"] = {**own, **(kwargs.get("temporal_args") or {})}
@@ -337,7 +387,7 @@ def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -
         kwargs["pretrained_cfg"] = dataclasses.replace(
             timm.get_pretrained_cfg(base) or PretrainedCfg(), architecture="inti_vit"
         ).to_dict()
-    return _create("inti_vit", pretrained, build=partial(_build_on, base), **kwargs)
+    return _create("inti_vit", pretrained, _build_on, base=base, **kwargs)
 
 
 def _build_on(base: str, **kwargs: Any) -> InTIModel:

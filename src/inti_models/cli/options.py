@@ -57,6 +57,12 @@ def add_model(command: argparse.ArgumentParser) -> None:
     command.add_argument("--checkpoint", type=Path, help="safetensors file to load instead of the published weights")
 
 
+def add_templates(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--templates", type=Path, metavar="FILE", help="prompts for a head of words, one a line, with {} for the class"
+    )
+
+
 def add_frames(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--frames", type=positive, metavar="N", help="frames of a clip (default: the model's own number)"
@@ -111,18 +117,25 @@ def limits_of(args: argparse.Namespace) -> "Limits":
 
 
 def load_model(
-    name: str, checkpoint: Path | None = None, classes: Sequence[str] | None = None, **model_args: Any
+    name: str,
+    checkpoint: Path | None = None,
+    classes: Sequence[str] | None = None,
+    templates: Path | None = None,
+    **model_args: Any,
 ) -> "InTIModel":
-    """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes."""
+    """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes and templates."""
     from ..weights.checkpoint_filter import load_checkpoint
     from ..weights.hub import create, load
-    from ..weights.zero_shot import set_zero_shot_head
+    from ..weights.zero_shot import read_templates, set_zero_shot_head
 
+    if templates is not None and not classes:
+        raise ValueError("--templates are for a head of words; name these with --classes, or validate --zero-shot.")
     if classes:
         if checkpoint is not None:
             raise ValueError("A zero-shot head takes the text tower of the model's CLIP, so leave --checkpoint out.")
+        prompts = None if templates is None else read_templates(templates)
         model = load(name, num_classes=0, **model_args)
-        set_zero_shot_head(model, classes)
+        set_zero_shot_head(model, classes, prompts)
         return model
     if checkpoint is None:
         return load(name, **model_args)

@@ -17,6 +17,7 @@ from .options import (
     add_frames,
     add_limits,
     add_model,
+    add_templates,
     add_views,
     device_of,
     limits_of,
@@ -25,6 +26,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
+    from ..inference.predict import Label
     from ..models.stages import InTIModel
 
 
@@ -35,6 +37,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_views(command)
     add_device(command)
     command.add_argument("--classes", type=_classes, help="your own words, such as 'riding a bike,feeding goats'")
+    add_templates(command)
     add_frames(command)
     command.add_argument(
         "--budget", type=float, help="frames that a block sees on average; chooses where to compress --frames"
@@ -66,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     if args.budget is not None:
         model = create(args.model, device="meta", **model_args)
         model_args["compress_at"] = schedule_for_budget(len(model.blocks), model.num_frames, args.budget)
-    model = load_model(args.model, args.checkpoint, args.classes, **model_args)
+    model = load_model(args.model, args.checkpoint, args.classes, args.templates, **model_args)
     if args.int8:
         model = quantize_int8(model)
     return (_label_stream if args.stream else _label_files)(model, args)
@@ -85,7 +88,9 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(dataclasses.asdict(window)), flush=True)
         else:
-            names = ", ".join(f"{printable(label.name)} {label.probability:.1%}" for label in window.labels)
+            names = ", ".join(
+                f"{printable(label.name)} {label.probability:.1%}{_by_itself(label)}" for label in window.labels
+            )
             print(f"{window.start:.2f}-{window.end:.2f} s  {names}", flush=True)
     return 0
 
@@ -111,10 +116,15 @@ def _label_files(model: "InTIModel", args: argparse.Namespace) -> int:
             else:
                 tqdm.write(printable(str(path)), file=sys.stdout)
                 for label in labels:
-                    tqdm.write(f"  {label.probability:6.1%}  {printable(label.name)}", file=sys.stdout)
+                    line = f"  {label.probability:6.1%}  {printable(label.name)}{_by_itself(label)}"
+                    tqdm.write(line, file=sys.stdout)
     if failed:
         print(f"inti-models: {failed} of {len(args.files)} files could not be read.", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _by_itself(label: "Label") -> str:
+    return "" if label.by_itself is None else f" ({label.by_itself:.1%} by itself)"
 
 
 def _classes(text: str) -> list[str]:

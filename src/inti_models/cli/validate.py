@@ -10,6 +10,7 @@ from .options import (
     add_device,
     add_limits,
     add_model,
+    add_templates,
     add_views,
     count,
     device_of,
@@ -35,6 +36,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--split", help="value of the list's column of splits, or sub-folder")
     command.add_argument("--class-names", type=Path, metavar="FILE", help="names of the data's classes, one a line")
     command.add_argument("--zero-shot", action="store_true", help="take the names of the data's classes as the head")
+    add_templates(command)
     command.add_argument("--batch-size", type=positive, default=8, help="clips that go through the model together")
     command.add_argument("--workers", type=count, default=4, help="processes that read videos")
     command.add_argument("--precision", choices=PRECISIONS, default="no", help="of autocast (default: %(default)s)")
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if args.zero_shot and not source.has_names:
         raise ValueError(f"{args.data} has numbers for classes, of which no head can be made; pass --class-names.")
     evaluation = validate(
-        load_model(args.model, args.checkpoint, source.class_names if args.zero_shot else None),
+        load_model(args.model, args.checkpoint, source.class_names if args.zero_shot else None, args.templates),
         source,
         views=args.views,
         batch_size=args.batch_size,

@@ -27,7 +27,7 @@ from ..data import ClipTransform, FrameSampling
 from ..models.flops import count_flops
 from ..models.stages import InTIModel
 from ..weights.hub import load
-from ..weights.zero_shot import shared_space
+from ..weights.text_tower import read_towers
 
 TASKS = ("HMDB51Classification", "HMDB51Clustering", "BreakfastClustering")  # without texts
 TEXT_TASKS = ("Kinetics600VZeroShot", "HMDB51ZeroShot", "BreakfastZeroShot", "MSRVTTT2V", "MSVDT2VRetrieval")
@@ -39,12 +39,12 @@ class VideoEncoder:
     Args:
         model: the model; it is moved to ``device`` and put into evaluation mode.
         name: what mteb calls it; two models need two names.
-        text: embed texts too, and videos in the same space; for a model whose trunk is a CLIP's, as published.
+        text: embed texts too, and videos in the same space; for a model whose trunk is an image-text model's, as published.
         device: where to run.
         views: temporal clips and spatial crops; None for the model's own.
 
     Raises:
-        ValueError: ``text`` for a model without a text tower; see `shared_space`.
+        ValueError: ``text`` for a model without a text tower; see `read_towers`.
     """
 
     def __init__(
@@ -61,7 +61,8 @@ class VideoEncoder:
         self.num_clips, num_crops = model.views if views is None else views
         self.num_views = self.num_clips * num_crops
         self.transform = ClipTransform.of(model, num_crops)
-        self.space = shared_space(model) if text else None
+        self.towers = read_towers(model) if text else None
+        self.projection = None if self.towers is None else self.towers.projection(model.num_features)
 
     @cached_property
     def gflops(self) -> float:
@@ -78,8 +79,8 @@ class VideoEncoder:
         clips = torch.stack([self.transform(clip) for clip in self.frames.read(path, self.num_clips).frames])
         clips = clips if clips.ndim == 5 else clips.flatten(0, 1)  # views T C H W
         embedding = self.model.encode(clips.to(self.device)).float().mean(dim=0)
-        if self.space is not None and getattr(self.model.head, "projection", None) is None:
-            embedding = embedding @ self.space.projection.to(embedding)
+        if self.projection is not None and getattr(self.model.head, "projection", None) is None:
+            embedding = F.linear(embedding, *(tensor.to(embedding) for tensor in self.projection))
         return F.normalize(embedding, dim=-1).cpu()
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -88,9 +89,9 @@ class VideoEncoder:
         Raises:
             ValueError: the model was made without ``text``.
         """
-        if self.space is None:
+        if self.towers is None:
             raise ValueError(f"{self.name} embeds no texts; make it with text=True, or choose tasks without texts.")
-        return self.space.embed_texts(texts)
+        return self.towers.features([[text] for text in texts])  # a long one is cut, as open_clip does
 
     def encode(self, inputs: Any, **kwargs: Any) -> Tensor:
         """Return the embeddings of a `DataLoader` of mteb's with columns ``video`` or ``text``, (rows, D).
@@ -127,8 +128,8 @@ class VideoEncoder:
             languages=["eng-Latn"],
             n_parameters=sum(p.numel() for p in self.model.parameters()),
             memory_usage_mb=None,
-            max_tokens=None if self.space is None else self.space.context_length,
-            embed_dim=self.model.num_features if self.space is None else self.space.projection.shape[1],
+            max_tokens=None if self.towers is None else self.towers.context_length,
+            embed_dim=self.model.num_features if self.towers is None else self.towers.embed_dim,
             license=None,
             open_weights=None,
             public_training_code=None,
@@ -137,7 +138,7 @@ class VideoEncoder:
             similarity_fn_name=ScoringFunction.COSINE,
             use_instructions=False,
             training_datasets=None,
-            modalities=["video"] if self.space is None else ["video", "text"],
+            modalities=["video"] if self.towers is None else ["video", "text"],
         )
 
 

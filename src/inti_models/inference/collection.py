@@ -67,8 +67,8 @@ class Labeller:
             if isinstance(views, Exception):
                 row["error"] = str(views)
             else:
-                probabilities, features = self._run(views)
-                labels = top_labels(self.classifier.model, probabilities, self.topk)
+                logits, features = self._run(views)
+                labels = top_labels(self.classifier.model, logits, self.topk)
                 row |= {"labels": [label.name for label in labels], "scores": [label.probability for label in labels]}
                 row |= {"features": features} if self.features else {}
             rows.append(row)
@@ -78,13 +78,12 @@ class Labeller:
 
     @torch.inference_mode()
     def _run(self, views: Tensor) -> tuple[Tensor, list[float] | None]:
-        """Probabilities and, if wanted, pooled features, both averaged over the views, of one pass."""
+        """Logits of each view and, if wanted, pooled features averaged over the views, of one pass."""
         if not self.features:
-            return self.classifier.classify(views), None
+            return self.classifier.logits(views), None
         model, views = self.classifier.model, views.to(self.classifier.device)
         pooled = model.forward_head(model.forward_features(views), pre_logits=True)
-        probabilities = model.head(pooled).float().softmax(dim=-1).mean(dim=0).cpu()
-        return probabilities, pooled.mean(dim=0).float().tolist()
+        return model.head(pooled).float(), pooled.mean(dim=0).float().tolist()
 
 
 def label_collection(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..data import ClipTransform, FrameSampling, Limits
 from ..data.limits import DEFAULT_LIMITS
+from ..models.heads import CosineHead
 from ..models.stages import InTIModel
 from ..models.streaming import StreamingClassifier, forward_chunked
 
@@ -24,12 +25,15 @@ class Label:
     Attributes:
         index: class index.
         name: class name, or the index as text where the model has no names.
-        probability: 0 to 1.
+        probability: 0 to 1, among all classes of the model: the softmax of the logits.
+        by_itself: 0 to 1, of this class whatever the others are: the sigmoid of its logit. None unless the head is one
+            of words by a model that was trained with a sigmoid, SigLIP's kind (`CosineHead.has_sigmoid`).
     """
 
     index: int
     name: str
     probability: float
+    by_itself: float | None = None
 
 
 class VideoClassifier:
@@ -80,11 +84,14 @@ class VideoClassifier:
         return self.classify(self.views(path))
 
     @torch.inference_mode()
+    def logits(self, views: Tensor) -> Tensor:
+        """Logits of views (V, T, C, H, W), (V, num_classes), in float32."""
+        views = views.to(self.device)
+        return (self.model(views) if self.chunk is None else forward_chunked(self.model, views, self.chunk)).float()
+
     def classify(self, views: Tensor) -> Tensor:
         """Probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
-        views = views.to(self.device)
-        logits = self.model(views) if self.chunk is None else forward_chunked(self.model, views, self.chunk)
-        return logits.float().softmax(dim=-1).mean(dim=0).cpu()
+        return self.logits(views).softmax(dim=-1).mean(dim=0).cpu()
 
     def __call__(self, path: str | os.PathLike[str], topk: int = 5) -> list[Label]:
         """The ``topk`` most probable classes, most probable first.
@@ -93,7 +100,7 @@ class VideoClassifier:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be read as a video.
         """
-        return top_labels(self.model, self.probabilities(path), topk)
+        return top_labels(self.model, self.logits(self.views(path)), topk)
 
     def read_ahead(
         self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2
@@ -131,7 +138,7 @@ class VideoClassifier:
                 if isinstance(views, Exception):
                     yield path, views
                 else:
-                    yield path, top_labels(self.model, self.classify(views), topk)
+                    yield path, top_labels(self.model, self.logits(views), topk)
 
 
 def _finished(
@@ -186,8 +193,9 @@ def classify_stream(
     times: deque[float] = deque(maxlen=stream.num_frames)
     for time, frame in frames:
         times.append(time)
-        for logits in stream.push(transform(frame.unsqueeze(0)).to(device)).squeeze(0):  # none, or of one window
-            yield Window(times[0], times[-1], top_labels(model, logits.float().softmax(dim=-1).cpu(), topk))
+        logits = stream.push(transform(frame.unsqueeze(0)).to(device)).squeeze(0)  # of no window, or one
+        if len(logits):
+            yield Window(times[0], times[-1], top_labels(model, logits.float(), topk))
 
 
 def _check_classifier(model: InTIModel) -> None:
@@ -195,13 +203,14 @@ def _check_classifier(model: InTIModel) -> None:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
 
 
-def top_labels(model: InTIModel, probabilities: Tensor, topk: int) -> list[Label]:
-    """The ``topk`` most probable classes of probabilities (num_classes,)."""
+def top_labels(model: InTIModel, logits: Tensor, topk: int) -> list[Label]:
+    """The ``topk`` most probable classes of logits (V, num_classes), whose probabilities are averaged over V views."""
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) != model.num_classes:
         names = [str(index) for index in range(model.num_classes)]
-    top = probabilities.topk(min(topk, model.num_classes))
-    return [
-        Label(index, names[index], probability)
-        for probability, index in zip(top.values.tolist(), top.indices.tolist(), strict=True)
-    ]
+    top = logits.softmax(dim=-1).mean(dim=0).cpu().topk(min(topk, model.num_classes))
+    labels = zip(top.values.tolist(), top.indices.tolist(), strict=True)
+    if not (isinstance(model.head, CosineHead) and model.head.has_sigmoid):
+        return [Label(index, names[index], probability) for probability, index in labels]
+    by_itself = logits.sigmoid().mean(dim=0).tolist()
+    return [Label(index, names[index], probability, by_itself[index]) for probability, index in labels]

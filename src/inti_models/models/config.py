@@ -31,6 +31,7 @@ class InTIConfig:
         temporal: name of a method in `temporal.METHODS` whose modules let frames see each other; None for
             none. Its modules see the frames that remain at their depth.
         temporal_args: arguments of the method.
+        text_dim: width of the space shared with texts, for a head that is a `CosineHead`; None for timm's linear one.
 
     Raises:
         ValueError: for a number of frames, a sampling or a stride that cannot be.
@@ -48,6 +49,7 @@ class InTIConfig:
     views: tuple[int, int] = (1, 1)
     temporal: str | None = None
     temporal_args: Mapping[str, Any] | None = None
+    text_dim: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_frames, int) or self.num_frames < 1:
@@ -76,14 +78,12 @@ class InTIConfig:
         return cls(**own), {name: value for name, value in model_args.items() if name not in names}
 
     def model_args(self) -> dict[str, Any]:
-        """The arguments, as they are saved; those of a temporal method only where there is one."""
+        """The arguments, as they are saved; those of a temporal method or head of words only where there is one."""
         args = {field.name: getattr(self, field.name) for field in fields(self)}
         args["context"] = tuple(self.context)
         for field in fields(self):
             if field.name in PROTOCOL and args[field.name] == field.default:
                 del args[field.name]  # as before there was any
-        if self.temporal is None:
-            del args["temporal"], args["temporal_args"]
-        else:
-            args["temporal_args"] = dict(self.temporal_args or {})
-        return args
+        args["temporal_args"] = None if self.temporal is None else dict(self.temporal_args or {})
+        optional = ("temporal", "temporal_args", "text_dim")
+        return {name: value for name, value in args.items() if value is not None or name not in optional}

@@ -1,11 +1,55 @@
-"""A head for classes that are combinations of independent labels."""
+"""Heads beside a linear layer: for classes that are combinations of labels, and for classes that are words."""
 
 from collections.abc import Sequence
 from math import prod
-from typing import cast
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class CosineHead(nn.Module):
+    """A classifier by cosines in the space that an image-text model shares with texts: features (B, C) -> (B, K).
+
+    ``logit_k = <p / |p|, w_k> + b_k`` with the feature ``p``, projected into the shared space of ``D`` values. For
+    texts ``t_k`` of length one and the model's scale ``s`` and bias ``b``, ``w_k = s * t_k`` and ``b_k = b``: on an
+    image these are the logits of CLIP (arXiv 2103.00020; there is no ``b``) and of SigLIP (arXiv 2303.15343). Their
+    softmax is the probability of each class among all of them, for SigLIP too; their sigmoid, of a model trained with
+    it, that of each class by itself.
+
+    Args:
+        dim: features ``C``.
+        embed_dim: width ``D`` of the shared space.
+        num_classes: ``K``.
+    """
+
+    def __init__(self, dim: int, embed_dim: int, num_classes: int, device=None, dtype=None) -> None:
+        super().__init__()
+        self.projection = nn.Linear(dim, embed_dim, device=device, dtype=dtype)
+        self.classes = nn.Linear(embed_dim, num_classes, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.classes(F.normalize(self.projection(x), dim=-1))
+
+    @property
+    def has_sigmoid(self) -> bool:
+        """Whether the sigmoid of a logit is a probability: all classes have one and the same bias, and it is not 0."""
+        bias = self.classes.bias
+        return bool(bias.any()) and bool((bias == bias[0]).all())
+
+
+def set_text_head(model: Any, head: CosineHead, label_names: Sequence[str]) -> None:
+    """Give an `InTIModel` a `CosineHead`, with a class for each label name, in its precision and on its device."""
+    model.reset_classifier(len(label_names))
+    model.head = head.to(model.patch_embed.proj.weight)
+    model._model_args["text_dim"] = head.projection.out_features
+    model.pretrained_cfg = {
+        **model.pretrained_cfg,
+        "num_classes": len(label_names),
+        "label_names": tuple(label_names),
+    }
+    model.default_cfg = model.pretrained_cfg  # timm's old name for it
 
 
 class FactorizedHead(nn.Module):
@@ -48,9 +92,11 @@ def factorize(head: nn.Module, factors: Sequence[int]) -> FactorizedHead:
     """The `FactorizedHead` closest to a linear classifier, and equal to it if it was one.
 
     Raises:
-        ValueError: the classifier has not one row for each combination.
+        ValueError: the classifier is not linear, or has not one row for each combination.
     """
-    linear = cast(nn.Linear, head)
+    if not isinstance(head, nn.Linear):
+        raise ValueError(f"A {type(head).__name__} is not made of factors; leave factors out, or take head=new.")
+    linear = head
     if linear.out_features != prod(factors):
         raise ValueError(
             f"factors={list(factors)} make {prod(factors)} combinations, but there are {linear.out_features} classes; "

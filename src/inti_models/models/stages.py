@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ._private import feature_take_indices
 from .config import InTIConfig
+from .heads import CosineHead
 from .inputs import BlockInputs, as_clip, as_frames, check_mask, drop_frame_dim, fold_normalization, is_image
 from .interpolation import InterFrameInterpolation, cascade, repeat_evenly, sum_repeats
 from .schedules import check_schedule, default_schedule, stage_bounds
@@ -56,6 +57,7 @@ class InTIModel(nn.Module):
     interpolations: nn.ModuleDict  # blocks run -> ModuleList of InterFrameInterpolation
     pretrained_cfg: dict[str, Any]
     default_cfg: dict[str, Any]
+    text_source: dict[str, Any] | None = None  # where its text tower is, see `weights.text_tower`; saved with the model
     normalization_fused: bool = False
     _recomputed_stages: frozenset[int] | None = None
     _model_args: dict[str, Any]  # timm's: what config.json needs to build the model again
@@ -133,6 +135,8 @@ class InTIModel(nn.Module):
         self.temporal = build_method(self, config.temporal, args, config.num_frames, device, dtype)
         self.temporal.init_patch_embed(self.patch_embed)
         self.blocks = self.temporal.wrap_blocks(self.blocks)
+        if config.text_dim is not None and self.num_classes:
+            self.head = CosineHead(self.num_features, config.text_dim, self.num_classes, device, dtype)
         self.train(self.training)
         self._model_args = {
             **getattr(self, "_model_args", {}),  # those that timm made the image model with
@@ -175,6 +179,7 @@ class InTIModel(nn.Module):
     def reset_classifier(self, num_classes: int, *args: Any, **kwargs: Any) -> None:
         """timm's: a new, untrained head. The label names were the old head's, and go, for as many classes too."""
         super().reset_classifier(num_classes, *args, **kwargs)  # type: ignore[misc]
+        self._model_args.pop("text_dim", None)
         if getattr(self, "pretrained_cfg", None):
             self.pretrained_cfg = {**self.pretrained_cfg, "label_names": None, "label_descriptions": None}
             self.default_cfg = self.pretrained_cfg  # timm's old name for it

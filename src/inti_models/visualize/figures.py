@@ -81,9 +81,8 @@ def explain_clips(
             interpolation_weights=[stage.float().cpu() for stage in found.weights.interpolation_weights],
             class_token=[stage.float().cpu() for stage in found.weights.class_token],
         )
-        probabilities = found.logits[0].float().softmax(dim=-1).cpu()
-        labels = top_labels(model, probabilities, 5)
-        every = top_labels(model, probabilities, model.num_classes)
+        labels = top_labels(model, found.logits.float(), 5)
+        every = top_labels(model, found.logits.float(), model.num_classes)
         label = next(label for label in every if class_index in (None, label.index))
         frames = see(clip)
         frames = frames.expand(-1, 3, -1, -1)

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,7 +83,7 @@ def load_checkpoint(model: InTIModel, path: str | os.PathLike[str]) -> None:
     """
     tensors = unwrap(read_checkpoint(path), os.fspath(path))
     model.load_state_dict(checkpoint_filter_fn(tensors, model, {"file": os.fspath(path)}))
-    zero_shot.fill_head(model, tensors)
+    zero_shot.fill_head(model, tensors, Path(path))
 
 
 def load_tensors(model: InTIModel, tensors: Mapping[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ..models.registry import create_model
 from ._private import parse_model_cfg
 from .tensor_files import DIGEST, Shapes, refuse, refuse_shapes
 
+TEXT_SOURCE = "text_tower"  # in our config.json: where the text tower is, for a head of words
 CONFIG_DIGEST = "config_sha256"  # in our config.json, of the rest of it
 MAX_BYTES = 2**22  # of a config.json; one with 20,000 class names has a tenth of it
 _AGAIN = "copy, save or download it again"
@@ -82,8 +84,27 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any], str | None]:
-    """Pretrained config without a source, architecture, model arguments, and digest of the weights of a config.json.
+@dataclass(frozen=True)
+class SavedConfig:
+    """What a config.json says.
+
+    Attributes:
+        cfg: the pretrained config, without a source.
+        architecture: name for `create_model`.
+        args: the model's arguments.
+        digest: of its weights; None where it does not say.
+        text_source: where its text tower is (`text_tower.text_source`); None where it does not say.
+    """
+
+    cfg: dict[str, Any]
+    architecture: str
+    args: dict[str, Any]
+    digest: str | None
+    text_source: dict[str, Any] | None
+
+
+def read_config(path: Path) -> SavedConfig:
+    """What a config.json says.
 
     Each value is checked. The file is read once: another may have taken its place a moment later.
 
@@ -92,10 +113,11 @@ def read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any], str | 
     """
     try:
         config = read_json(path)
-        stated = config.get(DIGEST)
+        stated, text_source = config.get(DIGEST), config.get(TEXT_SOURCE)
         unchanged = config.get(CONFIG_DIGEST) in (None, digest_of(config))
         cfg, architecture, args = parse_model_cfg(config, {})
         _check_fields(cfg)
+        _check_text_source(text_source)
         cfg = PretrainedCfg(**{**cfg, "custom_load": False}).to_dict(remove_source=True)
         args = dict(args)
         _check_arguments(args)
@@ -109,7 +131,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], str, dict[str, Any], str | 
         raise ValueError(
             f"{path} is of {_short(architecture)}, which is no InTI model; name a folder or repository of one."
         )
-    return cfg, architecture, args, stated
+    return SavedConfig(cfg, architecture, args, stated, text_source)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -144,6 +166,17 @@ def _check_fields(cfg: Mapping[str, Any]) -> None:
         value = list(value) if isinstance(value, tuple) else value  # timm's, of the arguments
         if value is not None and not fits(value):
             raise ValueError(f"{name} is {_short(value)}, expected {expected}")
+
+
+def _check_text_source(source: Any) -> None:
+    if source is None:
+        return
+    known = {"repository", "revision", "file", DIGEST}
+    if not isinstance(source, dict) or not source.keys() <= known or not isinstance(source.get("file"), str):
+        raise ValueError(f"{TEXT_SOURCE} is {_short(source)}, expected the file of a text tower, in which repository")
+    for key, value in source.items():
+        if not isinstance(value, str | None):
+            raise ValueError(f"{key} of {TEXT_SOURCE} is {_short(value)}, expected a text")
 
 
 def _check_arguments(args: Mapping[str, Any]) -> None:

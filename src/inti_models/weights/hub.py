@@ -34,7 +34,7 @@ from ..models.registry import check_name, create_model
 from ..models.stages import InTIModel
 from ._private import save_config_for_hf
 from .checkpoint_filter import assign_tensors, load_tensors
-from .config import CONFIG_DIGEST, check_model, digest_of, read_config, read_json
+from .config import CONFIG_DIGEST, TEXT_SOURCE, check_model, digest_of, read_config, read_json
 from .download import CONFIG, commit_of, download, hub_errors
 from .tensor_files import (
     DIGEST,
@@ -47,6 +47,7 @@ from .tensor_files import (
     save_checkpoint,
     stated_digest,
 )
+from .text_tower import text_source
 
 WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
 _TRIES = 20  # to load a folder that others save to
@@ -139,6 +140,7 @@ class _Source:
         cfg: the pretrained config in it.
         args: the model's arguments in it.
         digest: of its weights, as it states; None where it does not.
+        text_source: where its text tower is, likewise.
     """
 
     architecture: str
@@ -147,6 +149,7 @@ class _Source:
     cfg: dict[str, Any] | None = None
     args: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
+    text_source: dict[str, Any] | None = None
 
     def check(self, weights: Path | None = None) -> None:
         """A ValueError where the config.json makes no model, or another than that of its weights' header."""
@@ -158,12 +161,12 @@ class _Source:
         """The model, with the arguments that shall differ."""
         if self.cfg is None:
             return create_model(self.architecture, **model_args)
-        return create_model(
-            self.architecture,
-            pretrained_cfg=self.cfg,
-            pretrained_model_args=self.args,
-            **{**self.args, **model_args},
-        )
+        args = {**self.args, **model_args}
+        if model_args.get("num_classes", self.cfg.get("num_classes")) != self.cfg.get("num_classes"):
+            args.pop("text_dim", None)  # the head of words goes with its words
+        model = create_model(self.architecture, pretrained_cfg=self.cfg, pretrained_model_args=self.args, **args)
+        model.text_source = self.text_source
+        return model
 
 
 def _find(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _Source:
@@ -221,11 +224,8 @@ def weights_name(cfg: PretrainedCfg) -> str:
 def _find_repo(hub_id: str) -> _Source:
     repo_id, _, revision = hub_id.partition("@")
     config = download(repo_id, CONFIG, revision or None)
-    cfg, architecture, args, stated = read_config(config)
-    cfg |= {"source": "hf-hub", "hf_hub_id": hub_id, "hf_hub_filename": WEIGHTS}
-    return _Source(
-        architecture, lambda: download(repo_id, WEIGHTS, commit_of(config, CONFIG)), config, cfg, args, stated
-    )
+    source = {"source": "hf-hub", "hf_hub_id": hub_id, "hf_hub_filename": WEIGHTS}
+    return _saved(config, lambda: download(repo_id, WEIGHTS, commit_of(config, CONFIG)), source)
 
 
 def _find_folder(folder: Path) -> _Source:
@@ -236,9 +236,14 @@ def _find_folder(folder: Path) -> _Source:
             if others:
                 advice = f"its {others[0].name} is not opened: {how_to_open(others[0])}"
             raise FileNotFoundError(f"There is no {file} in {folder}; {advice}.")
-    cfg, architecture, args, stated = read_config(folder / CONFIG)
-    cfg |= {"source": "local-dir", "file": str(folder)}
-    return _Source(architecture, lambda: folder / WEIGHTS, folder / CONFIG, cfg, args, stated)
+    return _saved(folder / CONFIG, lambda: folder / WEIGHTS, {"source": "local-dir", "file": str(folder)})
+
+
+def _saved(config: Path, weights: Callable[[], Path], source: dict[str, Any]) -> _Source:
+    """A saved model, by its config.json; ``source`` says where from."""
+    saved = read_config(config)
+    cfg = saved.cfg | source
+    return _Source(saved.architecture, weights, config, cfg, saved.args, saved.digest, saved.text_source)
 
 
 def _belong_together(config: Path, weights: Path) -> bool:
@@ -361,14 +366,17 @@ def _write_config(model: InTIModel, folder: Path, label_names: Sequence[str] | N
     inti_args = {name: getattr(model, name) for name in ("compress_at", "num_frames", "sampling", "frame_stride")}
     config: dict[str, Any] = {"pretrained_cfg": {"hf_hub_filename": WEIGHTS, "description": description}}
     config[DIGEST] = stated_digest(folder / WEIGHTS)
+    if (source := text_source(model)) is not None:
+        config[TEXT_SOURCE] = source
     if label_names is not None:
         config["label_names"] = list(label_names)
     try:
         save_config_for_hf(model, str(folder / CONFIG), config, inti_args)
         saved = json.loads((folder / CONFIG).read_text())
         (folder / CONFIG).write_text(json.dumps(saved | {CONFIG_DIGEST: digest_of(saved)}, indent=2))
-        cfg, architecture, args, _ = read_config(folder / CONFIG)
-        again = create_model(architecture, pretrained_cfg=cfg, **{**args, "device": "meta"})
+        written = read_config(folder / CONFIG)
+        args = {**written.args, "device": "meta"}
+        again = create_model(written.architecture, pretrained_cfg=written.cfg, **args)
         same = _shapes(again) == _shapes(model)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ValueError(f"This model's config does not create it again ({error}), so it is not saved.") from error
