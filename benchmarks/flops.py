@@ -1,6 +1,7 @@
 """GFLOPs of the zoo beside its naive twins, by stage and by number of frames: writes results/flops.json.
 
     python benchmarks/flops.py [MODEL ...] [--compress-at 4,10] [--frames 4,8,16,32]
+    python benchmarks/flops.py --others
 
 Counted by fvcore on one clip of the model's own number of frames; a multiply-add is one operation. The headline is
 matrix products and convolutions, attention's included; normalisation and elementwise operations are listed apart.
@@ -19,7 +20,7 @@ from tqdm import tqdm
 
 from inti_models.models.flops import by_stage, zoo_cost
 from inti_models.models.registry import create_model
-from inti_models.zoo import TEMPORAL_MODELS
+from inti_models.zoo import CLIP_MODELS, TEMPORAL_MODELS
 
 MODELS = [
     "inti_vit_b16_k400",
@@ -28,6 +29,8 @@ MODELS = [
     "inti_vit_t8_32_motiondigits",
     *TEMPORAL_MODELS,
 ]
+# Larger or more: counted by torch's counter alone, which computes nothing.
+OTHERS = [name for name, (_, architecture, _) in CLIP_MODELS.items() if architecture not in ("b16", "l14", "l14_336")]
 FRAMES = (4, 8, 16, 32)
 RESULTS = Path(__file__).parent / "results" / "flops.json"
 
@@ -74,6 +77,21 @@ def row(name: str, frames: tuple[int, ...] = FRAMES, compress_at: tuple[int, ...
             }
             for n in frames
         },
+    }
+
+
+def other_row(name: str) -> dict[str, Any]:
+    """What a model and its naive twin cost, by torch's counter alone."""
+    model = create_model(name, device="meta")
+    gflops, naive = torch_gflops(name, model.num_frames), torch_gflops(name, model.num_frames, compress_at=())
+    return {
+        "model": name,
+        "input": [model.num_frames, *model.pretrained_cfg["input_size"]],
+        "compress_at": list(model.compress_at),
+        "parameters_m": round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 2),
+        "naive_gflops": round(naive, 5),
+        "gflops": round(gflops, 5),
+        "saved_percent": round(100 * (1 - gflops / naive), 2),
     }
 
 
@@ -132,7 +150,11 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MODELS)
     parser.add_argument("--compress-at", type=numbers, help="another schedule than the models' own, such as 4,10")
     parser.add_argument("--frames", type=numbers, default=FRAMES, help="numbers of frames to count for")
+    parser.add_argument("--others", action="store_true", help="H/14, PE-Core, EVA02, SigLIP2: torch's counter alone")
     args = parser.parse_args()
+    if args.others:
+        print(table([other_row(name) for name in tqdm(OTHERS)]))
+        return
     rows = [row(name, args.frames, args.compress_at) for name in tqdm(args.models)]
     if args.models == MODELS and args.compress_at is None and args.frames == FRAMES:
         RESULTS.write_text(json.dumps(rows, indent=2) + "\n")

@@ -39,7 +39,7 @@ class VideoEncoder:
     Args:
         model: the model; it is moved to ``device`` and put into evaluation mode.
         name: what mteb calls it; two models need two names.
-        text: embed texts too, and videos in the same space; for a model whose trunk is an image-text model's, as published.
+        text: embed texts too, and videos in the same space; for the published trunk of an image-text model.
         device: where to run.
         views: temporal clips and spatial crops; None for the model's own.
 
