@@ -26,6 +26,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import sys
 import textwrap
 import time
 import traceback
@@ -83,6 +84,8 @@ def become_client(environment: dict[str, str], folder: Path) -> None:
     warnings.simplefilter("default")
     importlib.reload(huggingface_hub.constants)  # it reads the environment when it is imported
     huggingface_hub.hf_api.api.endpoint = huggingface_hub.constants.ENDPOINT
+    if "transformers.utils.hub" in sys.modules:
+        sys.modules["transformers.utils.hub"]._hf_api = None  # a client of its own, for the endpoint that was
     close_session()
 
 
