@@ -373,7 +373,8 @@ def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -
     Args:
         pretrained: load weights: those of the saved model this is created from, else the image model's.
         base: name of the image model, with a tag or without, such as "vit_base_patch14_reg4_dinov2".
-        **kwargs: arguments of the image model, and fields of `InTIConfig`.
+        **kwargs: arguments of the image model, and fields of `InTIConfig`. With ``text_dim`` there are no classes
+            unless ``num_classes`` says how many.
 
     Raises:
         ValueError: if ``base`` is not the name of a timm model, or that of a video model.
@@ -387,9 +388,15 @@ def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -
         kwargs["pretrained_cfg"] = dataclasses.replace(
             timm.get_pretrained_cfg(base) or PretrainedCfg(), architecture="inti_vit"
         ).to_dict()
+    if kwargs.get("text_dim") is not None:
+        kwargs.setdefault("num_classes", 0)
     return _create("inti_vit", pretrained, _build_on, base=base, **kwargs)
 
 
 def _build_on(base: str, **kwargs: Any) -> InTIModel:
     config, image_args = InTIConfig.split(kwargs)
-    return from_image_model(timm.create_model(base, **image_args), **vars(config))
+    if config.text_dim is None:
+        return from_image_model(timm.create_model(base, **image_args), **vars(config))
+    num_classes = image_args.pop("num_classes", 0)  # the image model's head is its projection
+    image_model = timm.create_model(base, num_classes=config.text_dim, **image_args)
+    return from_image_model(image_model, num_classes=num_classes, **vars(config))

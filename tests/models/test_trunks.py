@@ -6,6 +6,7 @@ import unittest.mock
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.models import group_parameters
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
@@ -14,7 +15,15 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from inti_models import InTIEva, InTIVisionTransformer, StreamingClassifier, forward_chunked, from_image_model
+from inti_models import (
+    InTIEva,
+    InTIVisionTransformer,
+    StreamingClassifier,
+    forward_chunked,
+    from_image_model,
+    load,
+    save_pretrained,
+)
 from inti_models.models import trunks
 from inti_models.models.flops import count_flops
 from inti_models.weights.checkpoint_filter import checkpoint_filter_fn
@@ -261,6 +270,47 @@ def test_embedding_is_the_mean_of_features_or_of_normalised_ones(family, clip):
         assert_close(naive.encode(clip, normalize_frames=True, normalize=True), both)
         assert (naive.encode(clip, normalize=True) - both).abs().max() > 1e-4
         assert (model.encode(clip) - naive.encode(clip)).abs().max() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["clip", "pe_core", "eva02_clip"])
+def test_projection_of_an_image_text_model_is_kept(family, clip, tmp_path):
+    """The head of the image model; as a model without classes, with some, saved, and from the image model's file."""
+    image_model = miniature(family, num_classes=7)
+    base, args = FAMILIES[family]
+    args = {**TINY, **args, "base": base, "compress_at": (), "text_dim": 7}
+    del args["num_classes"]
+    expected = image_model.head(pooled_frames(image_model, clip)).mean(1)
+
+    model = from_image_model(copy.deepcopy(image_model), (), text_dim=7).eval()
+    assert_close(model.encode(clip), expected)
+    assert_close(model(clip), expected)
+    assert model.num_classes == 0
+    assert StreamingClassifier(model, 8).push(clip).shape == (2, 0, 7)
+    save_pretrained(model, tmp_path)
+    assert_close(load(tmp_path).eval().encode(clip), expected)
+    with_classes = from_image_model(copy.deepcopy(image_model), (), num_classes=3, text_dim=7).eval()
+    assert_close(with_classes.encode(clip), expected)
+    assert with_classes(clip).shape == (2, 3)
+
+    for classes in (0, 3):
+        model = timm.create_model("inti_vit", num_classes=classes, **args).eval()
+        for cfg in ({"num_classes": 7}, {"num_classes": classes}):
+            randomize_model_(model)
+            model.load_state_dict(checkpoint_filter_fn(image_model.state_dict(), model, cfg))
+            assert_close(model.encode(clip), expected)
+    save_file(image_model.state_dict(), tmp_path / "image.safetensors")
+    overlay = {"file": str(tmp_path / "image.safetensors"), "num_classes": 7}
+    model = timm.create_model("inti_vit", pretrained=True, pretrained_cfg_overlay=overlay, **args).eval()
+    assert model.num_classes == 0
+    assert_close(model.encode(clip), expected)
+
+
+def test_projection_that_the_head_is_not_is_refused():
+    with pytest.raises(ValueError, match="text_dim=8, but the image model's head is of 7; pass the width of its"):
+        from_image_model(miniature("clip", num_classes=7), text_dim=8)
+    with pytest.raises(ValueError, match="text_dim=8, but the image model's head is not linear; pass"):
+        from_image_model(miniature("clip", num_classes=0), text_dim=8)
 
 
 def test_embedding_that_there_is_not_is_refused(tiny, clip):

@@ -31,7 +31,8 @@ class InTIConfig:
         temporal: name of a method in `temporal.METHODS` whose modules let frames see each other; None for
             none. Its modules see the frames that remain at their depth.
         temporal_args: arguments of the method.
-        text_dim: width of the space shared with texts, for a head that is a `CosineHead`; None for timm's linear one.
+        text_dim: width of the space shared with texts, for a head that projects into it: a `CosineHead`, or without
+            classes a `ProjectionHead`; None for timm's linear one.
 
     Raises:
         ValueError: for a number of frames, a sampling or a stride that cannot be.

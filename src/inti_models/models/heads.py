@@ -39,6 +39,29 @@ class CosineHead(nn.Module):
         return bool(bias.any()) and bool((bias == bias[0]).all())
 
 
+class ProjectionHead(nn.Module):
+    """An image-text model's projection into the space that it shares with texts, without classes: (B, C) -> (B, D).
+
+    Args:
+        dim: features ``C``.
+        embed_dim: width ``D`` of the shared space.
+    """
+
+    def __init__(self, dim: int, embed_dim: int, device=None, dtype=None) -> None:
+        super().__init__()
+        self.projection = nn.Linear(dim, embed_dim, device=device, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(x)
+
+
+def text_head(dim: int, embed_dim: int, num_classes: int, device=None, dtype=None) -> CosineHead | ProjectionHead:
+    """A head with a projection into the space of texts: for classes, or for none."""
+    if num_classes:
+        return CosineHead(dim, embed_dim, num_classes, device, dtype)
+    return ProjectionHead(dim, embed_dim, device, dtype)
+
+
 def set_text_head(model: Any, head: CosineHead, label_names: Sequence[str]) -> None:
     """Give an `InTIModel` a `CosineHead`, with a class for each label name, in its precision and on its device."""
     model.reset_classifier(len(label_names))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ._private import feature_take_indices
 from .config import InTIConfig
-from .heads import CosineHead
+from .heads import text_head
 from .inputs import BlockInputs, as_clip, as_frames, check_mask, drop_frame_dim, fold_normalization, is_image
 from .interpolation import InterFrameInterpolation, cascade, repeat_evenly, sum_repeats
 from .schedules import check_schedule, default_schedule, stage_bounds
@@ -135,8 +135,8 @@ class InTIModel(nn.Module):
         self.temporal = build_method(self, config.temporal, args, config.num_frames, device, dtype)
         self.temporal.init_patch_embed(self.patch_embed)
         self.blocks = self.temporal.wrap_blocks(self.blocks)
-        if config.text_dim is not None and self.num_classes:
-            self.head = CosineHead(self.num_features, config.text_dim, self.num_classes, device, dtype)
+        if config.text_dim is not None:
+            self.head = text_head(self.num_features, config.text_dim, self.num_classes, device, dtype)
         self.train(self.training)
         self._model_args = {
             **getattr(self, "_model_args", {}),  # those that timm made the image model with

@@ -115,7 +115,7 @@ class StreamingClassifier:
         if not windows:
             assert self._shape is not None
             parameter = next(model.parameters())
-            return parameter.new_empty(self._shape[0], 0, model.num_classes or model.num_features)
+            return model.classify_frames(parameter.new_empty(self._shape[0], 0, 1, model.num_features))
         pooled = [
             torch.stack([nodes[s] for s in range(window, window + self.num_frames, span)], dim=1) for window in windows
         ]

@@ -42,18 +42,26 @@ def from_image_model(
         vit: the image model, with its weights.
         compress_at: see `InTIConfig`; None for the default schedule.
         num_classes: classes of a new head; None to keep the image model's head.
-        **inti_args: the other fields of `InTIConfig`.
+        **inti_args: the other fields of `InTIConfig`. With ``text_dim`` the image model's head is its projection into
+            the space of texts, of this width: `InTIModel.encode` embeds there, and there are no classes unless
+            ``num_classes`` says how many.
 
     Raises:
         TypeError: for what is no model, or a model whose class is not exactly one of `TRUNKS`.
-        ValueError: for a model with patch dropout, or a schedule that does not fit.
+        ValueError: for a model with patch dropout, a schedule that does not fit, or a head that is no projection of
+            ``text_dim``.
     """
     _check_trunk(vit)
     if not isinstance(getattr(vit, "patch_drop", None), nn.Identity | None):
         raise ValueError("Cannot wrap a model with patch dropout: create it with patch_drop_rate=0.")
     model, parameter = TRUNKS[type(vit)].adopt(vit), next(vit.parameters())
-    model.add_interpolations(InTIConfig(compress_at=compress_at, **inti_args), parameter.device, parameter.dtype)
-    if num_classes is not None:
+    config = InTIConfig(compress_at=compress_at, **inti_args)
+    if config.text_dim is not None:
+        model.num_classes = num_classes or 0
+    model.add_interpolations(config, parameter.device, parameter.dtype)
+    if config.text_dim is not None:
+        model.head.projection = _projection(vit, config.text_dim)
+    elif num_classes is not None:
         model.reset_classifier(num_classes)
 
     cfg = getattr(vit, "pretrained_cfg", None)
@@ -64,6 +72,17 @@ def from_image_model(
         model.pretrained_cfg["architecture"] = "inti_vit"
         model.default_cfg = model.pretrained_cfg  # timm's old name for it
     return model
+
+
+def _projection(vit: Any, text_dim: int) -> nn.Linear:
+    """The head of an image-text model; a ValueError if it has another width, or is none."""
+    if not isinstance(vit.head, nn.Linear) or vit.head.out_features != text_dim:
+        found = f"of {vit.head.out_features}" if isinstance(vit.head, nn.Linear) else "not linear"
+        raise ValueError(
+            f"text_dim={text_dim}, but the image model's head is {found}; pass the width of its projection, with the "
+            "image model made without num_classes."
+        )
+    return vit.head
 
 
 def _check_trunk(vit: Any) -> None:

@@ -17,6 +17,7 @@ from .tensor_files import is_finite, read_checkpoint, refuse, refuse_shapes
 
 _logger = logging.getLogger(__name__)
 INTERPOLATIONS, HEAD, PATCHES = "interpolations.", "head.", "patch_embed.proj.weight"
+_PROJECTION = f"{HEAD}projection."  # of a head that projects into the space of texts
 # What a video model has beside its image model: interpolations, and the modules of a temporal method.
 ADDED = re.compile(r"interpolations\.|(.+\.)?temporal\.")
 
@@ -146,6 +147,9 @@ def checkpoint_filter_fn(
       temporal method) has an image's keys, and is loaded as one. Beside a config of its own (``hf-hub:``,
       ``local-dir:``), which states its classes, a head has to fit.
 
+    Where the model's head projects into the space of texts, the projection is taken from either: an image checkpoint's
+    head, if it has that shape.
+
     With another number of classes than the config's (timm's criterion, who then drops the head) the model keeps its own
     head, and so it does where `zero_shot.fill_head` will fill it. The patch embedding may have the config's number of
     input channels: timm adapts it after this filter.
@@ -178,6 +182,8 @@ def checkpoint_filter_fn(
             f"{source} is of another architecture ({reason}); name the model that it was made for."
         ) from error
     own = model.state_dict()
+    if _is_projection(mapped.get(f"{HEAD}weight"), own):
+        mapped = {_PROJECTION + key.removeprefix(HEAD) if key.startswith(HEAD) else key: mapped[key] for key in mapped}
     ours = any(ADDED.match(key) for key in mapped)
     added = {key: value for key, value in own.items() if ADDED.match(key)}
     mapped = _at_schedule(mapped, own, source) if ours else mapped | added
@@ -186,7 +192,9 @@ def checkpoint_filter_fn(
     if not keeps_head and not ours and cfg.get("source") not in ("hf-hub", "local-dir"):
         keeps_head = not _head_fits(state_dict, mapped, own, source)
     if keeps_head:
-        mapped = {key: value for key, value in mapped.items() if not key.startswith(HEAD)} | _starting_with(own, HEAD)
+        projection = {key: value for key, value in _starting_with(mapped, _PROJECTION).items() if key in own}
+        trunk = {key: value for key, value in mapped.items() if not key.startswith(HEAD)}
+        mapped = trunk | _starting_with(own, HEAD) | projection
     _check(mapped, own, source, in_chans={model.in_chans, (cfg.get("input_size") or (model.in_chans,))[0]})
     return mapped
 
@@ -199,11 +207,17 @@ def _starting_with(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tens
     return {key: value for key, value in tensors.items() if key.startswith(prefix)}
 
 
+def _is_projection(head: Tensor | None, own: Mapping[str, Tensor]) -> bool:
+    """Whether an image checkpoint's head is the projection of the model's head."""
+    projection = own.get(f"{_PROJECTION}weight")
+    return head is not None and projection is not None and head.shape == projection.shape
+
+
 def _head_fits(
     state_dict: Mapping[str, Tensor], mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str
 ) -> bool:
     """Whether an image checkpoint's head is the model's, at least in part: what it then lacks is missing."""
-    head = _starting_with(own, HEAD)
+    head = {key: value for key, value in _starting_with(own, HEAD).items() if not key.startswith(_PROJECTION)}
     fits = "visual.proj" not in state_dict and any(  # which timm takes for a head: CLIP's projection
         key in mapped and mapped[key].shape == value.shape for key, value in head.items()
     )

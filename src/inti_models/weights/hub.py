@@ -162,7 +162,8 @@ class _Source:
         if self.cfg is None:
             return create_model(self.architecture, **model_args)
         args = {**self.args, **model_args}
-        if model_args.get("num_classes", self.cfg.get("num_classes")) != self.cfg.get("num_classes"):
+        other_classes = model_args.get("num_classes", self.cfg.get("num_classes")) != self.cfg.get("num_classes")
+        if other_classes and "text_dim" not in model_args:
             args.pop("text_dim", None)  # the head of words goes with its words
         model = create_model(self.architecture, pretrained_cfg=self.cfg, pretrained_model_args=self.args, **args)
         model.text_source = self.text_source
