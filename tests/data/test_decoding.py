@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from inti_models.data import decoding
 from inti_models.data.decoding import VideoFile
 from inti_models.data.limits import Guard, Limits, VideoError
 from inti_models.data.video import iterate_frames, read_clips
@@ -41,6 +42,34 @@ def test_decodes_only_from_the_keyframe_before_each_wanted_frame(encode: Encode,
     clips = read_clips(path, 3, sampling="dense", stride=60)  # keyframe + 9 in each
     assert read_numbers(clips.frames) == [[39, 99, 159]]
     assert len(counted_frames) == PROBED + 30
+
+
+@pytest.mark.parametrize("options", [{}, B_FRAMES, OPEN_GOP], ids=["plain", "b-frames", "open-gop"])
+@pytest.mark.parametrize("length", [1, 2, 9, decoding.SHORT_FRAMES])
+def test_a_short_video_is_opened_once_and_gives_the_same_frames(
+    encode: Encode, counted_frames: list[int], monkeypatch: pytest.MonkeyPatch, length: int, options: dict[str, str]
+) -> None:
+    path, opened = encode("a.mp4", range(length), options=options), []
+    open_stream = decoding.open_stream
+    monkeypatch.setattr(
+        decoding, "open_stream", lambda *args, **kwargs: opened.append(1) or open_stream(*args, **kwargs)
+    )
+    short = read_clips(path, 8)
+    assert len(opened) == 1 and len(counted_frames) == length
+    monkeypatch.setattr(decoding, "SHORT_FRAMES", 0)
+    long = read_clips(path, 8)
+    assert len(opened) == 3
+    assert torch.equal(short.frames, long.frames) and torch.equal(short.times, long.times)
+
+
+def test_a_header_that_says_short_does_not_make_a_long_video_stay_in_memory(
+    encode: Encode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode("a.mp4", range(30))
+    monkeypatch.setattr(decoding, "SHORT_BYTES", 5 * 64 * 64)
+    assert VideoFile(path, Guard(Limits())).kept is None
+    monkeypatch.undo()
+    assert len(VideoFile(path, Guard(Limits())).kept or ()) == 30
 
 
 def test_stops_after_the_last_wanted_frame(encode: Encode, counted_frames: list[int]) -> None:

@@ -26,6 +26,7 @@ from .mp4 import count_frames
 
 MAX_REORDERING = 32  # No codec shows a frame so many places away from its place in the file.
 KEPT_BYTES = 2**26  # of frames that had to be decoded to number them
+SHORT_FRAMES, SHORT_BYTES = 32, 2**22  # of a video that is decoded while it is indexed, instead of being opened again
 MAX_PROBE = 512  # packets that may be decoded before the second frame comes out
 
 # Containers that FFmpeg may try. Playlists (HLS, DASH, concat) are left out because they open
@@ -81,6 +82,7 @@ class VideoFile:
             is_avi = container.format.name == "avi"
             places = {entry.pos + 8: entry.timestamp for entry in stream.index_entries} if is_avi else {}
             hidden = 0
+            is_short = 0 < stream.frames <= SHORT_FRAMES  # as the container states
             for k, packet in enumerate(_demux(path, container, stream, guard)):
                 if k == guard.limits.max_frames:
                     guard.check_frames(path, k + 1)
@@ -90,10 +92,11 @@ class VideoFile:
                 pts, dts = (None if ticks is None else ticks + hidden for ticks in (pts, dts))
                 self.packets.append(_Packet(pts, dts, duration, packet.is_keyframe, not packet.is_discard))
                 is_whole = not packet.is_corrupt
-                if len(first) < 2 and k < MAX_PROBE:
+                if (len(first) < 2 or is_short) and k < MAX_PROBE:
                     packet.pts = k
                     first += _decode(context, packet)
-            if len(first) < 2:
+                    is_short = is_short and len(first) <= SHORT_FRAMES and _bytes_of(first) <= SHORT_BYTES
+            if len(first) < 2 or is_short:
                 first += _decode(context, None)
         if not is_whole:
             # The end of a file that is cut off. Damage before it is left to the decoder.
@@ -103,7 +106,7 @@ class VideoFile:
         size = (first[0].width, first[0].height) if first else None
         self.convert = Converter(path, guard, size)
         self.num_bytes = path.stat().st_size if file is None else file.seek(0, os.SEEK_END) - self.start
-        self.kept: list[av.VideoFrame] | None = None
+        self.kept: list[av.VideoFrame] | None = first if is_short and first else None
         self.shown: Sequence[int | None] = self._sort([frame.pts for frame in first[:2]]) if first else []
         self.is_sorted = bool(self.shown)
         if not self.is_sorted:
@@ -141,7 +144,7 @@ class VideoFile:
             if frame.pts is not None and not self.packets[frame.pts].is_shown:
                 continue
             shown.append(frame.pts)
-            size += sum(plane.buffer_size for plane in frame.planes)
+            size += _bytes_of([frame])
             if kept is not None:
                 kept.append(frame)
             if size > KEPT_BYTES:
@@ -192,7 +195,8 @@ class VideoFile:
         starts = self.timeline.starts
         missing = set(wanted)
         if self.is_sorted:
-            for rank, frame in self._rank(self._decode_bounded(self._plan(wanted))):
+            frames = self._decode_bounded(self._plan(wanted)) if self.kept is None else iter(self.kept)
+            for rank, frame in self._rank(frames):
                 if rank in missing:
                     missing.remove(rank)
                     yield rank, float(starts[rank]), self.convert(frame)
@@ -395,6 +399,10 @@ def _demux(
                 yield packet
     except av.FFmpegError:
         return
+
+
+def _bytes_of(frames: list[av.VideoFrame]) -> int:
+    return sum(plane.buffer_size for frame in frames for plane in frame.planes)
 
 
 def _decode(context: av.VideoCodecContext, packet: "av.Packet[av.VideoStream] | None") -> list[av.VideoFrame]:
