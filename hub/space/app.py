@@ -9,6 +9,7 @@ import argparse
 import os
 import statistics
 import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import torch
 from inti_models import InTIModel, load
 from inti_models.data import FrameSampling, Limits, write_video
 from inti_models.data.motion_digits import MotionDigits
+from inti_models.inference.predict import VideoClassifier, top_labels
 from inti_models.models.flops import count_flops
+from inti_models.models.precision import PRECISIONS, set_precision
 from inti_models.visualize.figures import draw_relevance, draw_stages, draw_weights, explain_clips
 
 SHIPPED = "inti_vit_t8_32_motiondigits"
@@ -57,14 +60,17 @@ def schedule(text: str) -> tuple[int, ...] | None:
     return tuple(int(place) for place in places)
 
 
-@lru_cache(maxsize=4)
-def model_of(name: str, compress_at: tuple[int, ...] | None) -> InTIModel:
-    """A model with its weights; loaded once."""
-    return load(name, **({} if compress_at is None else {"compress_at": compress_at})).eval()
+@lru_cache(maxsize=6)
+def model_of(name: str, compress_at: tuple[int, ...] | None, precision: str = "float32") -> tuple[InTIModel, float]:
+    """A model with its weights, loaded once, and its GFLOPs."""
+    model = load(name, **({} if compress_at is None else {"compress_at": compress_at})).eval()
+    gflops = count_flops(model, (1, model.num_frames, model.in_chans, *model.patch_embed.img_size)).gflops
+    set_precision(model, precision)
+    return model, gflops
 
 
 @torch.inference_mode()
-def milliseconds(models: list[InTIModel], clip: torch.Tensor) -> list[float]:
+def milliseconds(models: Sequence[InTIModel], clip: torch.Tensor) -> list[float]:
     """Median time of a forward pass of each model, in turns."""
     times: list[list[float]] = [[] for _ in models]
     for _ in range(PASSES + 1):
@@ -75,30 +81,36 @@ def milliseconds(models: list[InTIModel], clip: torch.Tensor) -> list[float]:
     return [statistics.median(spent[1:]) for spent in times]
 
 
-def classify(video: str | None, name: str, compress_at: str):
-    """What the page shows for a video: labels, a table of costs, and three figures."""
+def classify(video: str | None, name: str, compress_at: str, precision: str):
+    """What the page shows for a video: labels, a table of costs, and three figures (which are drawn in float32)."""
     try:
         if not video:
             raise ValueError("There is no video yet; upload or record one, or take an example.")
         size = os.path.getsize(video) / 1e6
         if size > MAX_MEGABYTES:
             raise ValueError(f"The file has {size:.0f} MB; take one of at most {MAX_MEGABYTES} MB.")
-        model, naive = model_of(name, schedule(compress_at)), model_of(name, ())
+        models, gflops = zip(*(model_of(name, at, precision) for at in (schedule(compress_at), ())), strict=True)
         limits = Limits(max_duration=MAX_SECONDS, timeout=MAX_SECONDS)
-        clips = FrameSampling.of(model).read(video, limits=limits)
-        (explanation,) = explain_clips(model, clips.frames, clips.times)
-    except (OSError, ValueError) as error:  # one sentence each; uploads lie in a folder that tells the reader nothing
+        clips = FrameSampling.of(models[0]).read(video, limits=limits)
+        (explanation,) = explain_clips(model_of(name, schedule(compress_at))[0], clips.frames, clips.times)
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+    ) as error:  # a sentence each; the folder of uploads tells the reader nothing
         raise gr.Error(str(error).replace(str(video), "The file"), duration=None, print_exception=False) from error
-    clip = torch.zeros(1, model.num_frames, model.in_chans, *model.patch_embed.img_size)
-    models = [model, naive]
-    gflops = [count_flops(each, clip.shape).gflops for each in models]
+    reader = VideoClassifier(models[0])
+    clip = reader.transform(clips.frames[0]).unsqueeze(0)
+    labels = top_labels(models[0], reader.logits(clip), 5)
     spent = milliseconds(models, clip)
     rows = [
         [label, str(list(each.compress_at)), float(f"{cost:.4g}"), round(ms, 1)]
-        for label, each, cost, ms in zip(("this model", "naive"), models, gflops, spent, strict=True)
+        for label, each, cost, ms in zip(
+            (f"this model, {models[0].precision}", "naive"), models, gflops, spent, strict=True
+        )
     ]
     return (
-        {label.name: label.probability for label in explanation.labels},
+        {label.name: label.probability for label in labels},
         rows,
         draw_weights(explanation),
         draw_stages(explanation),
@@ -125,6 +137,11 @@ def page() -> gr.Blocks:
                     info="Or write your own, such as 2, 5, 6.",
                     allow_custom_value=True,
                 )
+                precision = gr.Dropdown(
+                    list(PRECISIONS),
+                    value="auto",
+                    label="Precision (auto: bfloat16 where the CPU computes it natively)",
+                )
                 button = gr.Button("Label it", variant="primary", elem_id="run")
                 gr.Examples(make_examples(), video, label="Examples: MotionDigits, the digit shows in few frames")
             with gr.Column():
@@ -138,7 +155,7 @@ def page() -> gr.Blocks:
             stages = gr.Plot(label="Weights of each compression")
         with gr.Tab("What speaks for it"):
             why = gr.Plot(label="Places for (red) and against (blue) the first label")
-        button.click(classify, [video, name, places], [labels, cost, kept, stages, why], api_name="classify")
+        button.click(classify, [video, name, places, precision], [labels, cost, kept, stages, why], api_name="classify")
     return demo
 
 

@@ -299,7 +299,7 @@ def test_a_work_dir_of_other_settings_is_refused(tmp_path):
         "other data": {"dataset": other_list},
         "other data;": {"dataset": Noise(shift=0.1)},
         "other data and views": {"dataset": Noise(views=1)},
-        "other precision": {"precision": "bf16"},
+        "other precision": {"autocast": "bf16"},
     }.items():
         with pytest.raises(ValueError, match=what):
             run(**{"dataset": Noise(), "work_dir": tmp_path, **changes})
@@ -313,7 +313,7 @@ def test_training_goes_on_with_the_same_random_numbers():
 
 
 def test_autocast_is_used_and_results_stay_float32():
-    whole, half = run(dataset=Noise()), run(dataset=Noise(), precision="bf16")
+    whole, half = run(dataset=Noise()), run(dataset=Noise(), autocast="bf16")
     assert half.probabilities.dtype == torch.float32
     assert not torch.equal(half.probabilities, whole.probabilities)
     torch.testing.assert_close(half.probabilities, whole.probabilities, atol=0.05, rtol=0)
@@ -323,7 +323,7 @@ def test_wrong_arguments_get_a_sentence():
     diverged = Classifier()
     diverged.head.weight.data[0, 0] = float("inf")
     for match, changes in {
-        "precision is 'half'": {"precision": "half"},
+        "autocast is 'half'": {"autocast": "half"},
         "batch_size is 0": {"batch_size": 0},
         "0 videos": {"dataset": Noise(length=0)},
         "has 3 classes, the data 7": {"model": Classifier(3)},

@@ -43,20 +43,21 @@ def video(tmp_path_factory):
 def call(address):
     client = gradio_client.Client(address, verbose=False)
 
-    def call(path, name="inti_vit_t8_32_motiondigits", schedule="the model's own"):
+    def call(path, name="inti_vit_t8_32_motiondigits", schedule="the model's own", precision="auto"):
         video = None if path is None else {"video": gradio_client.handle_file(str(path))}
-        return client.predict(video["video"] if video else None, name, schedule, api_name="/classify")
+        return client.predict(video["video"] if video else None, name, schedule, precision, api_name="/classify")
 
     return call
 
 
-def test_video_gets_labels_costs_and_three_figures(call, video):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_video_gets_labels_costs_and_three_figures(call, video, precision):
     path, name = video
-    labels, cost, *figures = call(path)
+    labels, cost, *figures = call(path, precision=precision)
     assert labels["label"] == name and len(labels["confidences"]) == 5
     assert cost["headers"] == ["", "compress_at", "GFLOPs", "ms a clip, here"]
     (ours, naive) = cost["data"]
-    assert ours[:3] == ["this model", "[2, 5]", 0.06113] and naive[:3] == ["naive", "[]", 0.09528]
+    assert ours[:3] == [f"this model, {precision}", "[2, 5]", 0.06113] and naive[:3] == ["naive", "[]", 0.09528]
     assert ours[3] > 0 and naive[3] > 0
     assert len(figures) == 3 and all(figure["plot"].startswith("data:image/") for figure in figures)
 

@@ -1,6 +1,7 @@
 """Labelling a collection: what a worker makes of files, and a local Ray cluster."""
 
 import contextlib
+import json
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ from inti_models.cli import main
 from inti_models.data import write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.files import locked
-from inti_models.inference.collection import PART, Labeller, Summary, label_collection, read_paths
+from inti_models.inference.collection import PART, SETTINGS, Labeller, Summary, label_collection, read_paths
 from inti_models.inference.predict import VideoClassifier
 
 pq = pytest.importorskip("pyarrow.parquet")
@@ -62,7 +63,7 @@ def test_labels_and_features_of_a_file_come_of_one_reading_and_one_pass(videos):
     labeller.classifier.views = lambda path, stop: read.append(path) or views(path, stop)
     labeller.classifier.model.patch_embed.register_forward_hook(lambda *_: passes.append(1))
     table = labeller({"path": videos[:3]})
-    assert read == [str(path) for path in videos[:3]] and len(passes) == 3
+    assert read == [str(path) for path in videos[:3]] and len(passes) == 1
     assert [len(features) for features in table["features"].to_pylist()] == [labeller.classifier.model.embed_dim] * 3
 
 
@@ -73,7 +74,7 @@ def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
     rows[1] |= {"labels": None, "scores": None, "error": "unreadable then"}  # to be tried again
     pq.write_table(type(earlier).from_pylist(rows, earlier.schema), tmp_path / "part-earlier.parquet")
     (tmp_path / "list.txt").write_text("\n".join(map(str, [*videos, videos[0]])) + "\n")
-    options = ["--model", NAME, "--output", str(tmp_path), "--batch-size", "3"]
+    options = ["--model", NAME, "--output", str(tmp_path), "--part-size", "3"]
     command = [sys.executable, "-m", "inti_models.cli", "label", str(tmp_path / "list.txt"), *options]
     done = subprocess.run(command, capture_output=True, text=True)  # Ray's threads do not outlive it
     assert done.returncode == 1, done.stderr  # for the file that is no video
@@ -94,6 +95,7 @@ def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
         ({"views": (2, 1)}, r"views=\[1, 1\], not \[2, 1\]"),
         ({"features": True}, "features=False, not True"),
         ({"topk": 1}, "topk=5, not 1"),
+        ({"precision": "int8"}, "precision='(?:float32|bfloat16)', not 'int8'"),
         ({"compress_at": ()}, "model_args={}, not {'compress_at': \\[\\]}"),
         ({"model": "inti_vit_b16_k400"}, f"model='{NAME}', not 'inti_vit_b16_k400'"),
     ],
@@ -103,6 +105,21 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, args, sentence):
     assert label_collection([], NAME, tmp_path) == Summary(0, 0, 0)
     with pytest.raises(ValueError, match=f"{sentence}; name another folder"):
         label_collection([], **{"model": NAME, "output": tmp_path, **args})
+
+
+def test_a_folder_keeps_its_precision(videos, tmp_path):
+    assert label_collection([], NAME, tmp_path, precision="float16") == Summary(0, 0, 0)
+    assert label_collection([], NAME, tmp_path) == Summary(0, 0, 0)  # auto
+    with pytest.raises(ValueError, match="precision='float16', not 'float32'"):
+        label_collection([], NAME, tmp_path, precision="float32")
+    settings = json.loads((tmp_path / SETTINGS).read_text())
+    assert settings.pop("precision") == "float16"
+    (tmp_path / SETTINGS).write_text(json.dumps(settings))  # as before there were others than float32
+    assert label_collection([], NAME, tmp_path, precision="float32") == Summary(0, 0, 0)
+    with pytest.raises(ValueError, match="precision='float32', not 'bfloat16'"):
+        label_collection([], NAME, tmp_path, precision="bfloat16")
+    labeller = Labeller(NAME, {}, (1, 1), 3, False, "cpu", precision="bfloat16")
+    assert labeller.classifier.model.precision == "bfloat16"
 
 
 def test_a_folder_is_known_by_its_weights(tmp_path):
@@ -126,7 +143,7 @@ def test_a_folder_that_another_process_writes_to_is_refused(tmp_path):
 def test_killed_run_leaves_whole_parts_and_resumes(videos, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("\n".join(map(str, videos)) + "\n")
     output = tmp_path / "out"
-    args = ["label", str(tmp_path / "list.txt"), "--model", NAME, "--output", str(output), "--batch-size", "1"]
+    args = ["label", str(tmp_path / "list.txt"), "--model", NAME, "--output", str(output), "--part-size", "1"]
     process = subprocess.Popen([sys.executable, "-m", "inti_models.cli", *args], stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(output.glob(PART)):
         with contextlib.suppress(subprocess.TimeoutExpired):

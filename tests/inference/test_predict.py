@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from functools import partial
 
 import pytest
 import timm
@@ -153,22 +154,76 @@ def test_command_takes_more_frames_on_a_budget(tmp_path, capsys):
 # --- Many files ---
 
 
-def test_files_come_in_order_with_labels_or_their_error(model, tmp_path):
-    clips, paths = MotionDigits("validation", size=32, length=6), []
-    for i in range(6):
-        paths.append(tmp_path / f"{i}.mp4")
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder, paths = tmp_path_factory.mktemp("files"), []
+    clips = MotionDigits("validation", size=32, length=8)
+    for i in range(8):
+        paths.append(folder / f"{i}.mp4")
         write_video(paths[-1], clips[i][0], fps=8)
     paths[2].write_bytes(b"not a video")
-    paths.insert(4, tmp_path / "none.mp4")
+    paths.insert(4, folder / "none.mp4")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def one_by_one(model, files):
+    classify = VideoClassifier(model, batch_size=1)
+    return {path: classify.probabilities(path) for i, path in enumerate(files) if i not in (2, 4)}
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 20, None])
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64, None])
+def test_batches_of_files_say_what_each_says_alone(model, files, one_by_one, batch_size, ahead):
+    """In order, and with the error of a file that cannot be read."""
+    said = list(VideoClassifier(model, batch_size=batch_size).classify_files(files, ahead))
+    assert [path for path, _ in said] == files
+    assert isinstance(said[2][1], ValueError) and isinstance(said[4][1], FileNotFoundError)
+    for path, expected in one_by_one.items():
+        logits, features = dict(said)[path]
+        probabilities = logits.softmax(-1).mean(0)
+        torch.testing.assert_close(probabilities, expected, atol=1e-6, rtol=0)
+        torch.testing.assert_close(model.head(features).softmax(-1), expected, atol=1e-6, rtol=0)
+        if batch_size == 1:
+            assert torch.equal(probabilities, expected)
+
+
+def test_labels_of_files_are_those_of_each(model, files):
     classify = VideoClassifier(model)
-    for ahead in (1, 3, 20):
-        labelled = list(classify.label_files(paths, topk=2, ahead=ahead))
-        assert [path for path, _ in labelled] == paths
-        assert isinstance(labelled[2][1], ValueError) and isinstance(labelled[4][1], FileNotFoundError)
-        assert all(labels == classify(path, 2) for i, (path, labels) in enumerate(labelled) if i not in (2, 4))
+    for i, (path, labels) in enumerate(classify.label_files(files, topk=2)):
+        if i not in (2, 4):
+            alone = classify(path, 2)
+            assert [label.name for label in labels] == [label.name for label in alone]
+            assert [label.probability for label in labels] == pytest.approx(
+                [each.probability for each in alone], abs=1e-6
+            )
 
 
-def test_no_more_files_are_read_ahead_than_asked_for(model, tmp_path):
+def test_views_of_a_file_are_averaged_within_and_across_batches(model, tmp_path):
+    paths = [tmp_path / f"{i}.mp4" for i in range(3)]
+    for path in paths:
+        write_video(path, torch.randint(256, (24, 3, 40, 64), dtype=torch.uint8), fps=8)
+    alone = VideoClassifier(model, views=(2, 3))
+    for batch_size in (1, 4, 13):  # parts of a file, and of two files
+        together = VideoClassifier(model, views=(2, 3), batch_size=batch_size)
+        for path, (logits, _) in together.classify_files(paths):
+            with torch.inference_mode():
+                expected = torch.stack([model(view.unsqueeze(0))[0].softmax(-1) for view in alone.views(path)]).mean(0)
+            torch.testing.assert_close(logits.softmax(-1).mean(0), expected, atol=1e-6, rtol=0)
+
+
+def test_passes_have_as_many_clips_as_asked_for(model, files):
+    classify, passes = VideoClassifier(model, batch_size=3), []
+    handle = model.patch_embed.register_forward_hook(lambda _, args, output: passes.append(len(args[0]) // 8))
+    try:
+        list(classify.classify_files([path for i, path in enumerate(files) if i not in (2, 4)]))
+    finally:
+        handle.remove()
+    assert passes == [3, 3, 1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_no_more_files_are_read_ahead_than_asked_for(model, tmp_path, batch_size):
     taken = []
 
     def paths():
@@ -176,10 +231,34 @@ def test_no_more_files_are_read_ahead_than_asked_for(model, tmp_path):
             taken.append(i)
             yield tmp_path / f"{i}.mp4"
 
-    for i, _ in enumerate(VideoClassifier(model).label_files(paths(), ahead=3)):
-        assert len(taken) <= min(10, i + 4)
+    files = VideoClassifier(model, batch_size=batch_size).label_files(paths(), ahead=3)
+    for i, _ in enumerate(files):
+        assert len(taken) <= min(10, (i // batch_size + 1) * batch_size + 3)
     with pytest.raises(ValueError, match="ahead=0"):
         next(VideoClassifier(model).label_files([], ahead=0))
+
+
+def test_a_compiled_model_says_the_same(model, files, one_by_one, monkeypatch):
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # without a C++ compiler
+    compiled = VideoClassifier(model, batch_size=3, compile=True)
+    said = dict(compiled.classify_files(files))
+    for path, expected in one_by_one.items():
+        torch.testing.assert_close(said[path][0].softmax(-1).mean(0), expected, atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="chunk=5"):
+        VideoClassifier(model, chunk=5, compile=True)
+
+
+def test_command_says_which_precision_it_chose(files, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    command = ["predict", str(files[0]), str(files[1]), "--model", NAME, "--device", "cpu", "--batch-size", "2"]
+    assert main(command) == 0
+    assert "bfloat16" in capsys.readouterr().err
+    assert main([*command, "--json"]) == 0
+    assert {json.loads(line)["precision"] for line in capsys.readouterr().out.splitlines()} == {"bfloat16"}
+    assert main([*command, "--json", "--precision", "float32"]) == 0
+    assert {json.loads(line)["precision"] for line in capsys.readouterr().out.splitlines()} == {"float32"}
+    assert main(["predict", str(files[0]), "--model", NAME, "--stream", "--compile"]) == 1
+    assert "--compile" in capsys.readouterr().err
 
 
 def test_fused_normalization_labels_a_file_alike(model, tmp_path):

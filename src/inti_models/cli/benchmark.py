@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from .options import PRECISIONS, add_device, add_frames, device_of, whole_numbers
+from .options import AUTOCASTS, add_device, add_frames, device_of, whole_numbers
 
 if TYPE_CHECKING:
     from ..evaluation.benchmark import Settings
@@ -54,7 +54,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     add_device(parser)
     parser.add_argument("--train", action="store_true", help="measure training steps instead of inference")
     parser.add_argument("--batch-size", metavar="N|best", help="default: best on a GPU, 1 on a CPU")
-    parser.add_argument("--amp", choices=PRECISIONS, default="no", help="autocast (default: %(default)s)")
+    parser.add_argument("--amp", choices=AUTOCASTS, default="no", help="autocast (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--cuda-graphs", action="store_true", help="compile with CUDA graphs")
     parser.add_argument("--channels-last", action="store_true")

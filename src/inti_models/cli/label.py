@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .options import add_device, add_limits, add_views, device_of, limits_of, positive
+from .options import add_batches, add_device, add_limits, add_precision, add_views, device_of, limits_of, positive
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -15,8 +15,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_views(command, default=(1, 1))
     command.add_argument("--topk", type=positive, default=5, help="labels for each file")
     command.add_argument("--features", action="store_true", help="write pooled features too")
-    command.add_argument("--batch-size", type=positive, default=16, help="files of a part")
+    command.add_argument("--part-size", type=positive, default=16, help="files of a part")
+    add_batches(command)
     add_device(command)
+    add_precision(command)
     add_limits(command)
     command.set_defaults(run=run, stopped="stopped; the same command resumes with the files that are left.")
 
@@ -33,8 +35,11 @@ def run(args: argparse.Namespace) -> int:
         topk=args.topk,
         features=args.features,
         device=device_of(args),
-        batch_size=args.batch_size,
+        part_size=args.part_size,
         limits=limits_of(args),
+        precision=args.precision,
+        batch_size=args.batch_size,
+        compile=args.compile,
     )
     print(
         f"{args.output}: {summary.labelled} labelled, {summary.failed} could not be read (column error), "

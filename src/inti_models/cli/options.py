@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from ..data import Limits
     from ..models.stages import InTIModel
 
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
+AUTOCASTS = ("no", "bf16", "fp16")
 
 
 def positive(text: str) -> int:
@@ -97,6 +98,31 @@ def device_of(args: argparse.Namespace) -> str:
     except (RuntimeError, AssertionError, NotImplementedError):  # PyTorch without CUDA raises an AssertionError
         raise ValueError(f"--device {device} is no device of this machine; choose cpu, or leave it out.") from None
     return device
+
+
+def add_precision(command: argparse.ArgumentParser, default: str = "auto") -> None:
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=default,
+        help="auto: bfloat16 where the device computes it natively, else float32 (default: %(default)s)",
+    )
+
+
+def add_batches(command: argparse.ArgumentParser) -> None:
+    """How the model runs."""
+    command.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        default="auto",
+        metavar="auto|N",
+        help="clips that go through the model together (auto: as many as fit a GPU, or make a CPU busy)",
+    )
+    command.add_argument("--compile", action="store_true", help="use torch.compile: for many files")
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else positive(text)
 
 
 def add_limits(command: argparse.ArgumentParser) -> None:

@@ -13,10 +13,12 @@ from tqdm import tqdm
 
 from ..text import printable
 from .options import (
+    add_batches,
     add_device,
     add_frames,
     add_limits,
     add_model,
+    add_precision,
     add_templates,
     add_views,
     device_of,
@@ -36,6 +38,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_model(command)
     add_views(command)
     add_device(command)
+    add_precision(command)
+    add_batches(command)
     command.add_argument("--classes", type=_classes, help="your own words, such as 'riding a bike,feeding goats'")
     add_templates(command)
     add_frames(command)
@@ -45,7 +49,6 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--chunk", type=positive, help="frames that run through the first blocks together: bounds the memory"
     )
-    command.add_argument("--int8", action="store_true", help="blocks in int8: faster on CPUs (needs torchao)")
     command.add_argument(
         "--stream",
         action="store_true",
@@ -60,7 +63,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..inference.quantize import quantize_int8
+    from ..models.precision import set_precision
     from ..models.schedules import schedule_for_budget
     from ..weights.hub import create
 
@@ -70,8 +73,9 @@ def run(args: argparse.Namespace) -> int:
         model = create(args.model, device="meta", **model_args)
         model_args["compress_at"] = schedule_for_budget(len(model.blocks), model.num_frames, args.budget)
     model = load_model(args.model, args.checkpoint, args.classes, args.templates, **model_args)
-    if args.int8:
-        model = quantize_int8(model)
+    chosen = set_precision(model, args.precision, args.device)
+    if args.precision == "auto" and not args.json:
+        print(f"inti-models: computes in {chosen}; --precision chooses another.", file=sys.stderr)
     return (_label_stream if args.stream else _label_files)(model, args)
 
 
@@ -79,14 +83,14 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..data import iterate_frames
     from ..inference.predict import classify_stream
 
-    if len(args.files) > 1 or args.views not in (None, (1, 1)) or args.chunk is not None:
-        raise ValueError("--stream takes one file, camera or pipe, and neither --views nor --chunk.")
+    if len(args.files) > 1 or args.views not in (None, (1, 1)) or args.chunk is not None or args.compile:
+        raise ValueError("--stream takes one file, camera or pipe, and neither --views, --chunk nor --compile.")
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=limits_of(args).max_pixels)
     for window in classify_stream(model, frames, args.stride, args.topk, args.device):
         if args.json:
-            print(json.dumps(dataclasses.asdict(window)), flush=True)
+            print(json.dumps({**dataclasses.asdict(window), "precision": model.precision}), flush=True)
         else:
             names = ", ".join(
                 f"{printable(label.name)} {label.probability:.1%}{_by_itself(label)}" for label in window.labels
@@ -98,7 +102,15 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
 def _label_files(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..inference.predict import VideoClassifier
 
-    classify = VideoClassifier(model, args.views, args.device, args.chunk, limits_of(args))
+    classify = VideoClassifier(
+        model,
+        args.views,
+        args.device,
+        args.chunk,
+        limits_of(args),
+        batch_size=args.batch_size,
+        compile=args.compile,
+    )
     failed = 0
     with warnings.catch_warnings(), closing(classify.label_files(args.files, args.topk)) as labelled:
         warnings.simplefilter("ignore")  # of decoders: a damaged file is reported below, once
@@ -112,7 +124,7 @@ def _label_files(model: "InTIModel", args: argparse.Namespace) -> int:
                     tqdm.write(f"inti-models: {printable(str(labels))}", file=sys.stderr)
             elif args.json:
                 result = {"file": path, "labels": [dataclasses.asdict(label) for label in labels]}
-                tqdm.write(json.dumps(result), file=sys.stdout)
+                tqdm.write(json.dumps({**result, "precision": model.precision}), file=sys.stdout)
             else:
                 tqdm.write(printable(str(path)), file=sys.stdout)
                 for label in labels:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from ..text import printable
 from .options import (
-    PRECISIONS,
     add_device,
     add_limits,
     add_model,
+    add_precision,
     add_templates,
     add_views,
     count,
@@ -39,7 +39,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_templates(command)
     command.add_argument("--batch-size", type=positive, default=8, help="clips that go through the model together")
     command.add_argument("--workers", type=count, default=4, help="processes that read videos")
-    command.add_argument("--precision", choices=PRECISIONS, default="no", help="of autocast (default: %(default)s)")
+    add_precision(command, default="float32")  # so that an accuracy does not depend on the machine
     command.add_argument("--max-unreadable", type=fraction, default=0.01, help="fraction that may be unreadable")
     command.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the report, and for what a stopped run has measured"

@@ -33,7 +33,8 @@ class Settings:
 
     Attributes:
         device: "cpu" or "cuda".
-        train: measure a training step (forward, cross entropy, backward, fused AdamW) instead of inference.
+        train: measure a training step (forward, cross entropy, backward, AdamW) instead of inference.
+        fused: fused AdamW.
         batch_size: clips of a step; None for the size of each model that gives the most clips a second.
         amp: autocast: "no", "bf16" or "fp16".
         compile: use torch.compile.
@@ -47,6 +48,7 @@ class Settings:
 
     device: str = "cpu"
     train: bool = False
+    fused: bool = True
     batch_size: int | None = 1
     amp: str = "no"
     compile: bool = False
@@ -160,7 +162,7 @@ class Runner:
         if settings.compile or settings.cuda_graphs:
             self.forward = torch.compile(self.model, mode="reduce-overhead" if settings.cuda_graphs else None)
         if settings.train:
-            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, fused=True)
+            self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-6, fused=self.settings.fused)
             # Only fp16 needs its loss scaled.
             self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.amp == "fp16")
 

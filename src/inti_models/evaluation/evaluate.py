@@ -31,6 +31,7 @@ from ..data import ClipTransform, FrameSampling, Limits, Source, open_source
 from ..data.limits import DEFAULT_LIMITS
 from ..data.sources import ClipDataset
 from ..files import locked, replacing, write_text
+from ..models.precision import set_precision
 from ..models.stages import InTIModel
 from ..text import csv_cell, printable
 from ..weights.tensor_files import digest
@@ -169,7 +170,7 @@ def evaluate(
     batch_size: int,
     num_workers: int = 0,
     device: str | torch.device = "cpu",
-    precision: str = "no",
+    autocast: str = "no",
     work_dir: str | os.PathLike[str] | None = None,
     max_unreadable: float = 0.01,
     progress: bool = True,
@@ -185,7 +186,7 @@ def evaluate(
         batch_size: clips that go through the model together; views of a video are split if they are more.
         num_workers: processes that read videos, for each process that measures.
         device: where to run.
-        precision: "no" (float32), "bf16" or "fp16" autocast.
+        autocast: "no", "bf16" or "fp16". (A model of `set_precision` needs none.)
         work_dir: folder, seen by all processes, that keeps what was measured of each video. A run with the same
             model, data and precision, by any number of processes, takes what is there and measures the rest, unreadable
             videos among them.
@@ -197,11 +198,11 @@ def evaluate(
 
     Raises:
         ValueError: there are no videos, or more are unreadable than ``max_unreadable`` allows; ``work_dir`` is another
-            run's; the classes of model and data differ; the model's output is not finite; unknown ``precision``.
+            run's; the classes of model and data differ; the model's output is not finite; unknown ``autocast``.
         OSError: ``work_dir`` cannot be written.
     """
-    if precision not in DTYPES:
-        raise ValueError(f"precision is {precision!r}; expected one of {', '.join(DTYPES)}.")
+    if autocast not in DTYPES:
+        raise ValueError(f"autocast is {autocast!r}; expected one of {', '.join(DTYPES)}.")
     if batch_size < 1 or len(dataset) < 1:
         raise ValueError(f"batch_size is {batch_size} for {len(dataset)} videos; both have to be at least 1.")
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -212,7 +213,7 @@ def evaluate(
 
     done, results = np.empty(0, row), os.devnull
     if work_dir is not None:
-        done = _of_first_process(lambda: _finished(Path(work_dir), row, _settings(model, dataset, views, precision)))
+        done = _of_first_process(lambda: _finished(Path(work_dir), row, _settings(model, dataset, views, autocast)))
         results = os.fspath(Path(work_dir, f"{uuid4().hex}.rows"))
     todo = np.setdiff1d(np.arange(len(dataset)), done["index"])
     # As many videos for each process, for a sharded model's processes work in step. The few that two of them measure
@@ -234,7 +235,7 @@ def evaluate(
             indices = mine[start : start + step]
             faults |= {index: sentence for index, sentence in zip(indices, sentences, strict=True) if sentence}
             _check_unreadable(faults, len(dataset), max_unreadable)
-            probabilities = _probabilities(model, clips, batch_size, device, precision)
+            probabilities = _probabilities(model, clips, batch_size, device, autocast)
             _check_output(probabilities, indices, classes)
             rows = np.empty(len(indices), row)
             rows["index"], rows["label"], rows["probabilities"] = indices, labels, probabilities
@@ -264,7 +265,7 @@ def validate(
     batch_size: int = 8,
     num_workers: int = 0,
     device: str | torch.device = "cpu",
-    precision: str = "no",
+    precision: str | None = None,
     max_unreadable: float = 0.01,
     limits: Limits = DEFAULT_LIMITS,
     output: str | os.PathLike[str] | None = None,
@@ -277,16 +278,20 @@ def validate(
         views: temporal clips and spatial crops of each video, such as (4, 3); None for the model's own.
         root: see `inti_models.data.open_source`.
         class_names: see `inti_models.data.open_source`.
+        precision: see `inti_models.models.precision.set_precision`; None measures the model as it is.
         limits: what a file may ask for, unless the data were opened before.
         output: folder for the report (see `write_report`), and for what a stopped run has measured.
 
     Raises:
         FileNotFoundError: there are no such data.
-        ValueError: the model has no classifier, or not the classes of the data; or see `evaluate`.
+        ValueError: the model has no classifier, not the classes of the data, or another precision already; or see
+            `evaluate`.
         BlockingIOError: another process writes to ``output``.
     """
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
+    if precision is not None:
+        set_precision(model, precision, device)
     if isinstance(data, str | os.PathLike):
         data = open_source(data, root=root, class_names=class_names, limits=limits)
     names = model.pretrained_cfg.get("label_names") or ()
@@ -301,7 +306,6 @@ def validate(
             batch_size=batch_size,
             num_workers=num_workers,
             device=device,
-            precision=precision,
             work_dir=output,
             max_unreadable=max_unreadable,
         )
@@ -316,9 +320,9 @@ def views_of(source: Source, model: InTIModel, views: tuple[int, int] | None = N
     return source.dataset(ClipTransform.of(model, num_crops), FrameSampling.of(model), num_clips)
 
 
-def _probabilities(model: nn.Module, clips: Tensor, batch_size: int, device: torch.device, precision: str) -> Tensor:
+def _probabilities(model: nn.Module, clips: Tensor, batch_size: int, device: torch.device, autocast: str) -> Tensor:
     """Views (B, V, T, C, H, W) -> probabilities (B, classes) in float32 on the CPU."""
-    with torch.autocast(device.type, DTYPES[precision], enabled=precision != "no"):
+    with torch.autocast(device.type, DTYPES[autocast], enabled=autocast != "no"):
         pieces = clips.flatten(0, 1).split(batch_size)
         logits = torch.cat([model(piece.to(device, non_blocking=True)) for piece in pieces])
     return logits.float().softmax(dim=-1).unflatten(0, clips.shape[:2]).mean(dim=1).cpu()
@@ -329,9 +333,7 @@ def _check_output(probabilities: Tensor, indices: Sequence[int], classes: int) -
         raise ValueError(f"The model has {probabilities.shape[1]} classes, the data {classes}; give it another head.")
     for index, finite in zip(indices, probabilities.isfinite().all(dim=1).tolist(), strict=True):
         if not finite:
-            raise ValueError(
-                f"The model's output for video {index} is not finite; try precision='no' or other weights."
-            )
+            raise ValueError(f"The model's output for video {index} is not finite; try float32 or other weights.")
 
 
 def allowed_unreadable(fraction: float, videos: int) -> int:
@@ -354,13 +356,13 @@ def contents_of(dataset: Any) -> str:
     return repr((len(dataset), tuple(dataset.class_names), source))
 
 
-def _settings(model: nn.Module, dataset: Videos, views: Tensor, precision: str) -> dict[str, Any]:
+def _settings(model: nn.Module, dataset: Videos, views: Tensor, autocast: str) -> dict[str, Any]:
     """What the results of a run depend on. A data set is known by what it is made of and by its first item."""
     return {
         "model": hashlib.sha256(f"{model}{digest(model.state_dict())}".encode()).hexdigest(),
         "data": hashlib.sha256(f"{contents_of(dataset)}{digest({'views': views})}".encode()).hexdigest(),
         "views": list(views.shape),
-        "precision": precision,
+        "precision": getattr(model, "precision", "float32") if autocast == "no" else autocast,
     }
 
 
@@ -371,6 +373,8 @@ def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarr
         folder.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(settings, indent=2) + "\n")
     theirs = json.loads(file.read_text(encoding="utf-8"))
+    if theirs.get("precision") == "no":  # as runs of before call it
+        theirs["precision"] = "float32"
     other = [name for name in settings if theirs.get(name) != settings[name]]
     if other:
         raise OtherResultsError(

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from ..data.limits import DEFAULT_LIMITS, Limits
 from ..data.list_files import READERS, read_list
 from ..files import locked, replacing, write_text
+from ..models.precision import choose_precision
 from ..weights.hub import WEIGHTS, load
 from ..weights.tensor_files import stated_digest
 from .predict import VideoClassifier, top_labels
@@ -53,37 +52,38 @@ class Labeller:
         features: bool,
         device: str,
         limits: Limits = DEFAULT_LIMITS,
+        precision: str = "float32",
+        batch_size: int | None = None,
+        compile: bool = False,
     ) -> None:
-        self.classifier = VideoClassifier(load(model, **model_args), views, device, limits=limits)
+        self.classifier = VideoClassifier(
+            load(model, **model_args),
+            views,
+            device,
+            limits=limits,
+            precision=precision,
+            batch_size=batch_size,
+            compile=compile,
+        )
         self.topk, self.features = topk, features
 
     def __call__(self, batch: Mapping[str, Iterable[str]]) -> Any:
         import pyarrow as pa
 
-        paths = [str(path) for path in batch["path"]]
         rows = []
-        for path, views in self.classifier.read_ahead(paths):
+        for path, said in self.classifier.classify_files([str(path) for path in batch["path"]]):
             row: dict[str, Any] = {"path": path, "labels": None, "scores": None, "error": None}
-            if isinstance(views, Exception):
-                row["error"] = str(views)
+            if isinstance(said, Exception):
+                row["error"] = str(said)
             else:
-                logits, features = self._run(views)
+                logits, features = said
                 labels = top_labels(self.classifier.model, logits, self.topk)
                 row |= {"labels": [label.name for label in labels], "scores": [label.probability for label in labels]}
-                row |= {"features": features} if self.features else {}
+                row |= {"features": features.tolist()} if self.features else {}
             rows.append(row)
         columns = {"path": pa.string(), "labels": pa.list_(pa.string()), "scores": pa.list_(pa.float32())}
         columns |= {"error": pa.string()} | ({"features": pa.list_(pa.float32())} if self.features else {})
         return pa.Table.from_pylist(rows, pa.schema(columns.items()))
-
-    @torch.inference_mode()
-    def _run(self, views: Tensor) -> tuple[Tensor, list[float] | None]:
-        """Logits of each view and, if wanted, pooled features averaged over the views, of one pass."""
-        if not self.features:
-            return self.classifier.logits(views), None
-        model, views = self.classifier.model, views.to(self.classifier.device)
-        pooled = model.forward_head(model.forward_features(views), pre_logits=True)
-        return model.head(pooled).float(), pooled.mean(dim=0).float().tolist()
 
 
 def label_collection(
@@ -96,13 +96,16 @@ def label_collection(
     topk: int = 5,
     features: bool = False,
     device: str = "cpu",
-    batch_size: int = 16,
+    part_size: int = 16,
     limits: Limits = DEFAULT_LIMITS,
+    precision: str = "auto",
+    batch_size: int | None = None,
+    compile: bool = False,
     **model_args: Any,
 ) -> Summary:
     """Label files on a Ray cluster and write Parquet: ``path``, ``labels``, ``scores``, ``error``, ``features``.
 
-    Rows are written in parts of ``batch_size`` files, each whole or not at all; files that a part in ``output`` has are
+    Rows are written in parts of ``part_size`` files, each whole or not at all; files that a part in ``output`` has are
     not done again, so a stopped run resumes. A file that cannot be read has its ``error`` and no labels, and is tried
     again by the next run. Uses the cluster that Ray is connected to, or starts one on this machine.
 
@@ -115,8 +118,12 @@ def label_collection(
         topk: labels of a file.
         features: also write the pooled features before the classifier, averaged over views.
         device: where workers run.
-        batch_size: files that a worker takes at a time.
+        part_size: files that a worker takes at a time.
         limits: what a file may ask for.
+        precision: that all workers compute in (`inti_models.models.precision`). "auto" is that of the rows that
+            ``output`` has, else what pays on this machine's ``device``.
+        batch_size: clips that go through the model together; see `VideoClassifier`.
+        compile: see `VideoClassifier`.
         **model_args: arguments for `inti_models.load`.
 
     Raises:
@@ -124,7 +131,7 @@ def label_collection(
         BlockingIOError: another process writes to ``output``.
         ModuleNotFoundError: Ray is not installed.
     """
-    for name, value in (("workers", workers), ("batch_size", batch_size), ("topk", topk)):
+    for name, value in (("workers", workers), ("part_size", part_size), ("topk", topk)):
         if value < 1:
             raise ValueError(f"{name}={value} is not a positive number; pass at least 1.")
     import pyarrow as pa
@@ -138,10 +145,10 @@ def label_collection(
         "topk": topk,
         "features": features,
     }
-    folder = Path(output)
+    folder, chosen = Path(output), choose_precision(precision, device)
     wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
     with locked(folder):
-        _claim(folder, settings)
+        chosen = _claim(folder, settings, chosen, keep=precision == "auto")
         _drop_failed(folder, set(wanted))
         done = {
             path for part in folder.glob(PART) for path in pq.read_table(part, columns=["path"])["path"].to_pylist()
@@ -156,13 +163,24 @@ def label_collection(
                 ray.data.DataContext.get_current().enable_progress_bars = False
                 rows = ray.data.from_items([{"path": path} for path in left]).map_batches(
                     Labeller,
-                    batch_size=batch_size,
+                    batch_size=part_size,
                     compute=ray.data.ActorPoolStrategy(size=workers),
                     num_gpus=1 if device.startswith("cuda") else 0,
-                    fn_constructor_args=(model, model_args, views, topk, features, device, limits),
+                    fn_constructor_args=(
+                        model,
+                        model_args,
+                        views,
+                        topk,
+                        features,
+                        device,
+                        limits,
+                        chosen,
+                        batch_size,
+                        compile,
+                    ),
                 )
                 with tqdm(total=len(left), unit="file") as bar:
-                    batches = rows.iter_batches(batch_size=batch_size, batch_format="pyarrow", prefetch_batches=0)
+                    batches = rows.iter_batches(batch_size=part_size, batch_format="pyarrow", prefetch_batches=0)
                     for table in cast(Iterable[pa.Table], batches):
                         with replacing(folder / f"part-{uuid.uuid4().hex}.parquet") as part:
                             pq.write_table(table, part)
@@ -181,21 +199,33 @@ def _identity(model: str) -> str:
     return stated_digest(weights) or model
 
 
-def _claim(folder: Path, settings: Mapping[str, Any]) -> None:
+def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool) -> str:
     """Write down what the rows of a folder are made with, or raise a ValueError if they are made with something else.
 
-    A folder of before, which says nothing, is taken as it is.
+    A folder of before, which says nothing, is taken as it is; one that says nothing of precision is in float32.
+
+    Args:
+        folder: the folder.
+        settings: of this run.
+        precision: of this run.
+        keep: take the folder's precision instead, if it has one.
+
+    Returns:
+        The precision to go by.
     """
-    file, ours = folder / SETTINGS, json.loads(json.dumps(settings))
+    file, ours = folder / SETTINGS, json.loads(json.dumps({**settings, "precision": precision}))
     if not file.exists():
         write_text(file, json.dumps(ours, indent=2) + "\n")
-        return
-    theirs = json.loads(file.read_text(encoding="utf-8"))
+        return precision
+    theirs = {"precision": "float32", **json.loads(file.read_text(encoding="utf-8"))}
+    if keep:
+        ours["precision"] = theirs["precision"]
     for name, value in ours.items():
         if theirs.get(name) != value:
             raise ValueError(
                 f"{folder} holds rows made with {name}={theirs.get(name)!r}, not {value!r}; name another folder."
             )
+    return ours["precision"]
 
 
 def _drop_failed(folder: Path, wanted: set[str]) -> None:

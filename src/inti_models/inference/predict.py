@@ -3,7 +3,7 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,8 +14,10 @@ from torch import Tensor
 from ..data import ClipTransform, FrameSampling, Limits
 from ..data.limits import DEFAULT_LIMITS
 from ..models.heads import CosineHead
+from ..models.precision import set_precision
 from ..models.stages import InTIModel
 from ..models.streaming import StreamingClassifier, forward_chunked
+from .batches import choose_batch_size
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,14 @@ class VideoClassifier:
         chunk: frames of a long clip that go through the first blocks together, so that memory does not grow with the
             clip (`forward_chunked`); None for all frames.
         limits: what a file may ask for.
+        precision: see `inti_models.models.precision.set_precision`; None leaves the model as it is.
+        batch_size: clips that go through the model together, of several files where there are more; None for what
+            `batches.choose_batch_size` finds.
+        compile: compile the model with torch.compile, at its first clips.
 
     Raises:
-        ValueError: for a model without a classifier, views that cannot be, or a model that does not run in chunks.
+        ValueError: for a model without a classifier, views that cannot be, a model that does not run in chunks or is in
+            another precision already, a batch without clips, or chunks of a compiled model.
     """
 
     def __init__(
@@ -62,16 +69,34 @@ class VideoClassifier:
         device: str | torch.device = "cpu",
         chunk: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        precision: str | None = None,
+        batch_size: int | None = None,
+        compile: bool = False,
     ) -> None:
         _check_classifier(model)
         if chunk is not None:
             StreamingClassifier(model)  # which says why it does not run in chunks
+            if compile:
+                raise ValueError(f"chunk={chunk} runs a model in parts, which are not compiled; leave one of both out.")
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} is not a number of clips; pass at least 1, or None.")
         self.chunk, self.limits = chunk, limits
         self.num_clips, num_crops = model.views if views is None else views
         if self.num_clips < 1:
             raise ValueError(f"views={views} asks for {self.num_clips} clips; ask for at least one.")
+        if precision is not None:
+            set_precision(model, precision, device)
         self.model, self.device = model.to(device).eval(), torch.device(device)
         self.transform = ClipTransform.of(model, num_crops)
+        self._pool = torch.compile(self._pooled) if compile else self._pooled
+        self._batch_size = batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """Clips that go through the model together."""
+        if self._batch_size is None:
+            self._batch_size = 1 if self.chunk is not None else choose_batch_size(self.model, self.device, self._run)
+        return self._batch_size
 
     def views(self, path: str | os.PathLike[str], stop: threading.Event | None = None) -> Tensor:
         """Return the model's input for a file, views (V, T, C, H, W); ``stop`` is that of `read_clips`."""
@@ -83,15 +108,45 @@ class VideoClassifier:
         """Probability of each class, (num_classes,), averaged over the views."""
         return self.classify(self.views(path))
 
-    @torch.inference_mode()
     def logits(self, views: Tensor) -> Tensor:
         """Logits of views (V, T, C, H, W), (V, num_classes), in float32."""
-        views = views.to(self.device)
-        return (self.model(views) if self.chunk is None else forward_chunked(self.model, views, self.chunk)).float()
+        ((logits, _),) = self.classify_batch([views])
+        return logits
 
     def classify(self, views: Tensor) -> Tensor:
         """Probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
         return self.logits(views).softmax(dim=-1).mean(dim=0).cpu()
+
+    def classify_batch(self, files: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """What the model says of several files, at most ``batch_size`` clips at a time.
+
+        Args:
+            files: views (V, T, C, H, W) of each file; V may differ.
+
+        Returns:
+            For each file the logits of its views (V, num_classes), and the mean over them of the features before the
+            classifier (C,; none where the model runs in chunks), in float32.
+        """
+        if not files:
+            return []
+        passes = [self._run(clips) for clips in torch.cat(list(files)).split(self.batch_size)]
+        logits, features = (torch.cat(parts).float() for parts in zip(*passes, strict=True))
+        sizes = [len(views) for views in files]
+        of_files = zip(logits.split(sizes), features.split(sizes), strict=True)
+        return [(of_views, pooled.mean(dim=0)) for of_views, pooled in of_files]
+
+    @torch.inference_mode()
+    def _run(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips (B, T, C, H, W) -> logits (B, num_classes) and pooled features (B, C), (B, 0) in chunks."""
+        clips = clips.to(self.device)
+        if self.chunk is not None:
+            logits = forward_chunked(self.model, clips, self.chunk)
+            return logits, logits[:, :0]
+        pooled = self._pool(clips)
+        return self.model.head(pooled), pooled
+
+    def _pooled(self, clips: Tensor) -> Tensor:
+        return self.model.forward_head(self.model.forward_features(clips), pre_logits=True)
 
     def __call__(self, path: str | os.PathLike[str], topk: int = 5) -> list[Label]:
         """The ``topk`` most probable classes, most probable first.
@@ -107,8 +162,8 @@ class VideoClassifier:
     ) -> Generator[tuple[str | os.PathLike[str], Tensor | Exception]]:
         """Each file with its views, or with the error that kept it from being read, in order.
 
-        Files are read in threads, as many as ``ahead`` of the one that the caller is at. They end soon after the
-        iterator is closed, or an exception such as KeyboardInterrupt leaves it.
+        As many as ``ahead`` of the file that the caller is at are read in threads, up to one for each CPU core but at
+        least two. They end soon after the iterator is closed, or an exception such as KeyboardInterrupt leaves it.
 
         Raises:
             ValueError: for a number ahead below 1.
@@ -117,7 +172,7 @@ class VideoClassifier:
             raise ValueError(f"ahead={ahead} is not a number of files; pass at least 1.")
         reading: deque[tuple[str | os.PathLike[str], Future[Tensor]]] = deque()
         stop = threading.Event()
-        pool = ThreadPoolExecutor(ahead, thread_name_prefix="read")
+        pool = ThreadPoolExecutor(min(ahead, max(2, os.cpu_count() or 1)), thread_name_prefix="read")
         try:
             for path in paths:
                 reading.append((path, pool.submit(self.views, path, stop)))
@@ -129,16 +184,47 @@ class VideoClassifier:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def label_files(
-        self, paths: Iterable[str | os.PathLike[str]], topk: int = 5, ahead: int = 2
-    ) -> Generator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
-        """Each file with its labels, or with the error that kept it from being read, in order; see `read_ahead`."""
+    def classify_files(
+        self, paths: Iterable[str | os.PathLike[str]], ahead: int | None = None
+    ) -> Generator[tuple[str | os.PathLike[str], tuple[Tensor, Tensor] | Exception]]:
+        """Each file with what `classify_batch` says of it, or with the error that kept it from being read, in order.
+
+        Passes of ``batch_size`` clips are filled from several files, while those of the next are read (`read_ahead`;
+        as many files for None, at least two), so that two batches and no more are in memory.
+        """
+        ahead = max(2, self.batch_size) if ahead is None else ahead
         with closing(self.read_ahead(paths, ahead)) as files:
-            for path, views in files:
-                if isinstance(views, Exception):
-                    yield path, views
-                else:
-                    yield path, top_labels(self.model, self.logits(views), topk)
+            for batch in self._batches(files):
+                said = iter(self.classify_batch([views for _, views in batch if isinstance(views, Tensor)]))
+                for path, views in batch:
+                    yield path, next(said) if isinstance(views, Tensor) else views
+
+    def _batches(
+        self, files: Iterable[tuple[str | os.PathLike[str], Tensor | Exception]]
+    ) -> Iterator[list[tuple[str | os.PathLike[str], Tensor | Exception]]]:
+        """Files whose views make a batch: not more clips than that, unless one file alone has, nor more files."""
+        batch: list[tuple[str | os.PathLike[str], Tensor | Exception]] = []
+        clips = 0
+        for path, views in files:
+            more = len(views) if isinstance(views, Tensor) else 0
+            if batch and clips + more > self.batch_size:
+                yield batch
+                batch, clips = [], 0
+            batch.append((path, views))
+            clips += more
+            if clips >= self.batch_size or len(batch) >= self.batch_size:
+                yield batch
+                batch, clips = [], 0
+        if batch:
+            yield batch
+
+    def label_files(
+        self, paths: Iterable[str | os.PathLike[str]], topk: int = 5, ahead: int | None = None
+    ) -> Generator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
+        """Each file with its labels, or with the error that kept it from being read, in order; see `classify_files`."""
+        with closing(self.classify_files(paths, ahead)) as files:
+            for path, said in files:
+                yield path, said if isinstance(said, Exception) else top_labels(self.model, said[0], topk)
 
 
 def _finished(
@@ -174,6 +260,7 @@ def classify_stream(
     stride: int = 1,
     topk: int = 5,
     device: str | torch.device = "cpu",
+    precision: str | None = None,
 ) -> Iterator[Window]:
     """Labels of each window of the model's number of frames, as soon as its last frame is there.
 
@@ -183,11 +270,14 @@ def classify_stream(
         stride: frames from the start of a window to the start of the next.
         topk: labels of a window.
         device: where to run.
+        precision: see `VideoClassifier`.
 
     Raises:
-        ValueError: for a model without a classifier or one that cannot be streamed.
+        ValueError: for a model without a classifier, one that cannot be streamed, or in another precision already.
     """
     _check_classifier(model)
+    if precision is not None:
+        set_precision(model, precision, device)
     stream = StreamingClassifier(model.to(device), stride=stride)
     transform = ClipTransform.of(model)
     times: deque[float] = deque(maxlen=stream.num_frames)

@@ -59,6 +59,7 @@ class InTIModel(nn.Module):
     default_cfg: dict[str, Any]
     text_source: dict[str, Any] | None = None  # where its text tower is, see `weights.text_tower`; saved with the model
     normalization_fused: bool = False
+    precision: str = "float32"  # that blocks compute in, chosen by `precision.set_precision`
     _recomputed_stages: frozenset[int] | None = None
     _model_args: dict[str, Any]  # timm's: what config.json needs to build the model again
 
@@ -236,12 +237,18 @@ class InTIModel(nn.Module):
         embed = self.patch_embed
         if self.normalization_fused and x.dtype == torch.uint8:
             x = x.to(embed.proj.weight.dtype)
-        return as_clip(
+        clip = as_clip(
             x,
             self.in_chans,
             embed.img_size if embed.strict_img_size else None,
             None if embed.strict_img_size or embed.dynamic_img_pad else embed.patch_size,
         )
+        return clip.to(embed.proj.weight.dtype) if self.is_half else clip
+
+    @property
+    def is_half(self) -> bool:
+        """Whether everything up to the last block is in bfloat16 or float16, and what follows in float32."""
+        return self.precision in ("bfloat16", "float16")
 
     def grid_size(self, clip: Tensor) -> tuple[int, int]:
         """Height and width of the token grid of a clip's frames."""
@@ -391,7 +398,8 @@ class InTIModel(nn.Module):
         return self.encode_frames(self.pool_frames(tokens), normalize_frames, normalize)
 
     def norm_tokens(self, x: Tensor) -> Tensor:
-        """The final norm of tokens, unless it has to wait for the mean over frames."""
+        """The final norm of tokens (in float32, see `is_half`), unless it has to wait for the mean over frames."""
+        x = x.float() if self.is_half else x
         return x if self.temporal.norm_last else self.norm(x)
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
@@ -463,6 +471,8 @@ class InTIModel(nn.Module):
         after_block: dict[int, Any] = dict.fromkeys(sorted(take_indices))
         tokens = self.forward_stages(clip, attn_mask, is_causal, num_blocks, after_block)
 
+        if self.is_half:
+            after_block = {i: features.float() for i, features in after_block.items()}
         taken = [drop_frame_dim(self.norm(after_block[i]) if norm else after_block[i], image) for i in after_block]
         prefix = [y[..., : self.num_prefix_tokens, :] for y in taken]
         spatial = [y[..., self.num_prefix_tokens :, :] for y in taken]

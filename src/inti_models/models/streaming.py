@@ -114,8 +114,8 @@ class StreamingClassifier:
         model, nodes, span = self.model, self._nodes[-1], 2 ** len(self.model.compress_at)
         if not windows:
             assert self._shape is not None
-            parameter = next(model.parameters())
-            return model.classify_frames(parameter.new_empty(self._shape[0], 0, 1, model.num_features))
+            empty = next(model.parameters()).new_empty(self._shape[0], 0, 1, model.num_features)
+            return model.classify_frames(empty.float() if model.is_half else empty)
         pooled = [
             torch.stack([nodes[s] for s in range(window, window + self.num_frames, span)], dim=1) for window in windows
         ]

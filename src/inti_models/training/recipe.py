@@ -99,6 +99,8 @@ class Optimization:
         optimizer: timm's name; opt_args: its further arguments, such as {betas: [0.9, 0.98]}.
         lr: learning rate at a global batch of ``lr_batch`` clips, to which it is scaled linearly; of any if null.
         layer_decay: factor of the learning rate from each block to the one below; null for none.
+        fused: update all weights in one kernel, of optimizers that can (AdamW, Adam, SGD); null to do so on a CPU,
+            where it was measured to pay, and to leave it to PyTorch elsewhere.
         clip_grad: largest norm of the gradient; null for any.
         schedule: timm's name, stepped at each update.
         warmup_epochs, min_lr: of the schedule; ``min_lr`` is scaled as ``lr`` is.
@@ -114,6 +116,7 @@ class Optimization:
     lr_batch: int | None = None
     weight_decay: float = 0.05
     layer_decay: float | None = None
+    fused: bool | None = None
     clip_grad: float | None = 1.0
     schedule: str = "cosine"
     warmup_epochs: float = 0.0
@@ -138,7 +141,9 @@ class Recipe:
         trainable: "all", "head", "interpolation" (and head) or "adapters" (and interpolations and head).
         precision: "no" (float32), "bf16" or "fp16" autocast.
         fsdp: shard parameters over processes (FSDP2) instead of copying them (DDP).
-        compile: compile the blocks with torch.compile.
+        compile: compile the model with torch.compile.
+        tf32: let CUDA multiply float32 matrices in TensorFloat-32.
+        channels_last: keep frames and kernels in channels-last order.
         grad_checkpointing: recompute activations instead of keeping them.
         checkpoint_stages: recompute only those after so many compressions, such as [0]; empty for all.
         seed: of everything random.
@@ -160,6 +165,8 @@ class Recipe:
     precision: str = "no"
     fsdp: bool = False
     compile: bool = False
+    tf32: bool = False
+    channels_last: bool = False
     grad_checkpointing: bool = False
     checkpoint_stages: list[int] = field(default_factory=list)
     seed: int = 0

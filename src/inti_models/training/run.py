@@ -41,6 +41,7 @@ from .recipe import Recipe, as_yaml, recipe_of_run
 from .trainer import Trainer, create_accelerator
 
 RECIPE = "recipe.yaml"
+PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # of autocast -> of what was trained
 CHECKED = 10_000  # videos; more are only checked on request
 
 
@@ -104,7 +105,7 @@ def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Acc
         batch_size=recipe.optimization.batch_size,
         num_workers=recipe.data.num_workers,
         device=accelerator.device,
-        precision=recipe.precision,
+        precision=PRECISIONS[recipe.precision],
         max_unreadable=recipe.data.max_unreadable,
         output=output / "evaluation",
     )

@@ -50,6 +50,7 @@ from .recipe import Recipe
 
 LOG_EVERY = 20  # updates
 STATE = "state.pt"
+FUSABLE = ("adamw", "adam", "sgd")  # timm's names of PyTorch's own
 
 
 class Clips(Protocol):
@@ -172,6 +173,7 @@ class Trainer:
             lr=o.lr * lr_scale,
             weight_decay=o.weight_decay,
             layer_decay=o.layer_decay,
+            **_fused(recipe, accelerator.device),
             **o.opt_args,
         )
         self.scheduler, _ = create_scheduler_v2(
@@ -184,6 +186,10 @@ class Trainer:
             step_on_epochs=False,
             updates_per_epoch=self.updates_per_epoch,
         )
+        if recipe.tf32:
+            torch.backends.cuda.matmul.fp32_precision = "tf32"
+        if recipe.channels_last:
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.compile:
             model.compile()
         if recipe.fsdp:  # each block is a unit
@@ -242,6 +248,9 @@ class Trainer:
         for i, (clips, labels, faults) in enumerate(batches):
             self.faults.extend(filter(None, faults))
             clips = clips.to(accelerator.device, non_blocking=True)
+            if self.recipe.channels_last:
+                frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # BT C H W
+                clips = frames.unflatten(0, clips.shape[:2])
             labels = labels.to(accelerator.device, non_blocking=True)
             if self.mix is not None:
                 with seeded(self.recipe.seed, progress.updates, i):  # alike in all processes
@@ -318,7 +327,7 @@ class Trainer:
                 batch_size=recipe.optimization.batch_size,
                 num_workers=recipe.data.num_workers,
                 device=self.accelerator.device,
-                precision=recipe.precision,
+                autocast=recipe.precision,
                 max_unreadable=recipe.data.max_unreadable,
             )
             is_best = evaluation.top1 > progress.best
@@ -400,6 +409,17 @@ class Trainer:
 
 def _digest(dataset: Clips | Videos) -> str:
     return hashlib.sha256(contents_of(dataset).encode()).hexdigest()
+
+
+def _fused(recipe: Recipe, device: torch.device) -> dict[str, Any]:
+    """The argument for an optimizer that updates all weights in one kernel, where that is wanted and not stated."""
+    o = recipe.optimization
+    if "fused" in o.opt_args or o.optimizer not in FUSABLE:
+        if o.fused and o.optimizer not in FUSABLE:
+            raise ValueError(f"optimization.fused=true is for {', '.join(FUSABLE)}, not {o.optimizer}; leave it out.")
+        return {}
+    fused = device.type == "cpu" if o.fused is None else o.fused
+    return {"fused": True} if fused else {}
 
 
 def seed_process(seed: int, update: int, process: int) -> None:

@@ -344,8 +344,8 @@ def _keep_previous(directory: Path, temporary: Path) -> None:
 def _check_can_be_saved(model: InTIModel, label_names: Sequence[str] | None) -> None:
     if not isinstance(model, InTIModel):
         raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIModel itself.")
-    if any(type(p.data) is not torch.Tensor for p in model.blocks.parameters()):
-        raise ValueError("The model's blocks are quantized to int8; save a model without that.")
+    if model.precision != "float32":
+        raise ValueError(f"The model was made to compute in {model.precision}; save a model without that.")
     if model.normalization_fused:
         raise ValueError("The model's normalization is fused into its patch embedding; save a model without that.")
     if getattr(model, "pretrained_cfg", {}).get("architecture") not in timm.list_models("inti*"):
