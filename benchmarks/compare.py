@@ -272,6 +272,33 @@ def latency(measured: dict[str, Any] | None = None) -> str:
     return f"{where(measured)} Medians.\n\n{table}\n\nLists of files, files a second: {lists}."
 
 
+def file_to_label(part: str, of: dict[str, str]) -> str:
+    """A part of `file_to_label.py`."""
+    measured = (read("file_to_label_cpu") or {}).get(part)
+    if measured is None:
+        return NOT_MEASURED
+    on = measured["machine"]
+    native = "computes" if on["bfloat16"] else "does not compute"
+    where = f"{on['device']}, which {native} bfloat16 natively, {on['threads']} threads, torch {on['torch']}."
+    rows = [row | {"batch_size": row.get("batch_size") or "–"} for row in measured["rows"]]
+    return f"{where}\n\n{columns(rows, of)}"
+
+
+def training_options() -> str:
+    """Options of a training step."""
+    measured = read("training_options_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    of = {
+        "model": "`{model}`",
+        "clips": "{clips}",
+        "options": "{options}",
+        "ms": "{ms:.4g}",
+        "time / none": "{ratio:.3f}",
+    }
+    return f"{where(measured)}\n\n{columns(measured['rows'], of)}"
+
+
 def interpolation() -> str:
     """Fraction of the interpolations in a forward pass."""
     measured = read("interpolation_cpu")
@@ -353,6 +380,49 @@ TABLES: dict[str, Callable[[], str]] = {
     "ragged": ragged,
     "encoding": encoding,
     "latency": latency,
+    "file_to_label": lambda: file_to_label(
+        "files",
+        {
+            "model": "`{model}`",
+            "precision": "{precision}",
+            "ms": "{ms:.4g}",
+            "time / float32": "{ratio:.3f}",
+            "CPU time / float32": "{cpu_ratio:.3f}",
+        },
+    ),
+    "file_lists": lambda: file_to_label(
+        "lists",
+        {
+            "200 short files": "{way}",
+            "clips of a pass": "{batch_size}",
+            "ms a file": "{ms:.4g}",
+            "time / before": "{ratio:.3f}",
+            "CPU time / before": "{cpu_ratio:.3f}",
+        },
+    ),
+    "clips_of_a_pass": lambda: file_to_label(
+        "batches",
+        {
+            "model": "`{model}`",
+            "precision": "{precision}",
+            "clips of a pass": "{clips}",
+            "ms a clip": "{ms_a_clip:.4g}",
+            "time / one": "{ratio:.3f}",
+        },
+    ),
+    "precision_agreement": lambda: file_to_label(
+        "agreement",
+        {
+            "model": "`{model}`",
+            "precision": "{precision}",
+            "clips": "{clips}",
+            "top-1 %": "{top1_percent:.2f}",
+            "same label as float32 %": "{same_label_percent:.2f}",
+            "largest difference of a logit": "{largest_difference:.2g}",
+            "range of logits": "{range_of_logits:.3g}",
+        },
+    ),
+    "training_options": training_options,
     "interpolation": interpolation,
     "quantization": quantization,
     "peers": peers,

@@ -18,6 +18,7 @@ from inti_models.data import MotionDigitsClips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.evaluation.evaluate import DTYPES
 from inti_models.inference.export import FORMATS
+from inti_models.models import precision
 from support.processes import forked
 
 NAME = "inti_vit_t8_32_motiondigits"
@@ -72,7 +73,8 @@ def test_version_is_the_packages(capsys):
 
 def test_options_offer_what_the_package_takes():
     assert tuple(FORMATS) == export.FORMATS
-    assert tuple(DTYPES) == options.PRECISIONS
+    assert tuple(DTYPES) == options.AUTOCASTS
+    assert precision.PRECISIONS == options.PRECISIONS
 
 
 def test_list_names_the_zoo(capsys):
