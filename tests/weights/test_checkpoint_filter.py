@@ -1,5 +1,8 @@
 """Checkpoints of image models, of other schedules and of other shapes, mapped to a model."""
 
+import copy
+import re
+
 import pytest
 import timm
 import torch
@@ -7,8 +10,10 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch.testing import assert_close
 
+from inti_models import from_image_model
 from inti_models.weights.checkpoint_filter import checkpoint_filter_fn, load_checkpoint
 from inti_models.weights.tensor_files import read_checkpoint, save_checkpoint
+from support.models import miniature, randomize_model_
 
 
 def image_state_dict(randomize_, args, **kwargs):
@@ -298,3 +303,57 @@ def test_input_channels_are_the_models_or_the_configs(tiny):
     model.pretrained_cfg = {"input_size": (3, 32, 48)}
     assert checkpoint_filter_fn(tiny().state_dict(), model)["patch_embed.proj.weight"].shape[1] == 3
     assert "has patch_embed.proj.weight as 32x4x8x8" in refusal(tiny(in_chans=4).state_dict(), model)
+
+
+def meta_pe_layout(image_model):
+    """A Perception Encoder's tensors as its authors name them, with a text tower's beside them."""
+    names = [("patch_embed.proj", "conv1"), ("blocks.", "transformer.resblocks."), ("norm_pre", "ln_pre")]
+    names += [("mlp.fc1", "mlp.c_fc"), ("mlp.fc2", "mlp.c_proj"), ("attn.qkv.", "attn.in_proj_")]
+    names += [("attn.proj", "attn.out_proj"), ("attn_pool.proj", "attn_pool.attn.out_proj")]
+    names += [("attn_pool.latent", "attn_pool.probe"), ("attn_pool.norm", "attn_pool.layernorm")]
+    tensors = dict(image_model.state_dict())
+    for kind in ("weight", "bias"):
+        both = [tensors.pop(f"attn_pool.{part}.{kind}") for part in ("q", "kv")]
+        tensors[f"attn_pool.attn.in_proj_{kind}"] = torch.cat(both)
+    del tensors["head.bias"]
+    tensors["proj"] = tensors.pop("head.weight").T
+    tensors["class_embedding"], tensors["positional_embedding"] = (
+        tensors.pop(name).flatten(0, -2).squeeze(0) for name in ("cls_token", "pos_embed")
+    )
+    found = {"text_projection": torch.ones(2), "transformer.resblocks.0.ln_1.weight": torch.ones(2)}
+    for name, tensor in tensors.items():
+        for ours, theirs in names:
+            name = name.replace(ours, theirs)
+        name = re.sub(r"^norm\.", "ln_post.", re.sub(r"(resblocks\.\d+\.)norm", r"\1ln_", name))
+        found[f"visual.{name}"] = tensor
+    return found
+
+
+def meta_dinov3_layout(image_model):
+    """A DINOv3's tensors as its authors name them, with what only training needs."""
+    tensors = dict(image_model.state_dict())
+    found = {"mask_token": torch.ones(2), "rope_embed.periods": torch.ones(2)}
+    for name, tensor in tensors.items():
+        if name.endswith("q_bias"):
+            bias = [tensor, torch.zeros_like(tensor), tensors[name.replace("q_bias", "v_bias")]]
+            found[name.replace("q_bias", "qkv.bias")] = torch.cat(bias)
+            found[name.replace("q_bias", "qkv.bias_mask")] = torch.ones(2)
+        elif not name.endswith("v_bias"):
+            name = re.sub(r"gamma_(\d)", r"ls\1.gamma", name.replace("reg_token", "storage_tokens"))
+            found[name] = tensor
+    return found
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("family", "layout"), [("pe_core", meta_pe_layout), ("eupe", meta_dinov3_layout)])
+def test_layouts_of_the_authors_of_other_trunks_load(family, layout, clip):
+    image_model = miniature(family)
+    torch.nn.init.zeros_(image_model.head.bias)
+    model = from_image_model(randomize_model_(copy.deepcopy(image_model)), (1, 3), reduction=4)
+    tensors = layout(image_model)
+    model.load_state_dict(checkpoint_filter_fn(tensors, model, {"num_classes": 0}))
+    features = image_model.forward_head(image_model.forward_features(clip[:, 0]), pre_logits=True)
+    assert_close(model.encode(clip[:, 0]), features)
+    del tensors[next(name for name in tensors if name.endswith(("mlp.c_fc.weight", "mlp.fc1.weight")))]
+    with pytest.raises(ValueError, match="lacks"):
+        checkpoint_filter_fn(tensors, model, {"num_classes": 0})
