@@ -364,7 +364,7 @@ def peers() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "gflops": lambda: flops.table(read("flops")),
+    "gflops": lambda: flops.table(read("flops") + read("flops_others")),
     "stages": lambda: flops.stage_table(read("flops")),
     "frames": lambda: flops.frames_table(read("flops")),
     "throughput_cpu": lambda: throughput("throughput_cpu"),

@@ -1,7 +1,7 @@
 """GFLOPs of the zoo beside its naive twins, by stage and by number of frames: writes results/flops.json.
 
     python benchmarks/flops.py [MODEL ...] [--compress-at 4,10] [--frames 4,8,16,32]
-    python benchmarks/flops.py --others
+    python benchmarks/flops.py --others    # H/14, PE-Core, EVA02 and SigLIP2: writes results/flops_others.json
 
 Counted by fvcore on one clip of the model's own number of frames; a multiply-add is one operation. The headline is
 matrix products and convolutions, attention's included; normalisation and elementwise operations are listed apart.
@@ -33,6 +33,7 @@ MODELS = [
 OTHERS = [name for name, (_, architecture, _) in CLIP_MODELS.items() if architecture not in ("b16", "l14", "l14_336")]
 FRAMES = (4, 8, 16, 32)
 RESULTS = Path(__file__).parent / "results" / "flops.json"
+OTHER_RESULTS = RESULTS.with_name("flops_others.json")
 
 
 def torch_gflops(name: str, num_frames: int, **model_args: Any) -> float:
@@ -153,7 +154,9 @@ def main() -> None:
     parser.add_argument("--others", action="store_true", help="H/14, PE-Core, EVA02, SigLIP2: torch's counter alone")
     args = parser.parse_args()
     if args.others:
-        print(table([other_row(name) for name in tqdm(OTHERS)]))
+        others = [other_row(name) for name in tqdm(OTHERS)]
+        OTHER_RESULTS.write_text(json.dumps(others, indent=2) + "\n")
+        print(table(others))
         return
     rows = [row(name, args.frames, args.compress_at) for name in tqdm(args.models)]
     if args.models == MODELS and args.compress_at is None and args.frames == FRAMES:

@@ -3,15 +3,18 @@
 import argparse
 import re
 from pathlib import Path
+from unittest import mock
 
 import av
 import open_clip.transformer
 import pytest
 import timm
 import torch
+import transformers
 from accelerate.utils import FullyShardedDataParallelPlugin
 from huggingface_hub import constants, hf_hub_download
 from omegaconf.errors import OmegaConfBaseException
+from open_clip.tokenizer import HFTokenizer
 from timm.models.eva import Eva, EvaBlock
 from timm.models.vision_transformer import Attention, Block, VisionTransformer
 from tqdm import tqdm
@@ -22,6 +25,14 @@ ROOT = Path(inti_models.__file__).parent
 VIT = timm.create_model("vit_tiny_patch16_224", depth=1, embed_dim=32, num_heads=2, device="meta")
 EVA = timm.create_model("vit_small_patch16_dinov3", depth=1, embed_dim=32, num_heads=2, device="meta")
 TOWER = open_clip.transformer.TextTransformer(context_length=4, vocab_size=8, width=8, heads=1, layers=1)
+
+TWO_TOWERS = open_clip.CustomTextCLIP(
+    8,
+    {"layers": 1, "width": 64, "image_size": 32, "patch_size": 32},
+    {"width": 8, "heads": 1, "layers": 1, "vocab_size": 8},
+)
+with mock.patch.object(transformers.AutoTokenizer, "from_pretrained"):
+    HF_TOKENIZER = HFTokenizer("none")
 
 # Object -> names that our code reads, calls, sets or overrides.
 RELIED_UPON = {
@@ -43,9 +54,12 @@ RELIED_UPON = {
     "Attention": (VIT.blocks[0].attn, "num_heads proj qkv"),
     "TextTransformer": (
         TOWER,
-        "attn_mask build_causal_mask ln_final positional_embedding text_projection token_embedding transformer",
+        "attn_mask build_causal_mask cls_emb eos_id ln_final pool_type positional_embedding text_projection "
+        "token_embedding transformer",
     ),
-    "open_clip.transformer": (open_clip.transformer, "QuickGELU TextTransformer"),
+    "SimpleTokenizer": (open_clip.SimpleTokenizer(), "encode vocab_size"),
+    "HFTokenizer": (HF_TOKENIZER, "clean_fn tokenizer tokenizer_mode"),
+    "CustomTextCLIP": (TWO_TOWERS, "text"),
     "torch._inductor": (torch._inductor, "aoti_compile_and_package aoti_load_package"),
     "UntypedStorage": (torch.UntypedStorage(1), "_cdata"),
     "huggingface_hub.constants": (constants, "HF_HOME"),

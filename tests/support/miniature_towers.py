@@ -100,7 +100,7 @@ def build(name: str, folder: Path, seed: int = 0) -> MiniatureTowers:
     vision, text = config["vision_cfg"], config["text_cfg"]
     tokenizer_repository = text.get("hf_tokenizer_name")
     if tokenizer_repository is not None:
-        text["vocab_size"] = _save_tokenizer(folder, siglip="SigLIP" in config_name)
+        text["vocab_size"] = save_tokenizer(folder, siglip="SigLIP" in config_name)
     text |= {"width": TEXT_WIDTH, "heads": 2, "layers": 2}
     timm_name = vision.get("timm_model_name")
     image_model = f"{timm_name or 'vit_huge_patch14_clip_224'}.{tag}"
@@ -158,7 +158,7 @@ def _look_trained(model: nn.Module) -> None:
     model.logit_scale.fill_(torch.tensor(100.0).log())
 
 
-def _save_tokenizer(folder: Path, siglip: bool) -> int:
+def save_tokenizer(folder: Path, siglip: bool) -> int:
     """Save a byte-level BPE with the special tokens of SigLIP2's or XLM-V's tokenizer. Return its number of tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast

@@ -12,6 +12,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+import transformers
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
@@ -23,7 +24,7 @@ from inti_models.weights import zero_shot
 from inti_models.weights.tensor_files import read_checkpoint, save_checkpoint
 from inti_models.weights.text_tower import towers_of
 from inti_models.weights.zero_shot import CLASS_WORDS, TEMPLATES, build_head, class_words
-from support import miniature_clips
+from support import miniature_clips, miniature_towers
 from support.modules import load_module
 
 OPENAI, LAION = "timm/vit_base_patch16_clip_224.openai", "timm/vit_base_patch16_clip_224.laion2b"
@@ -437,6 +438,36 @@ def test_heads_are_64_wide_and_the_activation_is_the_models_without_a_config(cli
     inti_models.set_zero_shot_head(model, WORDS)
     text = open_clip.build_zero_shot_classifier(clip, open_clip.tokenize, WORDS, TEMPLATES["any"])
     assert_close(model.head.projection.weight, clip.visual.proj.T)
+    assert_close(F.normalize(model.head.classes.weight, dim=1), text.T, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_text_tower_of_transformers_makes_a_head(tmp_path):
+    """As that of LAION's H/14 with XLM-RoBERTa, with open_clip's projection by an MLP."""
+    text = transformers.XLMRobertaConfig(
+        vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    text.save_pretrained(tmp_path / "text")
+    miniature_towers.save_tokenizer(tmp_path, siglip=False)
+    model_cfg = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 64, "head_width": 16, "patch_size": 16},
+        "text_cfg": {
+            "hf_model_name": str(tmp_path / "text"),
+            "hf_tokenizer_name": "org/text",
+            "hf_model_pretrained": False,
+        },
+    }
+    clip = open_clip.CustomTextCLIP(**model_cfg).eval()
+    save_file(clip.state_dict(), tmp_path / "clip.safetensors")
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model_cfg}))
+    model = timm.create_model(
+        "inti_vit_b16_k400", img_size=32, embed_dim=64, depth=2, num_heads=4,
+        pretrained_cfg_overlay={"file": str(tmp_path / "clip.safetensors")},
+    )  # fmt: skip
+    inti_models.set_zero_shot_head(model, WORDS)
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
+    text = open_clip.build_zero_shot_classifier(clip, tokenizer, WORDS, TEMPLATES["any"])
     assert_close(F.normalize(model.head.classes.weight, dim=1), text.T, rtol=0, atol=1e-5)
 
 
