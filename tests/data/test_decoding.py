@@ -295,7 +295,7 @@ def test_reading_leaves_no_threads_behind(tmp_path):
         gc.enable()
 
 
-def test_decoding_is_in_one_thread_while_logging_is_on(tmp_path):
+def test_as_many_threads_decode_as_compute_and_none_while_logging_is_on(tmp_path):
     """PyAV's callback for messages and the freeing of frame threads wait for each other."""
     write_video(tmp_path / "clip.mp4", torch.zeros(40, 3, 64, 64, dtype=torch.uint8), fps=10)
 
@@ -312,8 +312,11 @@ def test_decoding_is_in_one_thread_while_logging_is_on(tmp_path):
     level = av.logging.get_level()
     try:
         av.logging.set_level(av.logging.ERROR)
+        torch.set_num_threads(2)
         assert started() == 0
         av.logging.set_level(None)
         assert started() > 0
+        torch.set_num_threads(1)
+        assert started() == 0
     finally:
         av.logging.set_level(level)

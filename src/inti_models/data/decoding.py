@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import av
 import numpy as np
+import torch
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from .clock import Clock, Timeline
 from .images import FOLDER_FPS, channels_first, over_white
@@ -377,13 +377,13 @@ def open_stream(
 def _set_up(context: av.VideoCodecContext, guard: Guard, is_probe: bool = False) -> None:
     """Bound frames that are larger than the container says, and choose the number of threads.
 
-    FFmpeg pads rows before it counts pixels, which doubles them at most. Threads decode, but where workers of a data
-    loader are the parallelism already; nor with PyAV's logging on: its callback waits for the lock that the one who
-    waits for the threads may hold. A probe of two frames is faster without.
+    FFmpeg pads rows before it counts pixels, which doubles them at most. As many threads decode as PyTorch computes
+    with, which is one in the workers of a data loader; but not with PyAV's logging on: its callback waits for the lock
+    that the one who waits for the threads may hold. A probe of two frames is faster without.
     """
-    is_alone = is_probe or get_worker_info() is not None or av.logging.get_level() is not None
+    is_alone = is_probe or av.logging.get_level() is not None
     context.thread_type = "AUTO"
-    context.thread_count = 1 if is_alone else min(os.cpu_count() or 1, 8)
+    context.thread_count = 1 if is_alone else min(torch.get_num_threads(), 8)
     context.options = {"max_pixels": str(2 * guard.limits.max_pixels)}
 
 
