@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist
 # Packages are installed without bytecode: what is imported is compiled once, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all lint space docs fuzz faults load mutants test-matrix audit
+.PHONY: demo test test-all cuda cuda-quick lint space docs fuzz faults load mutants test-matrix audit
 
 demo: $(or $(wildcard $(INSTALLED)),$(DEMO_INSTALLED))
 	$(BIN)/python examples/demo.py
@@ -17,6 +17,14 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(PYTEST)
+
+# What needs a GPU: tables within 8 minutes, then the tests. For a machine without a network: gpu.py --wheels.
+cuda: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python -m pytest -m gpu
+
+cuda-quick: $(INSTALLED)
+	$(BIN)/python benchmarks/gpu.py --quick
 
 space: $(INSTALLED)
 	$(BIN)/python hub/space/app.py

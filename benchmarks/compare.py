@@ -97,10 +97,21 @@ def peers_table(measured: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "One command for each row:", "", "```sh", commands, "```"])
 
 
-def throughput(name: str) -> str:
+def throughput(name: str, measured: dict[str, Any] | None = None) -> str:
     """Times of one run."""
-    measured = read(name)
+    measured = measured or read(name)
     return f"{describe(measured)}\n\n{throughput_table(measured['rows'])}" if measured else NOT_MEASURED
+
+
+def cuda(folder: Path | None = None) -> str:
+    """All tables of a GPU, of the files that gpu.py writes."""
+    tables = []
+    for path in sorted((folder or RESULTS).glob("*_cuda*.json")):
+        measured = json.loads(path.read_text())
+        kind = path.stem.partition("_")[0]
+        render = {"interpolation": interpolation, "streaming": streaming, "latency": latency}.get(kind)
+        tables.append(render(measured) if render else throughput(path.stem, measured))
+    return "\n\n".join(tables) or NOT_MEASURED
 
 
 def small_model() -> str:
@@ -158,7 +169,8 @@ def scaling(measured: dict[str, Any] | None = None) -> str:
 def where(measured: dict[str, Any]) -> str:
     """One sentence: what a result was measured on."""
     on = measured["machine"]
-    return f"{on['device']}, {on['threads']} threads, float32, torch {on['torch']}."
+    driver = f", driver {on['driver']}" if on.get("driver") else ""
+    return f"{on['device']}{driver}, {on['threads']} threads, {measured.get('dtype', 'float32')}, torch {on['torch']}."
 
 
 def columns(rows: list[dict[str, Any]], of: dict[str, str]) -> str:
@@ -299,9 +311,49 @@ def training_options() -> str:
     return f"{where(measured)}\n\n{columns(measured['rows'], of)}"
 
 
-def interpolation() -> str:
+def load_time() -> str:
+    """Time and memory of loading."""
+    measured = read("load_time_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    what = {"load": "`inti_models.load`", "least": "`load_file`, digest, `timm.create_model`"}
+    rows = [
+        {"what": text, "seconds": measured["seconds"][key], "peak": measured["peak_mib"][key]}
+        for key, text in what.items()
+    ]
+    table = columns(rows, {"": "{what}", "seconds": "{seconds:.3f}", "peak, MiB": "{peak:.0f}"})
+    return (
+        f"`{measured['model']}`, a file of {measured['file_mib']:.0f} MiB, in a fresh process; {where(measured)} "
+        f"Median of {measured['repeats']}. {measured['time_ratio']:.2f} of the time, a peak of "
+        f"{measured['peak_to_file']:.2f} of the file.\n\n{table}"
+    )
+
+
+def decoding() -> str:
+    """Clips a second of one core, by reader."""
+    measured = read("decoding_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    names = list(measured["rows"][0]["readers"])
+
+    def cell(reader: dict[str, Any] | None, ours: float) -> str:
+        if reader is None or "error" in reader:
+            return "fails" if reader else "–"
+        rate, off = reader["clips_per_second"], reader["difference"]
+        return f"{rate:.3g} ({rate / ours:.2f}x{f', differs by {off:g}' if off > 2 else ''})"
+
+    lines = [f"| codec | frames | {' | '.join(names)} |", f"|---|---|{'---:|' * len(names)}"]
+    for row in measured["rows"]:
+        ours = row["readers"]["inti_models"]["clips_per_second"]
+        cells = " | ".join(cell(row["readers"].get(name), ours) for name in names)
+        lines.append(f"| {row['codec']} {'x'.join(map(str, row['size']))} | {row['sampling']} | {cells} |")
+    versions = ", ".join(f"{name} {version}" for name, version in measured["versions"].items())
+    return f"{where(measured)} {versions}. Clips a CPU second (ratio to ours).\n\n" + "\n".join(lines)
+
+
+def interpolation(measured: dict[str, Any] | None = None) -> str:
     """Fraction of the interpolations in a forward pass."""
-    measured = read("interpolation_cpu")
+    measured = measured or read("interpolation_cpu")
     if measured is None:
         return NOT_MEASURED
     rows = [
@@ -312,17 +364,16 @@ def interpolation() -> str:
         }
         for row in measured["rows"]
     ]
-    table = columns(
-        rows,
-        {
-            "model": "`{model}`",
-            "forward, ms": "{forward_ms:.4g}",
-            "interpolations, ms": "{ms:.3g}",
-            "floor, ms": "{floor_ms:.3g}",
-            "fraction": "{fraction_percent:.2f}%",
-            "fraction, compiled": "{compiled_fraction_percent:.2f}%",
-        },
-    )
+    of = {
+        "model": "`{model}`",
+        "forward, ms": "{forward_ms:.4g}",
+        "interpolations, ms": "{ms:.3g}",
+        "floor, ms": "{floor_ms:.3g}",
+        "fraction": "{fraction_percent:.2f}%",
+    }
+    if all("compiled_fraction_percent" in row for row in rows):
+        of["fraction, compiled"] = "{compiled_fraction_percent:.2f}%"
+    table = columns(rows, of)
     return f"{where(measured)} The floor adds neighbouring frames without weights.\n\n{table}"
 
 
@@ -370,7 +421,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "throughput_cpu": lambda: throughput("throughput_cpu"),
     "throughput_cpu_train": lambda: throughput("throughput_cpu_train"),
     "equal_cost": lambda: throughput("throughput_cpu_equal_cost"),
-    "throughput_cuda": lambda: throughput("throughput_cuda"),
+    "cuda": cuda,
     "train_stage0": lambda: throughput("throughput_cpu_train_stage0"),
     "train_compiled": lambda: throughput("throughput_cpu_train_compiled"),
     "compiled": lambda: throughput("throughput_cpu_compiled"),
@@ -423,6 +474,8 @@ TABLES: dict[str, Callable[[], str]] = {
         },
     ),
     "training_options": training_options,
+    "load_time": load_time,
+    "decoding": decoding,
     "interpolation": interpolation,
     "quantization": quantization,
     "peers": peers,

@@ -49,8 +49,8 @@ def parts(layer: InterFrameInterpolation, x: Tensor, grid_size: tuple[int, int])
 
 
 @torch.inference_mode()
-def row(name: str, device: torch.device, dtype: torch.dtype, seconds: float) -> dict[str, Any]:
-    """Times of a model and of its interpolations."""
+def row(name: str, device: torch.device, dtype: torch.dtype, seconds: float, compiled: bool = True) -> dict[str, Any]:
+    """Times of a model and of its interpolations, eager and, if wanted, compiled."""
     model = cast(InTIModel, create_model(name)).eval().to(device, dtype)
     size = model.pretrained_cfg["input_size"]
     clip = torch.randn(1, model.num_frames, *size, device=device, dtype=dtype)
@@ -60,9 +60,10 @@ def row(name: str, device: torch.device, dtype: torch.dtype, seconds: float) -> 
         "model": name,
         "clip": list(clip.shape),
         "forward_ms": milliseconds(model, clip, seconds=seconds),
-        "compiled_forward_ms": milliseconds(torch.compile(model), clip, seconds=seconds),
         "interpolations": [],
     }
+    if compiled:
+        result["compiled_forward_ms"] = milliseconds(torch.compile(model), clip, seconds=seconds)
     for compressions, at in enumerate(model.compress_at):
         layer = cast(InterFrameInterpolation, cast(nn.ModuleList, model.interpolations[str(at)])[0])
         x = torch.randn(1, model.num_frames // 2**compressions, num_tokens, model.embed_dim, device=device, dtype=dtype)
@@ -72,14 +73,22 @@ def row(name: str, device: torch.device, dtype: torch.dtype, seconds: float) -> 
                 "frames": x.shape[1],
                 "floor_ms": milliseconds(lambda x=x: x[:, ::2] + x[:, 1::2], seconds=seconds),
                 "ms": milliseconds(layer, x, grid_size, seconds=seconds),
-                "compiled_ms": milliseconds(torch.compile(layer), x, grid_size, seconds=seconds),
+                **(
+                    {"compiled_ms": milliseconds(torch.compile(layer), x, grid_size, seconds=seconds)}
+                    if compiled
+                    else {}
+                ),
                 "parts_ms": {
                     part: milliseconds(function, seconds=seconds)
                     for part, function in parts(layer, x, grid_size).items()
                 },
             }
         )
-    for prefix in ("", "compiled_"):
+        if compiled:
+            result["interpolations"][-1]["compiled_ms"] = milliseconds(
+                torch.compile(layer), x, grid_size, seconds=seconds
+            )
+    for prefix in ("", "compiled_") if compiled else ("",):
         spent = sum(i[f"{prefix}ms"] for i in result["interpolations"])
         result[f"{prefix}fraction_percent"] = 100 * spent / result[f"{prefix}forward_ms"]
     return result

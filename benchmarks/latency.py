@@ -51,12 +51,12 @@ def make_files(folder: Path, name: str, count: int) -> list[Path]:
 @torch.inference_mode()
 def parts(classify: VideoClassifier, path: Path) -> dict[str, float]:
     """Milliseconds of each step of one file."""
-    model, marks = classify.model, [time.perf_counter()]
-    clips = FrameSampling.of(model).read(path)
+    marks = [time.perf_counter()]
+    clips = FrameSampling.of(classify.model).read(path)
     marks.append(time.perf_counter())
     views = torch.stack([classify.transform(clip) for clip in clips.frames])
     marks.append(time.perf_counter())
-    model(views)
+    classify.classify(views)
     marks.append(time.perf_counter())
     spent = (b - a for a, b in pairwise(marks))
     return {part: seconds * 1e3 for part, seconds in zip(("read", "transform", "forward"), spent, strict=True)}
@@ -68,13 +68,13 @@ def spread(values: list[float]) -> dict[str, float]:
     return {key: float(f"{v:.4g}") for key, v in (("median", statistics.median(values)), ("p10", low), ("p90", high))}
 
 
-def measure(name: str, paths: list[Path], rounds: int) -> dict[str, Any]:
+def measure(name: str, paths: list[Path], rounds: int, device: str = "cpu") -> dict[str, Any]:
     """All figures of one model."""
     torch.manual_seed(0)
     plain = create_model(name).eval()
     torch.manual_seed(0)
     fused = create_model(name).eval().fuse_normalization()
-    variants = {"plain": VideoClassifier(plain), "fused": VideoClassifier(fused)}
+    variants = {key: VideoClassifier(model, device=device) for key, model in (("plain", plain), ("fused", fused))}
     logits = {key: classify.probabilities(paths[0]).log() for key, classify in variants.items()}
     steps: dict[str, list[dict[str, float]]] = {key: [] for key in variants}
     for i in range(rounds + 1):

@@ -31,14 +31,16 @@ FRAMES, STRIDES = 8, (1, 2, 4, 8)
 RESULTS = Path(__file__).parent / "results" / "streaming_cpu.json"
 
 
-def ways(name: str, stride: int, device: str) -> tuple[dict[str, Callable[[], Tensor]], InTIModel]:
+def ways(
+    name: str, stride: int, device: str, dtype: torch.dtype = torch.float32
+) -> tuple[dict[str, Callable[[], Tensor]], InTIModel]:
     """What gives the next window's logits in each way, in its steady state."""
     models = {
-        "InTI": create_model(name, num_frames=FRAMES, device=device).eval(),
-        "naive": create_model(name, num_frames=FRAMES, compress_at=(), device=device).eval(),
+        "InTI": create_model(name, num_frames=FRAMES, device=device).eval().to(dtype),
+        "naive": create_model(name, num_frames=FRAMES, compress_at=(), device=device).eval().to(dtype),
     }
     size = (models["InTI"].in_chans, *models["InTI"].patch_embed.img_size)
-    window = torch.randn(1, FRAMES, *size, device=device)
+    window = torch.randn(1, FRAMES, *size, device=device, dtype=dtype)
     step: dict[str, Callable[[], Tensor]] = {}
     for label, model in models.items():
         step[f"{label}, recomputed"] = partial(model, window)
@@ -49,7 +51,9 @@ def ways(name: str, stride: int, device: str) -> tuple[dict[str, Callable[[], Te
     return step, models["InTI"]
 
 
-def rows_of(name: str, stride: int, seconds: float) -> list[dict[str, Any]]:
+def rows_of(
+    name: str, stride: int, seconds: float, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> list[dict[str, Any]]:
     """Cost of a window in each way, at one stride."""
     gflops = {}
     for label, step in ways(name, stride, "meta")[0].items():
@@ -57,7 +61,7 @@ def rows_of(name: str, stride: int, seconds: float) -> list[dict[str, Any]]:
             logits = step()
         assert logits.numel() == logits.shape[-1], "not one window for each step"
         gflops[label] = counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
-    steps, _ = ways(name, stride, "cpu")
+    steps, _ = ways(name, stride, device, dtype)
     times: dict[str, list[float]] = {label: [] for label in steps}
     with torch.inference_mode():
         for step in steps.values():
@@ -66,7 +70,7 @@ def rows_of(name: str, stride: int, seconds: float) -> list[dict[str, Any]]:
         while time.perf_counter() < end or rounds < 5:
             for label, step in steps.items():
                 start = time.perf_counter()
-                step()
+                step().sum().item()  # which waits for CUDA
                 times[label].append(time.perf_counter() - start)
             rounds += 1
     base, rows = "InTI, recomputed", []

@@ -7,6 +7,7 @@ is the best that can be reached at equal efficiency: *fraction of ideal* = GFLOP
 
 import platform
 import statistics
+import subprocess
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -336,7 +337,7 @@ def machine(device: str) -> dict[str, Any]:
     """The device, driver, threads and versions that a figure was measured with."""
     described: dict[str, Any]
     if torch.device(device).type == "cuda":
-        described = {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda}
+        described = {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "driver": _driver()}
     else:
         described = {"device": f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"}
     return described | {
@@ -345,6 +346,15 @@ def machine(device: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "timm": timm.__version__,
     }
+
+
+def _driver() -> str | None:
+    """Version of NVIDIA's driver, which PyTorch does not tell; None where its tool is missing."""
+    try:
+        query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError, IndexError):
+        return None
 
 
 def result(rows: list[dict], settings: Settings, peak_tflops: float) -> dict[str, Any]:
@@ -384,8 +394,9 @@ def describe(measured: Mapping[str, Any]) -> str:
     size = "each model's best batch size" if how["batch_size"] is None else f"batch size {how['batch_size']}"
     options = [name.replace("_", " ") for name in ("compile", "cuda_graphs", "channels_last") if how[name]]
     options += [f"stages {how['checkpoint_stages']} recomputed"] if how.get("checkpoint_stages") else []
+    driver = f", driver {where['driver']}" if where.get("driver") else ""
     return (
-        f"{'Training step' if how['train'] else 'Inference'} on {where['device']}, {where['threads']} threads, "
+        f"{'Training step' if how['train'] else 'Inference'} on {where['device']}{driver}, {where['threads']} threads, "
         f"{'float32' if how['amp'] == 'no' else how['amp']}, {size}, {', '.join(options) or 'eager'}; "
         f"torch {where['torch']}, timm {where['timm']}, Python {where['python']}; matrix products reach "
         f"{measured['matmul_tflops']:.3g} TFLOP/s (of two operations a multiply-add; GFLOPs count it once)."
