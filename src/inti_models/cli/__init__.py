@@ -13,7 +13,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .. import __version__
 from ..text import printable
 from . import benchmark, convert, export, info, label, list, predict, train, validate, visualize
 
@@ -74,7 +73,8 @@ def _shown_as_sentence(show: Any) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="inti-models", description="InTI video transformers.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    package = sys.modules[__name__.partition(".")[0]]
+    parser.add_argument("--version", action="version", version=f"%(prog)s {package.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
