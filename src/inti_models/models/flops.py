@@ -75,7 +75,7 @@ _ELEMENTWISE = {
     *("add", "add_", "clamp_min", "cos", "div", "exp", "gelu", "log", "mul", "mul_", "neg", "pow", "relu", "relu_"),
     *("rsub", "sigmoid", "silu", "sin", "softmax", "sub", "tanh", "upsample_bicubic2d", "upsample_linear1d"),
 }
-_REDUCTIONS = {"adaptive_avg_pool3d", "avg_pool3d", "linalg_vector_norm", "max_pool3d", "mean", "sum"}
+_REDUCTIONS = {"adaptive_avg_pool3d", "amax", "avg_pool3d", "linalg_vector_norm", "max_pool3d", "mean", "sum"}
 # Besides those that fvcore ignores. Sorting is comparing, not arithmetic.
 _MOVEMENT = {
     *("argmax", "argsort", "clone", "dropout_", "embedding", "expand_as", "feature_dropout", "fill_", "movedim", "ne"),
