@@ -114,7 +114,8 @@ def test_pushed_models_come_back_bit_for_bit_and_offline_too(hub, run_client, sa
         def predict(name):
             out, err = io.StringIO(), io.StringIO()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                status = main(["predict", "frame.png", "--model", name, "--topk", "1", "--device", "cpu"])
+                status = main(["predict", "frame.png", "--model", name, "--topk", "1", "--device", "cpu",
+                               "--precision", "float32"])
             return [status, out.getvalue().split()[-1:], err.getvalue()]
 
         @check
