@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,11 +14,12 @@ import torch
 from safetensors.torch import save_file
 
 from inti_models import __version__, save_pretrained
-from inti_models.cli import export, main, options
+from inti_models.cli import export, main, options, predict
 from inti_models.data import MotionDigitsClips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.evaluation.evaluate import DTYPES
 from inti_models.inference.export import FORMATS
+from inti_models.inference.predict import VideoClassifier
 from inti_models.models import precision
 from support.processes import forked
 
@@ -105,6 +107,29 @@ def test_predict_prints_the_right_label_first(clips, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[::3] == paths
     assert [line.split("%  ")[1] for line in lines[1::3]] == names
+
+
+def test_predict_reads_files_while_the_weights_load(clips, capsys, monkeypatch):
+    files, expected = clips
+    loading, read = threading.Event(), []
+
+    def load_after_reading(*args, **kwargs):
+        assert loading.wait(60), "no file was read before the weights were loaded"
+        return load_model(*args, **kwargs)
+
+    def view(self, path, stop=None):
+        read.append(path)
+        views = whole(self, path, stop)
+        loading.set()
+        return views
+
+    load_model, whole = options.load_model, VideoClassifier.views
+    monkeypatch.setattr(predict, "load_model", load_after_reading)
+    monkeypatch.setattr(VideoClassifier, "views", view)
+    assert main(["predict", *files, "--model", NAME, "--json", "--topk", "1"]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["labels"][0]["name"] for line in printed] == expected
+    assert sorted(read) == sorted(files)  # each once
 
 
 def test_predict_prints_json_lines(clips, capsys):

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 import warnings
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
@@ -28,7 +28,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..inference.predict import Label
+    from ..inference.predict import Label, ReadAhead
     from ..models.stages import InTIModel
 
 
@@ -63,20 +63,31 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..inference.predict import VideoClassifier
     from ..models.precision import set_precision
     from ..models.schedules import schedule_for_budget
     from ..weights.hub import create
 
     args.device = device_of(args)
     model_args: dict[str, Any] = {} if args.frames is None else {"num_frames": args.frames}
+    shape = create(args.model, device="meta", **model_args)  # the model without its weights
     if args.budget is not None:
-        model = create(args.model, device="meta", **model_args)
-        model_args["compress_at"] = schedule_for_budget(len(model.blocks), model.num_frames, args.budget)
-    model = load_model(args.model, args.checkpoint, args.classes, args.templates, **model_args)
-    chosen = set_precision(model, args.precision, args.device)
-    if args.precision == "auto" and not args.json:
-        print(f"inti-models: computes in {chosen}; --precision chooses another.", file=sys.stderr)
-    return (_label_stream if args.stream else _label_files)(model, args)
+        model_args["compress_at"] = schedule_for_budget(len(shape.blocks), shape.num_frames, args.budget)
+    with ExitStack() as stack:
+        files: ReadAhead | list[str] = args.files
+        if not args.stream:
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")  # of decoders: a damaged file is reported below, once
+            warnings.filterwarnings("always", module=r"inti_models\.")
+            if shape.num_classes > 0:  # it has no weights, but says how files are read: now, while the weights load
+                reader = VideoClassifier(shape, args.views, "meta", args.chunk, limits_of(args))
+                files = stack.enter_context(closing(reader.read_ahead(args.files)))
+                files.start()
+        model = load_model(args.model, args.checkpoint, args.classes, args.templates, **model_args)
+        chosen = set_precision(model, args.precision, args.device)
+        if args.precision == "auto" and not args.json:
+            print(f"inti-models: computes in {chosen}; --precision chooses another.", file=sys.stderr)
+        return _label_stream(model, args) if args.stream else _label_files(model, args, files)
 
 
 def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
@@ -99,7 +110,7 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     return 0
 
 
-def _label_files(model: "InTIModel", args: argparse.Namespace) -> int:
+def _label_files(model: "InTIModel", args: argparse.Namespace, files: "ReadAhead | list[str]") -> int:
     from ..inference.predict import VideoClassifier
 
     classify = VideoClassifier(
@@ -112,9 +123,7 @@ def _label_files(model: "InTIModel", args: argparse.Namespace) -> int:
         compile=args.compile,
     )
     failed = 0
-    with warnings.catch_warnings(), closing(classify.label_files(args.files, args.topk)) as labelled:
-        warnings.simplefilter("ignore")  # of decoders: a damaged file is reported below, once
-        warnings.filterwarnings("always", module=r"inti_models\.")
+    with closing(classify.label_files(files, args.topk)) as labelled:
         for path, labels in tqdm(labelled, total=len(args.files), unit="file", disable=len(args.files) == 1):
             if isinstance(labels, Exception):
                 failed += 1

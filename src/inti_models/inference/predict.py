@@ -3,10 +3,11 @@
 import os
 import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -157,43 +158,27 @@ class VideoClassifier:
         """
         return top_labels(self.model, self.logits(self.views(path)), topk)
 
-    def read_ahead(
-        self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2
-    ) -> Generator[tuple[str | os.PathLike[str], Tensor | Exception]]:
+    def read_ahead(self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2) -> "ReadAhead":
         """Each file with its views, or with the error that kept it from being read, in order.
-
-        As many as ``ahead`` of the file that the caller is at are read in threads, up to one for each CPU core but at
-        least two. They end soon after the iterator is closed, or an exception such as KeyboardInterrupt leaves it.
 
         Raises:
             ValueError: for a number ahead below 1.
         """
-        if ahead < 1:
-            raise ValueError(f"ahead={ahead} is not a number of files; pass at least 1.")
-        reading: deque[tuple[str | os.PathLike[str], Future[Tensor]]] = deque()
-        stop = threading.Event()
-        pool = ThreadPoolExecutor(min(ahead, max(2, os.cpu_count() or 1)), thread_name_prefix="read")
-        try:
-            for path in paths:
-                reading.append((path, pool.submit(self.views, path, stop)))
-                if len(reading) > ahead:
-                    yield _finished(*reading.popleft())
-            while reading:
-                yield _finished(*reading.popleft())
-        finally:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        return ReadAhead(self.views, paths, ahead)
 
     def classify_files(
-        self, paths: Iterable[str | os.PathLike[str]], ahead: int | None = None
+        self, paths: "Iterable[str | os.PathLike[str]] | ReadAhead", ahead: int | None = None
     ) -> Generator[tuple[str | os.PathLike[str], tuple[Tensor, Tensor] | Exception]]:
         """Each file with what `classify_batch` says of it, or with the error that kept it from being read, in order.
 
         Passes of ``batch_size`` clips are filled from several files, while those of the next are read (`read_ahead`;
-        as many files for None, at least two), so that two batches and no more are in memory.
+        as many files for None, at least two), so that two batches and no more are in memory. A `ReadAhead` goes on with
+        the files that it has.
         """
         ahead = max(2, self.batch_size) if ahead is None else ahead
-        with closing(self.read_ahead(paths, ahead)) as files:
+        reading = paths if isinstance(paths, ReadAhead) else self.read_ahead(paths, ahead)
+        reading.ahead = ahead
+        with closing(reading) as files:
             for batch in self._batches(files):
                 said = iter(self.classify_batch([views for _, views in batch if isinstance(views, Tensor)]))
                 for path, views in batch:
@@ -219,7 +204,7 @@ class VideoClassifier:
             yield batch
 
     def label_files(
-        self, paths: Iterable[str | os.PathLike[str]], topk: int = 5, ahead: int | None = None
+        self, paths: "Iterable[str | os.PathLike[str]] | ReadAhead", topk: int = 5, ahead: int | None = None
     ) -> Generator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
         """Each file with its labels, or with the error that kept it from being read, in order; see `classify_files`."""
         with closing(self.classify_files(paths, ahead)) as files:
@@ -227,15 +212,62 @@ class VideoClassifier:
                 yield path, said if isinstance(said, Exception) else top_labels(self.model, said[0], topk)
 
 
-def _finished(
-    path: str | os.PathLike[str], views: "Future[Tensor]"
-) -> tuple[str | os.PathLike[str], Tensor | Exception]:
-    while not wait([views], timeout=0.5).done:  # Ctrl-C just before Python waits for a lock is seen only after that
-        pass
-    try:
-        return path, views.result()
-    except (OSError, ValueError) as error:
-        return path, error
+class ReadAhead(Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]):
+    """Each file with its views, or with the error that kept it from being read, in order.
+
+    As many as ``ahead`` of the file that the caller is at are read in threads, up to one for each CPU core but at least
+    two. The first are read when the first is asked for, or from `start` on. The threads end soon after the iterator is
+    closed, or an exception such as KeyboardInterrupt leaves it.
+
+    Args:
+        read: gives the views of a file; ends soon after the event that it gets is set.
+        paths: the files.
+        ahead: files to read ahead; may be changed.
+
+    Raises:
+        ValueError: for a number ahead below 1.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str | os.PathLike[str], threading.Event], Tensor],
+        paths: Iterable[str | os.PathLike[str]],
+        ahead: int,
+    ) -> None:
+        if ahead < 1:
+            raise ValueError(f"ahead={ahead} is not a number of files; pass at least 1.")
+        self.ahead = ahead
+        self._read, self._paths, self._stop = read, iter(paths), threading.Event()
+        self._reading: deque[tuple[str | os.PathLike[str], Future[Tensor]]] = deque()
+        self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="read")
+
+    def start(self, more: int = 0) -> None:
+        """Have ``ahead`` files read, and so many more, before any is asked for."""
+        for path in islice(self._paths, max(0, self.ahead + more - len(self._reading))):
+            self._reading.append((path, self._pool.submit(self._read, path, self._stop)))
+
+    def __next__(self) -> tuple[str | os.PathLike[str], Tensor | Exception]:
+        try:
+            self.start(more=1)
+            if not self._reading:
+                raise StopIteration
+            path, views = self._reading.popleft()
+            while not wait([views], timeout=0.5).done:  # Ctrl-C just before Python waits for a lock is seen after that
+                pass
+            try:
+                return path, views.result()
+            except (OSError, ValueError) as error:
+                return path, error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End the reading."""
+        self._stop.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._reading.clear()
+        self._paths = iter(())
 
 
 @dataclass(frozen=True)
