@@ -16,12 +16,14 @@ from matplotlib import colormaps
 from PIL import Image
 from torch import nn
 
+from inti_models import load
 from inti_models.data import (
     FrameSampling,
     MotionDigitsClips,
     VideoDataset,
     create_clip_transform,
     find_videos,
+    open_source,
     write_video,
 )
 from inti_models.data.motion_digits import MotionDigits
@@ -35,6 +37,7 @@ from inti_models.evaluation.evaluate import (
 )
 from inti_models.files import locked
 from inti_models.inference.predict import VideoClassifier
+from inti_models.models.precision import set_precision
 from support.processes import launched
 
 CLASSES = 7
@@ -317,6 +320,29 @@ def test_autocast_is_used_and_results_stay_float32():
     assert half.probabilities.dtype == torch.float32
     assert not torch.equal(half.probabilities, whole.probabilities)
     torch.testing.assert_close(half.probabilities, whole.probabilities, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_a_model_is_measured_in_a_precision_and_resumes_in_it(precision, tmp_path):
+    if precision == "int8":
+        pytest.importorskip("torchao")
+    name, data = "inti_vit_t8_32_motiondigits", open_source("motiondigits", args={"length": 6})
+    measured = [validate(load(name), data, precision=precision, output=tmp_path) for _ in range(2)]
+    assert_same(*measured)
+    model = load(name)
+    set_precision(model, precision)
+    assert_same(validate(model, data), measured[0])
+    assert not torch.equal(validate(load(name), data).probabilities, measured[0].probabilities)
+    with pytest.raises(ValueError, match="results of other precision;"):
+        validate(load(name), data, output=tmp_path)
+
+
+def test_results_of_before_are_of_float32(tmp_path):
+    run(dataset=Noise(), work_dir=tmp_path)
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings["precision"] == "float32"
+    (tmp_path / "settings.json").write_text(json.dumps({**settings, "precision": "no"}))
+    assert_same(run(dataset=Noise(), work_dir=tmp_path), run(dataset=Noise()))
 
 
 def test_wrong_arguments_get_a_sentence():

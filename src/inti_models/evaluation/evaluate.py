@@ -31,7 +31,7 @@ from ..data import ClipTransform, FrameSampling, Limits, Source, open_source
 from ..data.limits import DEFAULT_LIMITS
 from ..data.sources import ClipDataset
 from ..files import locked, replacing, write_text
-from ..models.precision import set_precision
+from ..models.precision import choose_precision, set_precision
 from ..models.stages import InTIModel
 from ..text import csv_cell, printable
 from ..weights.tensor_files import digest
@@ -171,6 +171,7 @@ def evaluate(
     num_workers: int = 0,
     device: str | torch.device = "cpu",
     autocast: str = "no",
+    precision: str | None = None,
     work_dir: str | os.PathLike[str] | None = None,
     max_unreadable: float = 0.01,
     progress: bool = True,
@@ -186,7 +187,9 @@ def evaluate(
         batch_size: clips that go through the model together; views of a video are split if they are more.
         num_workers: processes that read videos, for each process that measures.
         device: where to run.
-        autocast: "no", "bf16" or "fp16". (A model of `set_precision` needs none.)
+        autocast: "no", "bf16" or "fp16".
+        precision: of an InTI model, instead of autocast (see `inti_models.models.precision.set_precision`); None
+            measures the model as it is.
         work_dir: folder, seen by all processes, that keeps what was measured of each video. A run with the same
             model, data and precision, by any number of processes, takes what is there and measures the rest, unreadable
             videos among them.
@@ -211,10 +214,14 @@ def evaluate(
     views = dataset[0][0]  # V T C H W
     row = np.dtype([("index", "<i8"), ("label", "<i8"), ("probabilities", "<f4", (classes,))])
 
+    name = getattr(model, "precision", "float32") if precision is None else choose_precision(precision, device)
+    name = name if autocast == "no" else autocast
     done, results = np.empty(0, row), os.devnull
     if work_dir is not None:
-        done = _of_first_process(lambda: _finished(Path(work_dir), row, _settings(model, dataset, views, autocast)))
+        done = _of_first_process(lambda: _finished(Path(work_dir), row, _settings(model, dataset, views, name)))
         results = os.fspath(Path(work_dir, f"{uuid4().hex}.rows"))
+    if precision is not None:  # after the weights are known by their digest
+        set_precision(cast(InTIModel, model), precision, device)
     todo = np.setdiff1d(np.arange(len(dataset)), done["index"])
     # As many videos for each process, for a sharded model's processes work in step. The few that two of them measure
     # count once.
@@ -278,7 +285,7 @@ def validate(
         views: temporal clips and spatial crops of each video, such as (4, 3); None for the model's own.
         root: see `inti_models.data.open_source`.
         class_names: see `inti_models.data.open_source`.
-        precision: see `inti_models.models.precision.set_precision`; None measures the model as it is.
+        precision: see `evaluate`.
         limits: what a file may ask for, unless the data were opened before.
         output: folder for the report (see `write_report`), and for what a stopped run has measured.
 
@@ -290,8 +297,6 @@ def validate(
     """
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
-    if precision is not None:
-        set_precision(model, precision, device)
     if isinstance(data, str | os.PathLike):
         data = open_source(data, root=root, class_names=class_names, limits=limits)
     names = model.pretrained_cfg.get("label_names") or ()
@@ -306,6 +311,7 @@ def validate(
             batch_size=batch_size,
             num_workers=num_workers,
             device=device,
+            precision=precision,
             work_dir=output,
             max_unreadable=max_unreadable,
         )
@@ -356,13 +362,13 @@ def contents_of(dataset: Any) -> str:
     return repr((len(dataset), tuple(dataset.class_names), source))
 
 
-def _settings(model: nn.Module, dataset: Videos, views: Tensor, autocast: str) -> dict[str, Any]:
+def _settings(model: nn.Module, dataset: Videos, views: Tensor, precision: str) -> dict[str, Any]:
     """What the results of a run depend on. A data set is known by what it is made of and by its first item."""
     return {
         "model": hashlib.sha256(f"{model}{digest(model.state_dict())}".encode()).hexdigest(),
         "data": hashlib.sha256(f"{contents_of(dataset)}{digest({'views': views})}".encode()).hexdigest(),
         "views": list(views.shape),
-        "precision": getattr(model, "precision", "float32") if autocast == "no" else autocast,
+        "precision": precision,
     }
 
 
