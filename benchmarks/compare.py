@@ -311,6 +311,15 @@ def training_options() -> str:
     return f"{where(measured)}\n\n{columns(measured['rows'], of)}"
 
 
+def start_up() -> str:
+    """CPU time of commands that compute nothing."""
+    measured = read("start_up_cpu")
+    if measured is None:
+        return NOT_MEASURED
+    of = {"": "`{what}`", "CPU seconds": "{cpu_seconds:.2f}", "/ importing timm": "{ratio:.2f}"}
+    return f"{where(measured)} Median of {measured['repeats']}.\n\n{columns(measured['rows'], of)}"
+
+
 def load_time() -> str:
     """Time and memory of loading."""
     measured = read("load_time_cpu")
@@ -474,6 +483,7 @@ TABLES: dict[str, Callable[[], str]] = {
         },
     ),
     "training_options": training_options,
+    "start_up": start_up,
     "load_time": load_time,
     "decoding": decoding,
     "interpolation": interpolation,
