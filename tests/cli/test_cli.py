@@ -228,6 +228,13 @@ def test_what_no_command_takes_exits_with_2(arguments, capsys):
     assert arguments[-1] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("classes", ["", "riding a\nbike", '"riding a bike,feeding goats'])
+def test_words_that_are_no_list_are_told_in_a_sentence(classes, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", "clip.mp4", "--model", "inti_vit_b16_k400", "--classes", classes])
+    assert "names" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_validate_measures_a_model_on_the_held_out_digits(tmp_path, capsys):
     name = "inti_vit_t8_32_motiondigits"
     model = timm.create_model(name, num_frames=1, depth=1, embed_dim=16, num_heads=1, compress_at=())

@@ -149,4 +149,12 @@ def _by_itself(label: "Label") -> str:
 
 
 def _classes(text: str) -> list[str]:
-    return [name.strip() for name in next(csv.reader([text], skipinitialspace=True), [])]
+    try:
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [])]
+    except csv.Error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of names; write them on one line with commas between, and close quotation marks"
+        ) from None
+    if not names:
+        raise argparse.ArgumentTypeError("there are no names; write some, such as 'riding a bike,feeding goats'")
+    return names
