@@ -51,6 +51,8 @@ TRAINED_ON = {
 
 # Image-text model, and ours on it -> zero-shot top-1 on Kinetics-400 that its authors publish for it.
 THEIRS = {
+    "PE-Core T/16, 384 pixels (`inti_pe_core_t16_384_k400`)": 41.5,
+    "PE-Core S/16, 384 pixels (`inti_pe_core_s16_384_k400`)": 55.0,
     "PE-Core B/16, 224 pixels (`inti_pe_core_b16_k400`)": 65.6,
     "PE-Core L/14, 336 pixels (`inti_pe_core_l14_336_k400`)": 73.4,
     "PE-Core G/14, 448 pixels (`inti_vit` on `vit_pe_core_gigantic_patch14_448`)": 76.9,
