@@ -17,7 +17,7 @@ from inti_models import InTIModel, InTIVisionTransformer, from_image_model, zoo
 from inti_models.models import registry
 from inti_models.models.temporal import METHODS
 from inti_models.training.run import freeze
-from inti_models.weights.text_tower import REPOSITORIES
+from inti_models.weights.text_tower import REPOSITORIES, WITH_TEXT
 
 NUM_CLASSES = {"k400": 400, "ssv2": 174, "ucf101": 101, "hmdb51": 51}
 CLIP_NAMES = {
@@ -260,6 +260,9 @@ def test_repositories_of_text_towers_are_those_of_open_clips_registry():
     known = {cfg["hf_hub"].rstrip("/") for _, tags in open_clip_registry() for cfg in tags.values()}
     assert set(REPOSITORIES.values()) <= known
     assert all(timm.get_pretrained_cfg(repository.removeprefix("timm/")) for repository in REPOSITORIES)
+    assert {f"timm/{name}" for name in timm.list_pretrained("vit_*")} & known == WITH_TEXT
+    tags = (f"{a.image_model}.{tag}" for key, a in zoo.ARCHITECTURES.items() for tag in zoo.IMAGE_TAGS[key])
+    assert {f"timm/{tag}" for tag in tags} <= REPOSITORIES.keys() | WITH_TEXT
 
 
 def open_clip_registry():

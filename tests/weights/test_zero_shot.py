@@ -268,9 +268,17 @@ def test_a_saved_model_takes_other_words_from_the_text_tower_that_it_was_made_wi
 
 
 def test_where_a_text_tower_is_is_saved_before_it_was_read_and_only_where_there_is_one(clips, tiny, tmp_path):
-    inti_models.save_pretrained(create(clips[LAION]), tmp_path / "laion", label_names=zoo.label_names("hmdb51"))
-    stated = json.loads((tmp_path / "laion" / "config.json").read_text())["text_tower"]
-    assert stated["repository"] == "laion/CLIP-ViT-B-16-laion2B-s34B-b88K" and "tensors_sha256" not in stated
+    def stated(model):
+        inti_models.save_pretrained(model, tmp_path / "model", label_names=zoo.label_names("hmdb51"))
+        return json.loads((tmp_path / "model" / "config.json").read_text()).get("text_tower")
+
+    untrained = {"pretrained": False, "overlay": {"file": None}}
+    laion, openai = (stated(create(clips[repo], NAMES[repo], **untrained)) for repo in (LAION, OPENAI))
+    assert laion["repository"] == "laion/CLIP-ViT-B-16-laion2B-s34B-b88K" and "tensors_sha256" not in laion
+    assert openai["repository"] == OPENAI
+    # The tag without a zero-shot head, to fine-tune from: both towers are in the same repository.
+    assert stated(create(clips[OPENAI], f"{NAMES[OPENAI]}.openai", **untrained))["repository"] == OPENAI
+    assert stated(create(clips[LAION], num_classes=51)) == {"file": str(weights(clips[LAION]))}  # not the Hub's
     inti_models.save_pretrained(inti_models.load("inti_vit_t8_32_motiondigits"), tmp_path / "digits")
     assert "text_tower" not in json.loads((tmp_path / "digits" / "config.json").read_text())
 

@@ -86,6 +86,22 @@ REPOSITORIES = {
     }.items()
 }
 
+# timm's repositories of an image tower that hold both towers themselves.
+WITH_TEXT = {
+    f"timm/vit_{image}.{tag}"
+    for image, tags in {
+        "base_patch32_clip_224": ("openai", "laion400m_e32", "metaclip_400m", "metaclip_2pt5b"),
+        "base_patch16_clip_224": ("openai", "laion400m_e32", "metaclip_400m", "metaclip_2pt5b"),
+        "large_patch14_clip_224": ("openai", "laion400m_e32", "metaclip_400m", "metaclip_2pt5b"),
+        "large_patch14_clip_336": ("openai",),
+        "huge_patch14_clip_224": ("metaclip_2pt5b", "metaclip_altogether", "metaclip2_worldwide"),
+        "huge_patch14_clip_378": ("metaclip2_worldwide",),
+        "gigantic_patch14_clip_224": ("metaclip_2pt5b", "metaclip2_worldwide"),
+        "gigantic_patch14_clip_378": ("metaclip2_worldwide",),
+    }.items()
+    for tag in tags
+}
+
 _CLIP_TOKENS = 49408  # of CLIP's own tokenizer
 _DEFAULT_SIZES = {"context_length": 77, "vocab_size": _CLIP_TOKENS, "width": 512, "layers": 12}  # open_clip's
 _TEXT_NAMES = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
@@ -396,8 +412,11 @@ def text_source(model: InTIModel) -> dict[str, Any] | None:
     repository, _, revision = str(cfg.get("hf_hub_id") or "").partition("@")
     if model.text_source is not None:
         return model.text_source
-    if cfg.get("source") in SAVED or not (cfg.get("hf_hub_filename") == WEIGHTS_FILE or repository in REPOSITORIES):
+    known = cfg.get("hf_hub_filename") == WEIGHTS_FILE or repository in REPOSITORIES or repository in WITH_TEXT
+    if cfg.get("source") in SAVED or not known:
         return None
+    if cfg.get("file"):  # goes before the repository, whose towers may be others
+        return {"file": str(Path(cfg["file"]).absolute())}
     return {
         "repository": REPOSITORIES.get(repository, repository),
         "revision": None if repository in REPOSITORIES else revision or None,
