@@ -224,7 +224,7 @@ def run_rows(
     jobs: int,
     start_of: Callable[[RowT], str | None] = lambda row: None,
 ) -> None:
-    """Run what is not finished, ``jobs`` rows at once, each with its part of the cores.
+    """Run what is not finished, ``jobs`` rows at once, each with OMP_NUM_THREADS threads or its part of the cores.
 
     Args:
         stages: a row starts from rows of earlier stages only.
@@ -242,7 +242,7 @@ def run_rows(
         if row.id not in done or lost:
             left.add(row.id)
             needed.add(start_of(row))
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, (os.cpu_count() or 1) // jobs))
     context = multiprocessing.get_context("spawn")
     with tqdm(total=sum(map(len, stages)), desc="rows", unit="row") as bar:
         for stage in stages:
