@@ -74,7 +74,7 @@ def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
     rows[1] |= {"labels": None, "scores": None, "error": "unreadable then"}  # to be tried again
     pq.write_table(type(earlier).from_pylist(rows, earlier.schema), tmp_path / "part-earlier.parquet")
     (tmp_path / "list.txt").write_text("\n".join(map(str, [*videos, videos[0]])) + "\n")
-    options = ["--model", NAME, "--output", str(tmp_path), "--part-size", "3"]
+    options = ["--model", NAME, "--output", str(tmp_path), "--part-size", "3", "--precision", "float32"]
     command = [sys.executable, "-m", "inti_models.cli", "label", str(tmp_path / "list.txt"), *options]
     done = subprocess.run(command, capture_output=True, text=True)  # Ray's threads do not outlive it
     assert done.returncode == 1, done.stderr  # for the file that is no video
