@@ -24,6 +24,7 @@ from inti_models import (
     load,
     save_pretrained,
 )
+from inti_models.inference.export import export_model
 from inti_models.models import trunks
 from inti_models.models.flops import count_flops
 from inti_models.weights.checkpoint_filter import checkpoint_filter_fn
@@ -195,6 +196,22 @@ def test_a_full_size_model_is_itself_frame_by_frame_until_it_compresses(name):
     assert_close(model(clip[:, 0]), image_model.head(pooled[:, 0]), rtol=1e-5, atol=1e-5 * expected.abs().max())
     assert (model(clip) - expected).abs().max() > 1e-3
     assert expected.std() > 0.1
+    clip = torch.randn(1, 4, 3, 224, 224)
+    assert_close(
+        StreamingClassifier(model, 4).push(clip)[:, 0], model(clip), rtol=1e-5, atol=1e-5 * expected.abs().max()
+    )
+    with FlopCounterMode(display=False) as counter:
+        copy.deepcopy(model).to("meta")(clip.to("meta"))
+    assert count_flops(model, clip.shape).gflops == pytest.approx(counter.get_total_flops() / 2e9, rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in FULL_SIZE if "huge" not in name])
+def test_a_full_size_model_gives_its_logits_in_onnxruntime(name, tmp_path):
+    pytest.importorskip("onnxruntime")
+    image_model = randomize_model_(timm.create_model(name, num_classes=11, img_size=224))
+    model = randomize_model_(from_image_model(image_model, num_frames=4))
+    assert export_model(model, tmp_path / "m.onnx", "onnx") <= 1e-4
 
 
 def names_of_trunks():
