@@ -320,7 +320,10 @@ def _create_clip(name: str, pretrained: bool, **kwargs: Any) -> InTIModel:
     tag = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag
     of_clip = ARCHITECTURES[architecture].model_args
     if of_clip is None:
-        return _create(name, pretrained, _build_on, **{"base": ARCHITECTURES[architecture].image_model, **kwargs})
+        image_model = ARCHITECTURES[architecture].image_model
+        if (base := kwargs.pop("base", image_model)) != image_model:
+            raise ValueError(f"{name} is on {image_model}, not on {base!r}; create inti_vit with this base.")
+        return _create(name, pretrained, _build_on, base=image_model, **kwargs)
     quick_gelu = IMAGE_TAGS[architecture].get(_image_tag(tag or ""), False)
     model_args = {**of_clip, "act_layer": "quick_gelu" if quick_gelu else "gelu"}
     model_args |= TEMPORAL_MODELS.get(name, {})
