@@ -477,6 +477,10 @@ def test_a_text_tower_of_transformers_makes_a_head(tmp_path):
     tokenizer = open_clip.get_tokenizer(f"local-dir:{tmp_path}")
     text = open_clip.build_zero_shot_classifier(clip, tokenizer, WORDS, TEMPLATES["any"])
     assert_close(F.normalize(model.head.classes.weight, dim=1), text.T, rtol=0, atol=1e-5)
+    vectors = model.head.classes.weight
+    miniature_towers.save_tokenizer(tmp_path, siglip=True)  # another one: what is in the cache is not taken
+    inti_models.set_zero_shot_head(model, WORDS)
+    assert (model.head.classes.weight - vectors).abs().max() > 1e-2
 
 
 # The cache

@@ -9,6 +9,7 @@ the tower another than the file's, and no argument of it runs code.
 Shapes: ``K`` classes, ``P`` prompts for each, ``L`` tokens, ``D`` the width of the shared space, ``C`` channels.
 """
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +33,7 @@ from .tensor_files import DIGEST, digest, read_checkpoint
 _logger = logging.getLogger(__name__)
 
 WEIGHTS_FILE, CONFIG_FILE = "open_clip_model.safetensors", "open_clip_config.json"  # open_clip's names on the Hub
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")  # transformers'
 SAVED = ("hf-hub", "local-dir")  # source of a model that was saved by us
 
 # timm's repository of an image tower -> open_clip's of both towers, where that is another (its `pretrained.py`).
@@ -292,6 +294,14 @@ class Towers:
                 f"The tokenizer {source} of {self.name} cannot be had ({reason}); try again later."
             ) from error
 
+    @property
+    def tokenizer_digest(self) -> str | None:
+        """SHA-256, in hex, of the tokenizer's files beside the file; None where the config names the tokenizer."""
+        if self.folder is None:
+            return None
+        files = (self.folder / name for name in TOKENIZER_FILES)
+        return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
+
     def count_tokens(self, prompt: str) -> int:
         """Tokens of a prompt, with those that begin and end it."""
         tokenizer = self.tokenizer
@@ -466,7 +476,7 @@ def towers_of(model: InTIModel, tensors: Mapping[str, Tensor], path: Path | None
         source = {"repository": repository, "revision": revision or None, "file": WEIGHTS_FILE}
         config = _config_on_hub(repository, revision) if repository else {}
         return Towers(repository or "The checkpoint", tensors, config, quick_gelu, source=source)
-    has_tokenizer = any((path.parent / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json"))
+    has_tokenizer = any((path.parent / file).is_file() for file in TOKENIZER_FILES)
     source = {"file": str(path.absolute())}
     towers = Towers(str(path), tensors, {}, quick_gelu, path.parent if has_tokenizer else None, source)
     config = _config_beside(path)

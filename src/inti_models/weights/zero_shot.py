@@ -210,6 +210,7 @@ def build_head(
         towers.text_cfg,
         towers.config.get("quick_gelu"),
         towers.quick_gelu,
+        towers.tokenizer_digest,
     ]
     key = hashlib.sha256(f"{json.dumps(settings, sort_keys=True)}\n{towers.digest}".encode()).hexdigest()
     folder = Path(constants.HF_HOME, "inti_models", "zero_shot") if cache_dir is None else Path(cache_dir)
