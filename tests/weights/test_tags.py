@@ -251,9 +251,11 @@ def test_predict_and_validate_take_a_users_own_words(full_hub, run_client, minia
         f"""
         import contextlib, dataclasses, io, json, os, shutil
         import torch
+        import inti_models
         from inti_models import zoo
         from inti_models.cli import main
         from inti_models.data import write_video
+        from inti_models.inference.predict import VideoClassifier
 
         # the real architecture, at the size of the miniature
         b16 = zoo.ARCHITECTURES["b16"]
@@ -279,6 +281,21 @@ def test_predict_and_validate_take_a_users_own_words(full_hub, run_client, minia
             return run("--classes", "a,b", "--checkpoint", "x.safetensors")
 
         @check
+        def fine_tuned():
+            # As a run saves it: another head, the trunk from OpenAI's weights and then changed.
+            model = inti_models.load("inti_vit_b16_k400.openai")
+            model.reset_classifier(2)
+            with torch.no_grad():
+                for name, parameter in model.named_parameters():
+                    if name.startswith(("blocks.3.", "interpolations.")):
+                        parameter.mul_(1.1).add_(0.01)
+            inti_models.save_pretrained(model, "tuned", label_names=["a", "b"])
+            words = ["riding a bike", "feeding goats"]
+            printed = run("--model", "tuned", "--classes", ",".join(words), "--precision", "float32", "--json")
+            inti_models.set_zero_shot_head(model, words)
+            return [*printed, VideoClassifier(model)("clip.mp4")[0].probability]
+
+        @check
         def validate():
             for name in ("riding a bike", "feeding goats"):
                 os.makedirs("videos/" + name)
@@ -295,6 +312,10 @@ def test_predict_and_validate_take_a_users_own_words(full_hub, run_client, minia
     assert status == 0
     assert {label["name"] for label in labels} == {"riding a bike", "feeding goats"}
     assert sum(label["probability"] for label in labels) == pytest.approx(1)
+    status, out, _, probability = client.value("fine_tuned")
+    tuned = json.loads(out)["labels"]
+    assert status == 0 and tuned[0]["probability"] == pytest.approx(probability, abs=1e-4)
+    assert tuned != labels
     status, out, _ = client.value("twice")
     assert status == 0 and out.count("riding a bike") + out.count("Riding a bike") == 2  # with a warning
     status, _, err = client.value("with_checkpoint")
