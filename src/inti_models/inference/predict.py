@@ -172,8 +172,8 @@ class VideoClassifier:
         """Each file with what `classify_batch` says of it, or with the error that kept it from being read, in order.
 
         Passes of ``batch_size`` clips are filled from several files, while those of the next are read (`read_ahead`;
-        as many files for None, at least two), so that two batches and no more are in memory. A `ReadAhead` goes on with
-        the files that it has.
+        as many files for None, at least two), so that two batches and no more are in memory. A `ReadAhead` continues
+        with the files that it has.
         """
         ahead = max(2, self.batch_size) if ahead is None else ahead
         reading = paths if isinstance(paths, ReadAhead) else self.read_ahead(paths, ahead)
