@@ -427,6 +427,15 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("runs/accuracy"))
     parser.add_argument("--jobs", type=int, default=2, help="rows at once; each gets its part of the cores")
     parser.add_argument("--tables", nargs="+", choices=tables, default=tables)
+    names = {row.name for stage in plan() for row in stage}
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        choices=names,
+        default=names,
+        metavar="NAME",
+        help="of those tables, to run; all by default",
+    )
     parser.add_argument("--report-only", action="store_true", help="write the tables of the rows that are finished")
     parser.add_argument("--ship", action="store_true", help="put the best weights into the package, and do no more")
     args = parser.parse_args()
@@ -438,7 +447,8 @@ def main() -> None:
     stages = plan()
     finished = partial(collect, FILE, [row for stage in stages for row in stage], args.work_dir)
     if not args.report_only:
-        chosen = [[row for row in stage if row.table in ("image", *args.tables)] for stage in stages]
+        tables, names = {"image", *args.tables}, {"image", *args.rows}
+        chosen = [[row for row in stage if row.table in tables and row.name in names] for stage in stages]
         run_rows(chosen, run, finished, args.work_dir, args.jobs, start_of=lambda row: row.start)
     results = finished()
     if not results:

@@ -565,6 +565,10 @@ def main() -> None:
     parser.add_argument("--model", default=ARCHITECTURE, help="model of the zoo; with --images without its weights")
     parser.add_argument("--size", type=int, help=f"pixels; {SIZE} for the default model, else the model's own")
     parser.add_argument("--seeds", type=int, nargs=2, default=(3, 1), metavar=("MAIN", "SIDE"))
+    names = [*MAIN, *SIDE]
+    parser.add_argument(
+        "--rows", nargs="+", choices=names, default=names, metavar="NAME", help="to run; all by default"
+    )
     parser.add_argument("--clips", type=int, default=CLIPS, help="to train a row on, about")
     parser.add_argument("--work-dir", type=Path, default=Path("runs/real_videos"))
     parser.add_argument("--jobs", type=int, default=2, help="rows at once; each gets its part of the cores")
@@ -592,7 +596,8 @@ def main() -> None:
         if args.images is not None:
             image_model(setup)
         finished = partial(collect, FILE, rows, args.work_dir)
-        run_rows([rows], partial(run, setup=setup), finished, args.work_dir, args.jobs)
+        chosen = [row for row in rows if row.name in args.rows]
+        run_rows([chosen], partial(run, setup=setup), finished, args.work_dir, args.jobs)
     results = collect(FILE, rows, args.work_dir)
     if not results:
         parser.error("no row is finished; run without --report-only first")
