@@ -113,8 +113,8 @@ ST_ADAPTER = {"temporal": "st_adapter", "temporal_args": {"width": 48, "before":
 # name -> method, arguments of the model
 MAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "naive, every frame": ("as it is", NAIVE),
-    "InTI": ("as it is", {"compress_at": [2, 5]}),
-    "InTI, one more after the last block": ("as it is", {"compress_at": [2, 5, 6]}),
+    "InTI (2, 5, 6)": ("as it is", {"compress_at": [2, 5, 6]}),
+    "InTI (2, 5)": ("as it is", {"compress_at": [2, 5]}),
     "fixed mean": ("as it is", {"compress_at": [2, 5], "weighting": "uniform"}),
     "every other frame dropped": ("drop frames", {"compress_at": [2, 5]}),
     "naive, 5 frames": ("as it is", {**NAIVE, "num_frames": 5}),
@@ -128,15 +128,6 @@ SIDE: dict[str, tuple[str, dict[str, Any]]] = {
     "InTI + UniFormerV2": ("as it is", {"compress_at": [2, 5], **UNIFORMERV2}),
     "ST-Adapter": ("as it is", {**NAIVE, **ST_ADAPTER}),
     "InTI + ST-Adapter": ("as it is", {"compress_at": [2, 5], **ST_ADAPTER}),
-}
-# Name here -> name in benchmarks/accuracy.py, of rows that can start from MotionDigits.
-DIGITS_NAMES = {
-    "naive, every frame": "naive, every frame",
-    "InTI": "InTI",
-    "InTI, one more after the last block": "InTI, one more after the last block",
-    "fixed mean": "fixed mean",
-    "every other frame dropped": "drop every other frame",
-    "ToMe, same GFLOPs": "ToMe, same GFLOPs",
 }
 
 
@@ -349,8 +340,7 @@ def plan(setup: Setup, main: int, side: int) -> list[Row]:
 
     first = rows(MAIN, range(main), start)
     if setup.digits is not None:
-        from_digits = {name: MAIN[name] for name in DIGITS_NAMES}
-        first += [row for row in rows(from_digits, range(main), "digits") if row.data == "egogestar"]
+        first += [row for row in rows(MAIN, range(main), "digits") if row.data == "egogestar"]
     return first + rows(SIDE, range(side), start)
 
 
@@ -397,7 +387,7 @@ def build(row: Row, setup: Setup, num_classes: int, with_weights: bool = True) -
         load_checkpoint(model, setup.work_dir / "images" / "model.safetensors")
     else:
         assert setup.digits is not None
-        folder = setup.digits / file_name(f"adaptation {DIGITS_NAMES[row.name]} seed{row.seed}")
+        folder = setup.digits / file_name(f"adaptation {row.name} seed{row.seed}")
         model = create_model(setup.model, **args)
         load_checkpoint(model, folder / "model.safetensors")
     model.reset_classifier(num_classes)
