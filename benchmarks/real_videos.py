@@ -115,12 +115,14 @@ MAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "naive, every frame": ("as it is", NAIVE),
     "InTI (2, 5, 6)": ("as it is", {"compress_at": [2, 5, 6]}),
     "InTI (2, 5)": ("as it is", {"compress_at": [2, 5]}),
-    "fixed mean": ("as it is", {"compress_at": [2, 5], "weighting": "uniform"}),
+    "fixed mean (2, 5, 6)": ("as it is", {"compress_at": [2, 5, 6], "weighting": "uniform"}),
+    "fixed mean (2, 5)": ("as it is", {"compress_at": [2, 5], "weighting": "uniform"}),
     "every other frame dropped": ("drop frames", {"compress_at": [2, 5]}),
     "naive, 5 frames": ("as it is", {**NAIVE, "num_frames": 5}),
     "ToMe, same GFLOPs": ("ToMe", NAIVE),
 }
 SIDE: dict[str, tuple[str, dict[str, Any]]] = {
+    "naive, mean before the norm": ("as it is", {"compress_at": [6, 6, 6], "weighting": "uniform"}),
     "random frames, same GFLOPs": ("random frames", NAIVE),
     "random tokens, same GFLOPs": ("random tokens", NAIVE),
     "naive + temporal attention": ("temporal attention", NAIVE),
