@@ -1,12 +1,16 @@
 """The wheel, built through the sdist, works outside the checkout."""
 
+import ast
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
+from inti_models.extras import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 
@@ -15,6 +19,34 @@ def run(*command, **kwargs):
     result = subprocess.run(command, capture_output=True, text=True, **kwargs)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def test_every_package_that_is_imported_is_a_dependency_or_in_the_table_of_extras():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    brought = {"open_clip_torch": "open_clip", "pillow": "PIL", "scikit-learn": "sklearn", "omegaconf": "yaml"}
+    extras = project["optional-dependencies"]
+
+    def modules(requirements):
+        names = {re.match(r"[\w-]+", line)[0] for line in requirements}
+        return names | {brought[name] for name in names & brought.keys()}
+
+    dependencies = modules(project["dependencies"])
+    for module, extra in EXTRAS.items():
+        assert module in modules(extras[extra]) - dependencies, (module, extra)
+    for path in (ROOT / "src").rglob("*.py"):
+        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        imported = {
+            name.partition(".")[0]
+            for node in tree
+            for name in (
+                [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module]
+                if isinstance(node, ast.ImportFrom) and node.level == 0
+                else []
+            )
+        }
+        assert imported <= sys.stdlib_module_names | dependencies | EXTRAS.keys() | {"inti_models"}, path
 
 
 def test_wheel_from_sdist_predicts_outside_the_checkout(tmp_path):

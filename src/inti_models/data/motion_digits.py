@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..extras import missing
 from ..files import write_text
 
 MOTIONS = (
@@ -443,10 +444,7 @@ def _scans() -> tuple[Tensor, np.ndarray]:
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise ImportError(
-            "MotionDigits takes its handwritten digits from scikit-learn, which is not installed: "
-            "run `pip install scikit-learn`."
-        ) from error
+        raise ModuleNotFoundError(missing("sklearn", "MotionDigits")) from error
     bundle = load_digits()
     return torch.from_numpy(bundle.images).float() / 16, bundle.target
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data import ClipTransform, FrameSampling
+from ..extras import missing
 from ..models.flops import count_flops
 from ..models.stages import InTIModel
 from ..weights.hub import load
@@ -223,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import mteb
     except ModuleNotFoundError:
-        print("mteb is not installed; pip install 'inti_models[mteb]'.", file=sys.stderr)
+        print(missing("mteb"), file=sys.stderr)
         return 1
     names = args.tasks or [*TASKS, *(TEXT_TASKS if args.text else ())]
     rows = measure(pair(args.model, args.text, args.device), mteb.get_tasks(tasks=names))

@@ -26,6 +26,7 @@ from huggingface_hub.utils import tqdm
 from timm.layers import QuickGELU
 from torch import Tensor, nn
 
+from ..extras import missing
 from ..models.stages import InTIModel
 from .download import commit_of, download
 from .tensor_files import DIGEST, digest, read_checkpoint
@@ -285,9 +286,7 @@ class Towers:
         try:
             return HFTokenizer(source, self.context_length, tokenizer_mode=mode, **arguments)
         except ImportError:
-            raise ModuleNotFoundError(
-                f"{self.name} takes its tokenizer, {name}, from transformers; pip install 'inti_models[tokenizers]'."
-            ) from None
+            raise ModuleNotFoundError(missing("transformers", f"{self.name}'s tokenizer, {name},")) from None
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise OSError(
@@ -375,9 +374,7 @@ class Towers:
                 ).text
             tower.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in state.items()}, assign=True)
         except ImportError:
-            raise ModuleNotFoundError(
-                f"{self.name} has a text tower of transformers'; pip install 'inti_models[tokenizers]'."
-            ) from None
+            raise ModuleNotFoundError(missing("transformers", f"The text tower of {self.name}")) from None
         except (RuntimeError, TypeError, ValueError, AssertionError, AttributeError) as error:
             reason = " ".join(str(error).split())[:500]
             raise ValueError(
