@@ -33,41 +33,70 @@ if TYPE_CHECKING:
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("predict", help="label video files, images or folders of frames")
-    command.add_argument("files", nargs="+", metavar="FILE")
+    command = commands.add_parser(
+        "predict",
+        help="label video files, images or folders of frames",
+        epilog="example: inti-models predict clip.mp4 --model inti_vit_t8_32_motiondigits --topk 3",
+    )
+    command.add_argument(
+        "files", nargs="+", metavar="FILE", help="a video, an image, a folder of frames, or a folder of videos"
+    )
     add_model(command)
     add_views(command)
     add_device(command)
     add_precision(command)
     add_batches(command)
-    command.add_argument("--classes", type=_classes, help="your own words, such as 'riding a bike,feeding goats'")
+    command.add_argument(
+        "--classes", type=_classes, metavar="WORDS", help="your own words, such as 'riding a bike,feeding goats'"
+    )
     add_templates(command)
     add_frames(command)
     command.add_argument(
-        "--budget", type=float, help="frames that a block sees on average; chooses where to compress --frames"
+        "--budget",
+        type=float,
+        metavar="N",
+        help="frames that a block sees on average; chooses where to compress --frames",
     )
     command.add_argument(
-        "--chunk", type=positive, help="frames that run through the first blocks together: bounds the memory"
+        "--chunk",
+        type=positive,
+        metavar="N",
+        help="frames that run through the first blocks together: bounds the memory",
     )
     command.add_argument(
         "--stream",
         action="store_true",
         help="label each window of the last frames of one file, camera (/dev/video0) or pipe (-)",
     )
-    command.add_argument("--stride", type=positive, default=1, help="of windows, in frames (with --stream)")
-    command.add_argument("--fps", type=float, help="frames a second to look at (with --stream; default: all)")
-    command.add_argument("--topk", type=positive, default=5, help="labels for each file")
+    command.add_argument(
+        "--stride",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="of windows, in frames (with --stream; default: %(default)s)",
+    )
+    command.add_argument(
+        "--fps", type=float, metavar="N", help="frames a second to look at (with --stream; default: all)"
+    )
+    command.add_argument(
+        "--topk", type=positive, default=5, metavar="N", help="labels for each file (default: %(default)s)"
+    )
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_limits(command)
     command.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..data.folders import expand_folders
     from ..inference.predict import VideoClassifier
     from ..models.precision import set_precision
     from ..models.schedules import schedule_for_budget
     from ..weights.hub import create
 
+    if "-" in args.files and not args.stream:
+        raise ValueError("- is the standard input, which is read as a stream; add --stream.")
+    if not args.stream:
+        args.files = expand_folders(args.files)
     args.device = device_of(args)
     model_args: dict[str, Any] = {} if args.frames is None else {"num_frames": args.frames}
     shape = create(args.model, device="meta", **model_args)  # the model without its weights
@@ -99,14 +128,20 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=limits_of(args).max_pixels)
+    window = None
     for window in classify_stream(model, frames, args.stride, args.topk, args.device):
         if args.json:
-            print(json.dumps({**dataclasses.asdict(window), "precision": model.precision}), flush=True)
+            times = {"start": round(window.start, 3), "end": round(window.end, 3)}
+            print(json.dumps({**dataclasses.asdict(window), **times, "precision": model.precision}), flush=True)
         else:
             names = ", ".join(
                 f"{printable(label.name)} {label.probability:.1%}{_by_itself(label)}" for label in window.labels
             )
             print(f"{window.start:.2f}-{window.end:.2f} s  {names}", flush=True)
+    if window is None:
+        raise ValueError(
+            f"{args.files[0]} ended before a first window of {model.num_frames} frames; lower --frames or raise --fps."
+        )
     return 0
 
 

@@ -8,18 +8,17 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .folders import entries, videos_in
 from .list_files import (
     ANY_NUMBER,
     NUMBER,
     SPLITS,
     Disk,
     Row,
-    is_image,
-    is_video_name,
     parse_json,
     read_list,
     read_text,
@@ -29,9 +28,6 @@ from .list_files import (
 )
 
 __all__ = ["VideoList", "find_videos", "read_class_names"]
-
-# Folders that systems leave.
-_LITTER = frozenset({"__macosx", "lost+found", "$recycle.bin", "system volume information", "@eadir", "__pycache__"})
 
 # How tables write a value that is missing. A class may have such a name if a list of names has it.
 _MISSING = frozenset({"", "nan", "null", "none", "na", "n/a", "<na>", "-nan"})
@@ -176,7 +172,7 @@ def read_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
 def _from_folder(folder: Path) -> tuple[list[Row], list[str]]:
     """Videos of a folder with a folder for each class, and the classes."""
     left_out: Counter[str] = Counter()
-    kinds, files = _entries(folder, left_out)
+    kinds, files = entries(folder, left_out)
     left_out.update(f"*{file.suffix.lower()} beside the folders of classes" for file in files)
     names = [kind.name for kind in kinds]
     splits = [name for name in names if name.lower() in SPLITS]
@@ -186,7 +182,7 @@ def _from_folder(folder: Path) -> tuple[list[Row], list[str]]:
         )
     rows, empty = [], []
     for kind in kinds:
-        videos = list(_videos_in(kind, left_out, frozenset()))
+        videos = list(videos_in(kind, left_out, frozenset()))
         rows += [Row(str(video), str(video), kind.name) for video in videos]
         empty += [] if videos else [kind.name]
     found = "" if not left_out else f" Left out: {', '.join(f'{n} {what}' for what, n in sorted(left_out.items()))}."
@@ -205,39 +201,6 @@ def _from_folder(folder: Path) -> tuple[list[Row], list[str]]:
         without = f" No video is in {shortened(empty)}." if empty else ""
         say(f"{folder} has {len(rows)} videos of {len(names)} classes.{found}{without}")
     return rows, names
-
-
-def _entries(folder: Path, left_out: Counter[str]) -> tuple[list[Path], list[Path]]:
-    """Folders and files in a folder, by name, but hidden ones and litter."""
-    folders: list[Path] = []
-    files: list[Path] = []
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            left_out["hidden"] += 1
-        elif entry.name.lower() in _LITTER:
-            left_out[entry.name] += 1
-        else:
-            (folders if entry.is_dir() else files).append(entry)
-    return folders, files
-
-
-def _videos_in(folder: Path, left_out: Counter[str], above: frozenset[str], depth: int = 0) -> Iterable[Path]:
-    """Videos of a class, at any depth."""
-    above |= {os.path.realpath(folder)}
-    folders, files = _entries(folder, left_out)
-    videos = [file for file in files if is_video_name(file.name)]
-    if depth and not videos and any(is_image(file.name) for file in files):  # a folder of frames
-        left_out.update("folders inside a folder of frames" for _ in folders)
-        yield folder
-        return
-    left_out.update(f"*{file.suffix.lower()}" for file in files if not is_video_name(file.name))
-    inner = (
-        video
-        for below in folders
-        if os.path.realpath(below) not in above  # a link upwards
-        for video in _videos_in(below, left_out, above, depth + 1)
-    )
-    yield from sorted([*videos, *inner])
 
 
 # Names of classes: number in lists -> name, in the order of numbers
