@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results" / "start_up_cpu.json"
 IMPORT = 'python -c "import timm"'
 COMMANDS = {
     IMPORT: ["-c", "import timm"],
-    **{f"inti-models {word}": ["-m", "inti_models.cli", word] for word in ("list", "--help", "--version")},
+    **{f"inti-models {word}": ["-m", "inti_models", word] for word in ("list", "--help", "--version")},
 }
 
 

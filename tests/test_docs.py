@@ -85,7 +85,7 @@ def test_plain_loop_has_at_most_40_lines_and_learns_the_same(walk):
 
 def test_recipes_of_the_walk_exist():
     text = FINETUNE.read_text(encoding="utf-8")
-    names = re.findall(r"(?:inti-models|inti_models\.cli) train (\w+) ", text)
+    names = re.findall(r"(?:inti-models|inti_models) train (\w+) ", text)
     assert names
     for name in names:
         assert (RECIPES / f"{name}.yaml").exists(), name

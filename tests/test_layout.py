@@ -12,6 +12,7 @@ SOURCE = Path(inti_models.__file__).parent
 # other, and below all of them are a few modules for everybody.
 LEVELS = {
     "assets": -1,
+    "extras": -1,
     "files": -1,
     "registration": -1,
     "text": -1,
@@ -24,6 +25,7 @@ LEVELS = {
     "training": 3,
     "visualize": 3,
     "cli": 4,
+    "__main__": 5,
 }
 
 

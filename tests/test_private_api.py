@@ -64,6 +64,7 @@ RELIED_UPON = {
     "UntypedStorage": (torch.UntypedStorage(1), "_cdata"),
     "huggingface_hub.constants": (constants, "HF_HOME"),
     "argparse": (argparse, "_SubParsersAction"),
+    "ArgumentParser": (argparse.ArgumentParser(), "_actions"),
     "FullyShardedDataParallelPlugin": (FullyShardedDataParallelPlugin, "transformer_cls_names_to_wrap"),
     "OmegaConfBaseException": (OmegaConfBaseException(), "full_key"),
     "tqdm": (tqdm(disable=True), "format_dict"),

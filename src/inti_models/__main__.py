@@ -1,8 +1,8 @@
-"""``python -m inti_models.cli``, as torchrun starts it."""
+"""``python -m inti_models``: the command, as torchrun starts it."""
 
 import sys
 
-from . import main
+from .cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

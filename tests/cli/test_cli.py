@@ -1,5 +1,9 @@
+import argparse
 import json
 import os
+import runpy
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,16 +15,19 @@ import av
 import pytest
 import timm
 import torch
+from omegaconf import OmegaConf
+from PIL import Image
 from safetensors.torch import save_file
 
 from inti_models import __version__, save_pretrained
-from inti_models.cli import export, main, options, predict
-from inti_models.data import MotionDigitsClips, write_video
+from inti_models.cli import completion, create_parser, export, main, options, predict
+from inti_models.data import MotionDigitsClips, limits, read_clips, write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
 from inti_models.evaluation.evaluate import DTYPES
 from inti_models.inference.export import FORMATS
 from inti_models.inference.predict import VideoClassifier
 from inti_models.models import precision
+from inti_models.training import recipe
 from support.processes import forked
 
 NAME = "inti_vit_t8_32_motiondigits"
@@ -73,10 +80,35 @@ def test_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"inti-models {__version__}\n"
 
 
-def test_options_offer_what_the_package_takes():
+def test_help_has_an_example_that_parses_and_every_default():
+    parser = create_parser()
+    (commands,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for name, command in commands.choices.items():
+        program, *arguments = shlex.split(command.epilog.removeprefix("example: "))
+        args = parser.parse_args(arguments[: arguments.index(">")] if ">" in arguments else arguments)
+        assert (program, args.run.__module__) == ("inti-models", f"inti_models.cli.{name}")
+        for action in command._actions:
+            assert action.help, (name, action.dest)
+            if action.default not in (None, False, [], argparse.SUPPRESS):
+                assert "default" in action.help, (name, action.dest)
+
+
+def test_module_is_the_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["inti_models", "--version"])
+    with pytest.raises(SystemExit, match="^0$"):
+        runpy.run_module("inti_models", run_name="__main__")
+    assert capsys.readouterr().out == f"inti-models {__version__}\n"
+
+
+def test_options_offer_what_the_package_takes(capsys):
     assert tuple(FORMATS) == export.FORMATS
     assert tuple(DTYPES) == options.AUTOCASTS
     assert precision.PRECISIONS == options.PRECISIONS
+    with pytest.raises(SystemExit):
+        main(["predict", "--help"])
+    printed = capsys.readouterr().out
+    for default in (limits.MAX_PIXELS, limits.MAX_FRAMES, limits.MAX_PIXELS_PER_BYTE):
+        assert f"(default: {default})" in " ".join(printed.split())
 
 
 def test_list_names_the_zoo(capsys):
@@ -162,6 +194,66 @@ def test_a_bad_file_is_an_error_object_in_json(clips, tmp_path, capsys):
     assert bad["file"] == missing
     assert missing in bad["error"]
     assert good["labels"][0]["name"] == clips[1][0]
+
+
+def test_a_folder_of_videos_is_labelled_and_one_of_frames_is_a_video(clips, tmp_path, capsys, caplog):
+    paths, names = clips
+    for i, path in enumerate(paths):
+        folder = tmp_path / "videos" / str(i)
+        folder.mkdir(parents=True)
+        shutil.copy(path, folder / f"{i}.mp4")
+    frames = tmp_path / "videos" / "frames"
+    frames.mkdir()
+    for t, frame in enumerate(read_clips(paths[0], 8).frames[0]):
+        Image.fromarray(frame.permute(1, 2, 0).numpy()).save(frames / f"{t}.png")
+    assert main(["predict", str(tmp_path / "videos"), "--model", NAME, "--json", "--topk", "1"]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["file"]).name for line in printed] == ["0.mp4", "1.mp4", "2.mp4", "frames"]
+    assert [line["labels"][0]["name"] for line in printed] == [*names, names[0]]
+    assert "folder of 4 videos" in caplog.text
+
+    shutil.copy(paths[0], frames)
+    assert main(["predict", str(frames), "--model", NAME]) == 1
+    assert "videos and images" in capsys.readouterr().err
+
+
+def test_a_pipe_without_stream_says_what_to_type(capsys):
+    assert main(["predict", "-", "--model", NAME]) == 1
+    assert "--stream" in capsys.readouterr().err
+
+
+def test_a_stream_has_rounded_times_or_says_that_no_window_was_full(clips, capsys):
+    stream = ["predict", clips[0][0], "--model", NAME, "--stream", "--json", "--topk", "1", "--frames", "4"]
+    assert main([*stream, "--fps", "3"]) == 1  # 8 frames in a second: 3 of them
+    assert "4 frames" in capsys.readouterr().err
+    assert main([*stream, "--fps", "7"]) == 0
+    windows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert windows
+    assert all(window[key] == round(window[key], 3) for window in windows for key in ("start", "end"))
+
+
+def test_recipes_are_listed_printed_and_explained(capsys):
+    assert main(["recipes"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == sorted(file.stem for file in recipe.RECIPES.glob("*.yaml"))
+    assert main(["recipes", "k400_b16"]) == 0
+    assert capsys.readouterr().out == (recipe.RECIPES / "k400_b16.yaml").read_text(encoding="utf-8")
+    assert main(["recipes", "--keys"]) == 0
+    keys = [line.partition("=")[0] for line in capsys.readouterr().out.splitlines()[::2]]
+    values = OmegaConf.to_container(OmegaConf.structured(recipe.Recipe))
+    parts = {f"{part}.{key}" for part in ("data", "augmentation", "optimization") for key in values.pop(part)}
+    assert len(keys) == len(set(keys))
+    assert set(keys) == parts | values.keys()
+    assert main(["recipes", "nothing"]) == 1
+    assert "k400_b16" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", completion.SHELLS)
+def test_completion_knows_commands_models_and_recipes(shell, capsys):
+    pytest.importorskip("shtab", reason="shtab is not installed: pip install 'inti_models[completion]'")
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("visualize", "inti_vit_l14_336_k400", "ucf101_b16", "-precision"))
 
 
 def test_a_checkpoint_replaces_the_published_weights(clips, tmp_path, capsys):
@@ -258,11 +350,11 @@ def test_files_that_ask_for_more_than_the_limits_are_refused(clips, tmp_path, ca
     (tmp_path / "list.json").write_text(
         json.dumps([{"path": path, "label": name} for path, name in zip(paths, names, strict=True)])
     )
-    limits = ["--model", NAME, "--max-frames", "7"]
+    bounds = ["--model", NAME, "--max-frames", "7"]
     for command in (["predict", *paths], ["validate", str(tmp_path / "list.json"), "--workers", "0"]):
-        assert main([*command, *limits]) == 1
+        assert main([*command, *bounds]) == 1
         assert "more frames than the limit of 7" in capsys.readouterr().err
-        assert main([*command, *limits[:-1], "8"]) == 0
+        assert main([*command, *bounds[:-1], "8"]) == 0
     with pytest.raises(SystemExit):
         main(["predict", *paths, "--model", NAME, "--max-pixels", "many"])
 

@@ -75,7 +75,7 @@ def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
     pq.write_table(type(earlier).from_pylist(rows, earlier.schema), tmp_path / "part-earlier.parquet")
     (tmp_path / "list.txt").write_text("\n".join(map(str, [*videos, videos[0]])) + "\n")
     options = ["--model", NAME, "--output", str(tmp_path), "--part-size", "3", "--precision", "float32"]
-    command = [sys.executable, "-m", "inti_models.cli", "label", str(tmp_path / "list.txt"), *options]
+    command = [sys.executable, "-m", "inti_models", "label", str(tmp_path / "list.txt"), *options]
     done = subprocess.run(command, capture_output=True, text=True)  # Ray's threads do not outlive it
     assert done.returncode == 1, done.stderr  # for the file that is no video
     assert "4 labelled, 1 could not be read" in done.stdout and "1 done before" in done.stdout
@@ -144,7 +144,7 @@ def test_killed_run_leaves_whole_parts_and_resumes(videos, tmp_path, capsys):
     (tmp_path / "list.txt").write_text("\n".join(map(str, videos)) + "\n")
     output = tmp_path / "out"
     args = ["label", str(tmp_path / "list.txt"), "--model", NAME, "--output", str(output), "--part-size", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "inti_models.cli", *args], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "inti_models", *args], stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(output.glob(PART)):
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0.01)

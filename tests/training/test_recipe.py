@@ -55,7 +55,7 @@ def test_published_recipe_makes_a_model_and_a_transform(name):
 def test_published_recipe_says_how_to_launch_it_and_where_its_values_are_from(name):
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
     comment = " ".join(re.match(r"(?:#.*\n)+", text)[0].replace("#", "").split())
-    assert f"inti_models.cli train {name} " in comment
+    assert f"inti_models train {name} " in comment
     assert f"--output runs/{name}" in comment
     assert re.search(r"github\.com/[\w-]+/[\w-]+\), (exp|configs|scripts)/\S+\.(yaml|py|sh)", comment)
     assert "We have not run this recipe" in comment

@@ -13,18 +13,24 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ..extras import EXTRAS, missing
 from ..text import printable
-from . import benchmark, convert, export, info, label, list, predict, train, validate, visualize
+from . import (
+    benchmark,
+    completion,
+    convert,
+    export,
+    info,
+    label,
+    list,
+    predict,
+    recipes,
+    train,
+    validate,
+    visualize,
+)
 
-COMMANDS = (list, info, benchmark, predict, visualize, label, export, convert, train, validate)
-# Extra of the package -> modules that it brings, and what needs them.
-_EXTRAS = {
-    "train": (("accelerate", "omegaconf", "tensorboard"), "training and validation need"),
-    "pictures": (("matplotlib",), "pictures need"),
-    "ray": (("pyarrow", "ray"), "labelling collections needs"),
-    "int8": (("torchao",), "int8 needs"),
-    "export": (("onnx", "onnxruntime", "onnxscript"), "ONNX files need"),
-}
+COMMANDS = (list, info, benchmark, predict, visualize, label, export, convert, recipes, train, validate, completion)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 for failed work, 2 for wrong usage, 130 for Ctrl-C, 141 where the reader of the output has
         closed its pipe (as ``head`` does), without a word.
     """
-    parser = _parser()
+    parser = create_parser()
     args, rest = parser.parse_known_args(argv)
     if "overrides" in args and not any(word.startswith("-") for word in rest):
         args.overrides += rest  # argparse takes no more of them after an option
@@ -71,13 +77,20 @@ def _shown_as_sentence(show: Any) -> Any:
     return show_warning
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="inti-models", description="InTI video transformers.")
+def create_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with every command."""
+    parser = argparse.ArgumentParser(
+        prog="inti-models",
+        description="InTI video transformers: image ViTs that halve the frames between their blocks.",
+        epilog="Each command has help of its own, with an example: inti-models predict --help",
+    )
     package = sys.modules[__name__.partition(".")[0]]
     parser.add_argument("--version", action="version", version=f"%(prog)s {package.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_to(commands)
+    for subparser in commands.choices.values():  # whose examples are to be copied, and stay in one line
+        subparser.formatter_class = argparse.RawDescriptionHelpFormatter
     return parser
 
 
@@ -96,9 +109,9 @@ def _sentence(error: Exception) -> str:
     """What an error says, without the traceback that PyTorch adds to those of data loading processes."""
     text = str(error)
     if isinstance(error, ModuleNotFoundError):
-        for extra, (modules, needed) in _EXTRAS.items():
-            if error.name in modules:
-                return f"{error.name} is not installed, which {needed}: pip install 'inti_models[{extra}]'."
+        module = (error.name or "").partition(".")[0]
+        if module in EXTRAS:
+            return missing(module)
     if text.startswith("DataLoader worker"):
         return (
             "A process that reads videos was killed, by the system for want of memory perhaps; use fewer of them "

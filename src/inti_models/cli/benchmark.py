@@ -13,10 +13,19 @@ if TYPE_CHECKING:
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("benchmark", help="time models beside their naive twins")
+    command = commands.add_parser(
+        "benchmark",
+        help="time models beside their naive twins",
+        epilog="example: inti-models benchmark inti_vit_t8_32_motiondigits --seconds 2",
+    )
     command.add_argument("pattern", help="a model's name, or a pattern of names such as 'inti_vit_*_k400'")
     add_frames(command)
-    command.add_argument("--compress-at", type=whole_numbers, metavar="I,J", help="another schedule, such as 4,10")
+    command.add_argument(
+        "--compress-at",
+        type=whole_numbers,
+        metavar="I,J",
+        help="another schedule, such as 4,10 (default: the model's own)",
+    )
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_settings(command)
     command.set_defaults(run=run)
@@ -57,11 +66,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--amp", choices=AUTOCASTS, default="no", help="autocast (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="use torch.compile")
     parser.add_argument("--cuda-graphs", action="store_true", help="compile with CUDA graphs")
-    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--channels-last", action="store_true", help="keep frames and kernels in channels-last order")
     parser.add_argument(
-        "--checkpoint-stages", type=whole_numbers, default=(), metavar="K,L", help="recompute blocks of these stages"
+        "--checkpoint-stages",
+        type=whole_numbers,
+        default=(),
+        metavar="K,L",
+        help="recompute blocks of these stages (default: none)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all cores)")
     parser.add_argument("--seconds", type=float, default=20.0, help="for each row (default: %(default)s)")
 
 

@@ -10,8 +10,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "convert",
         help="turn another library's CLIP, an official video model, or a .pth of our own, into a model of this zoo",
-        description="Every tensor of the file is used, or dropped for a reason that is printed. Activation and number "
+        description="Every tensor of the file is used, or dropped for a reason that is printed. Activation and number\n"
         "of heads are those of --set, else of the configuration beside the file, else of --model.",
+        epilog="example: inti-models convert vit_b16.pyth --model inti_vit_b16_k400 --output models/mine",
     )
     command.add_argument("source", type=Path, metavar="FILE", help=".safetensors, .pt, .pth, .pyth or .bin")
     command.add_argument("--model", required=True, help="name of a model of the zoo, with a tag or without")

@@ -9,9 +9,13 @@ FORMATS = ("torch-export", "onnx", "aoti")
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("export", help="write a model for other runtimes")
+    command = commands.add_parser(
+        "export",
+        help="write a model for other runtimes",
+        epilog="example: inti-models export --model inti_vit_t8_32_motiondigits --format onnx -o model.onnx",
+    )
     add_model(command)
-    command.add_argument("--format", choices=FORMATS, required=True)
+    command.add_argument("--format", choices=FORMATS, required=True, help="aoti is compiled for this machine")
     add_frames(command)
     command.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .onnx or .pt2")
     command.set_defaults(run=run)

@@ -6,7 +6,11 @@ from .options import add_frames
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("info", help="describe a model: parameters, frames, schedule, GFLOPs")
+    command = commands.add_parser(
+        "info",
+        help="describe a model: parameters, frames, schedule, GFLOPs",
+        epilog="example: inti-models info inti_vit_b16_k400 --frames 16",
+    )
     command.add_argument("name", help="name of a model, see 'inti-models list'")
     add_frames(command)
     command.set_defaults(run=run)

@@ -7,15 +7,21 @@ from .options import add_batches, add_device, add_limits, add_precision, add_vie
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("label", help="label a collection of videos with Ray, on many processes or machines")
+    command = commands.add_parser(
+        "label",
+        help="label a collection of videos with Ray, on many processes or machines",
+        epilog="example: inti-models label list.txt --model inti_vit_t8_32_motiondigits --output labels",
+    )
     command.add_argument("files", nargs="+", metavar="FILE", help="videos, or lists of them (.txt, .csv, .parquet)")
     command.add_argument("--model", required=True, help="as for predict")
     command.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the Parquet files")
-    command.add_argument("--workers", type=positive, default=1, help="processes with a model each")
+    command.add_argument(
+        "--workers", type=positive, default=1, help="processes with a model each (default: %(default)s)"
+    )
     add_views(command, default=(1, 1))
-    command.add_argument("--topk", type=positive, default=5, help="labels for each file")
+    command.add_argument("--topk", type=positive, default=5, help="labels for each file (default: %(default)s)")
     command.add_argument("--features", action="store_true", help="write pooled features too")
-    command.add_argument("--part-size", type=positive, default=16, help="files of a part")
+    command.add_argument("--part-size", type=positive, default=16, help="files of a part (default: %(default)s)")
     add_batches(command)
     add_device(command)
     add_precision(command)

@@ -4,8 +4,12 @@ import argparse
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("list", help="list the models")
-    command.add_argument("filter", nargs="?", default="inti*", help="pattern of names, such as '*l14*'")
+    command = commands.add_parser(
+        "list", help="list the models", epilog="example: inti-models list --pretrained '*b16*'"
+    )
+    command.add_argument(
+        "filter", nargs="?", default="inti*", help="pattern of names, such as '*l14*' (default: %(default)s)"
+    )
     command.add_argument("--tags", action="store_true", help="list every set of weights")
     command.add_argument(
         "--pretrained", action="store_true", help="list every set of weights with source, licence, size and accuracy"

@@ -116,7 +116,7 @@ def add_batches(command: argparse.ArgumentParser) -> None:
         type=_batch_size,
         default="auto",
         metavar="auto|N",
-        help="clips that go through the model together (auto: as many as fit a GPU, or make a CPU busy)",
+        help="clips that go through the model together (default: auto, as many as fit a GPU, or make a CPU busy)",
     )
     command.add_argument("--compile", action="store_true", help="use torch.compile: for many files")
 
@@ -128,11 +128,15 @@ def _batch_size(text: str) -> int | None:
 def add_limits(command: argparse.ArgumentParser) -> None:
     """What a file may ask for."""
     group = command.add_argument_group("limits", "files that ask for more are refused")
-    group.add_argument("--max-pixels", type=int, metavar="N", help="pixels of a frame")
-    group.add_argument("--max-frames", type=int, metavar="N", help="frames of a file")
-    group.add_argument("--max-duration", type=float, metavar="S", help="seconds of a file")
-    group.add_argument("--max-pixels-per-byte", type=float, metavar="N", help="pixels to decode for a byte of a file")
-    group.add_argument("--timeout", type=float, metavar="S", help="seconds after which reading a file is given up")
+    group.add_argument("--max-pixels", type=int, metavar="N", help="pixels of a frame (default: 33554432)")
+    group.add_argument("--max-frames", type=int, metavar="N", help="frames of a file (default: 1048576)")
+    group.add_argument("--max-duration", type=float, metavar="S", help="seconds of a file (default: any)")
+    group.add_argument(
+        "--max-pixels-per-byte", type=float, metavar="N", help="pixels to decode for a byte of a file (default: 16384)"
+    )
+    group.add_argument(
+        "--timeout", type=float, metavar="S", help="seconds after which reading a file is given up (default: never)"
+    )
 
 
 def limits_of(args: argparse.Namespace) -> "Limits":

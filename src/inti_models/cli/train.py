@@ -8,9 +8,15 @@ from .validate import print_accuracy
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("train", help="train a model; the same command again resumes where it stopped")
-    command.add_argument("recipe", metavar="RECIPE", help="YAML file, or the name of a published recipe")
-    command.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as optimization.lr=1e-4")
+    command = commands.add_parser(
+        "train",
+        help="train a model; the same command again resumes where it stopped",
+        epilog="example: inti-models train motiondigits data.train_args.length=2400 --output runs/first",
+    )
+    command.add_argument("recipe", metavar="RECIPE", help="YAML file, or a name of 'inti-models recipes'")
+    command.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="such as optimization.lr=1e-4; see 'recipes --keys'"
+    )
     command.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all that is written")
     command.set_defaults(run=run, stopped="stopped; the same command resumes from the last saved state.")
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("validate", help="measure a model on videos with labels")
+    command = commands.add_parser(
+        "validate",
+        help="measure a model on videos with labels",
+        epilog="example: inti-models validate videos/test --model runs/mine/best --views 4x3",
+    )
     command.add_argument(
         "data", metavar="DATA", help="a folder with a folder for each class, a list file, or motiondigits"
     )
@@ -37,10 +41,14 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--class-names", type=Path, metavar="FILE", help="names of the data's classes, one a line")
     command.add_argument("--zero-shot", action="store_true", help="take the names of the data's classes as the head")
     add_templates(command)
-    command.add_argument("--batch-size", type=positive, default=8, help="clips that go through the model together")
-    command.add_argument("--workers", type=count, default=4, help="processes that read videos")
+    command.add_argument(
+        "--batch-size", type=positive, default=8, help="clips that go through the model together (default: %(default)s)"
+    )
+    command.add_argument("--workers", type=count, default=4, help="processes that read videos (default: %(default)s)")
     add_precision(command, default="float32")  # so that an accuracy does not depend on the machine
-    command.add_argument("--max-unreadable", type=fraction, default=0.01, help="fraction that may be unreadable")
+    command.add_argument(
+        "--max-unreadable", type=fraction, default=0.01, help="fraction that may be unreadable (default: %(default)s)"
+    )
     command.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the report, and for what a stopped run has measured"
     )

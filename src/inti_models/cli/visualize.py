@@ -7,10 +7,19 @@ from .options import add_device, add_model, device_of, load_model
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("visualize", help="show what a model kept of a video, and what it went by")
-    command.add_argument("file", metavar="VIDEO")
+    command = commands.add_parser(
+        "visualize",
+        help="show what a model kept of a video, and what it went by",
+        epilog="example: inti-models visualize clip.mp4 --model inti_vit_t8_32_motiondigits -o clip.html",
+    )
+    command.add_argument("file", metavar="VIDEO", help="a video, an image or a folder of frames")
     add_model(command)
-    command.add_argument("--class", dest="label", metavar="NAME|INDEX", help="class whose relevance a page shows")
+    command.add_argument(
+        "--class",
+        dest="label",
+        metavar="NAME|INDEX",
+        help="class whose relevance a page shows (default: the first label)",
+    )
     add_device(command)
     command.add_argument(
         "-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .png, .gif, .mp4 or .html"

@@ -3,7 +3,9 @@
 The published recipes are the YAML files in ``recipes`` beside this file; each says which values come from where.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, cast
@@ -96,8 +98,11 @@ class Optimization:
         epochs: passes over the training set.
         batch_size: clips of one step of one process.
         accumulation: steps whose gradients are added up for one update.
-        optimizer: timm's name; opt_args: its further arguments, such as {betas: [0.9, 0.98]}.
-        lr: learning rate at a global batch of ``lr_batch`` clips, to which it is scaled linearly; of any if null.
+        optimizer: timm's name.
+        opt_args: further arguments of the optimizer, such as {betas: [0.9, 0.98]}.
+        lr: learning rate at a global batch of ``lr_batch`` clips, to which it is scaled linearly.
+        lr_batch: clips of the global batch that ``lr`` is for; null for any.
+        weight_decay: of the weights; biases and norms have none.
         layer_decay: factor of the learning rate from each block to the one below; null for none.
         fused: update all weights in one kernel, of optimizers that can (AdamW, Adam, SGD); null to do so on a CPU,
             where it was measured to pay, and to leave it to PyTorch elsewhere.
@@ -175,6 +180,9 @@ class Recipe:
     save_every: int = 500
 
 
+_PARTS = {"data": Data, "augmentation": Augmentation, "optimization": Optimization}
+
+
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe.
 
@@ -188,10 +196,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """
     path = Path(source)
     if not path.is_file():
-        path = RECIPES / f"{source}.yaml"
-    if not path.is_file():
-        names = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise FileNotFoundError(f"There is no recipe {source}; pass a YAML file or one of: {names}.")
+        path = recipe_file(str(source))
     for override in overrides:
         if "=" not in override:
             raise ValueError(f"{override!r} is not an override; write key=value, such as optimization.lr=1e-4.")
@@ -212,6 +217,33 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     assert isinstance(recipe, Recipe)
     _check(recipe)
     return recipe
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the published recipes."""
+    return sorted(file.stem for file in RECIPES.glob("*.yaml"))
+
+
+def recipe_file(name: str) -> Path:
+    """Return the file of a published recipe.
+
+    Raises:
+        FileNotFoundError: there is none of this name.
+    """
+    if name not in recipe_names():
+        raise FileNotFoundError(f"There is no recipe {name}; pass a YAML file or one of: {', '.join(recipe_names())}.")
+    return RECIPES / f"{name}.yaml"
+
+
+def explain_keys() -> Iterator[tuple[str, str, str]]:
+    """Yield each key of a recipe with its default, as YAML ("???": to be given), and its meaning."""
+    for prefix, part in {"": Recipe, **{f"{name}.": part for name, part in _PARTS.items()}}.items():
+        attributes = str(part.__doc__).partition("Attributes:\n")[2]
+        values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(part)))
+        # "a, b: meaning", and lines below that are further in
+        for names, meaning in re.findall(r"^ {8}(\w[\w, ]*): (.*(?:\n {12}.*)*)", attributes, re.MULTILINE):
+            for name in names.split(", "):
+                yield prefix + name, json.dumps(values[name]).strip('"'), " ".join(meaning.split())
 
 
 def recipe_of_run(path: Path) -> Recipe:
