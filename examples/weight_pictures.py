@@ -9,6 +9,8 @@ there is ``inti-models visualize VIDEO --model NAME -o out.html``.
 import argparse
 from pathlib import Path
 
+import torch
+
 from inti_models import load
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.visualize.figures import draw_stages, draw_weights, explain_clips
@@ -19,7 +21,8 @@ def draw(output: Path, clips: int) -> list[float]:
     output.mkdir(parents=True, exist_ok=True)
     batch = MotionDigits("validation", size=64, occlusion=1.0).render(range(1, 1 + clips))
     fractions = []
-    explanations = explain_clips(load("inti_vit_t8_32_motiondigits"), batch.clips)
+    times = torch.arange(batch.clips.shape[1]).div(8).expand(clips, -1)  # as at 8 frames a second
+    explanations = explain_clips(load("inti_vit_t8_32_motiondigits"), batch.clips, times)
     for i, (explanation, clear) in enumerate(zip(explanations, batch.clear, strict=True)):
         draw_weights(explanation).savefig(output / f"weights-{i}.png", dpi=100)
         draw_stages(explanation).savefig(output / f"stages-{i}.png", dpi=100)

@@ -56,16 +56,19 @@ def test_figures_have_a_cell_for_every_frame_on_every_model(tiny, model_args):
     model = tiny(**model_args)
     model.pretrained_cfg = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": 1.0, "input_size": (3, 32, 48)}
     frames = torch.randint(256, (2, model.num_frames, 3, 40, 60), dtype=torch.uint8)
-    for e in visualize.explain_clips(model, frames):
+    times = torch.arange(model.num_frames).div(8).expand(2, -1)
+    for e in (*visualize.explain_clips(model, frames[:1]), *visualize.explain_clips(model, frames, times)):
         kept = e.weights.frame_weights.shape[1]
-        assert e.frames.shape == (kept, 3, 32, 48) and len(e.times) == len(e.fractions) == kept
+        assert e.frames.shape == (kept, 3, 32, 48) and len(e.moments) == len(e.fractions) == kept
         for draw in (visualize.draw_weights, visualize.draw_stages, visualize.draw_relevance):
             figure = draw(e)
             shown = [axis for axis in figure.axes if axis.get_images()]
             titles = [axis.get_title() for axis in shown]
             if draw is visualize.draw_weights:
                 assert titles.count("became") == (len(e.aggregated) if e.weights.group_size > 1 else 0)
-                assert len([t for t in titles if t.endswith(" s")]) == kept
+                is_time = [t.endswith(" s") for t in titles if t != "became"]
+                assert is_time == [e.times is not None] * kept  # a number of a frame is not shown as a time
+                assert ("time" in figure.axes[-1].get_xlabel()) == (e.times is not None)
             for axis in shown[: kept if draw is not visualize.draw_stages else 1]:
                 overlay = axis.get_images()[-1]
                 if len(axis.get_images()) > 1:

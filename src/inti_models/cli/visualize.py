@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ..text import printable
 from .options import add_device, add_model, device_of, load_model
 
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     visualize.write(explanation, args.output)
     best = int(explanation.fractions.argmax())
     print(
-        f"{args.output}: {explanation.labels[0].name} {explanation.labels[0].probability:.1%}; the frame at "
-        f"{explanation.times[best]:.2f} s counted most ({explanation.fractions[best]:.0%})"
+        f"{args.output}: {printable(explanation.labels[0].name)} {explanation.labels[0].probability:.1%}; the frame at "
+        f"{explanation.moments[best]} counted most ({explanation.fractions[best]:.0%})"
     )
     return 0

@@ -36,7 +36,8 @@ class Explanation:
 
     Attributes:
         frames: what the model saw, uint8 (T, 3, H, W), in the order of the weights (`frame_order`).
-        times: of the frames, in seconds, (T,).
+        times: of the frames, in seconds, (T,), or None where they are not known.
+        moments: what the pictures call each frame, such as "0.62 s", or "frame 5" (counted from 0) without times.
         weights: of its tokens, for one clip (leading dimensions of 1).
         fractions: how much each frame counted, (T,).
         aggregated: the picture that each group of frames became, uint8 (groups, 3, H, W).
@@ -46,7 +47,8 @@ class Explanation:
     """
 
     frames: Tensor
-    times: Tensor
+    times: Tensor | None
+    moments: list[str]
     weights: ClipWeights
     fractions: Tensor
     aggregated: Tensor
@@ -63,7 +65,7 @@ def explain_clips(
     Args:
         model: a model with a classifier; put into evaluation mode.
         clips: frames as they were read, uint8 (B, T, 3, H, W).
-        times: of the frames in seconds, (B, T); None counts frames.
+        times: of the frames in seconds, (B, T); None where they are not known: pictures then number the frames.
         class_index: class whose relevance to show; None for the most probable of each clip.
 
     Raises:
@@ -87,12 +89,13 @@ def explain_clips(
         frames = see(clip)
         frames = frames.expand(-1, 3, -1, -1)
         stride = model.temporal.stride  # of a temporal method that embeds frames together
-        frames = frames[::stride][list(weights.order)]
-        seconds = torch.arange(len(clip), dtype=torch.float64) if times is None else times[i]
+        shown = torch.arange(len(clip))[::stride][list(weights.order)]
+        frames, seconds = frames[shown], None if times is None else times[i][shown]
         explained.append(
             Explanation(
                 frames=frames,
-                times=seconds[::stride][list(weights.order)],
+                times=seconds,
+                moments=[f"frame {t}" for t in shown] if seconds is None else [f"{time:.2f} s" for time in seconds],
                 weights=weights,
                 fractions=frame_fractions(weights.frame_weights)[0],
                 aggregated=aggregate(frames.unsqueeze(0).float(), weights.frame_weights, weights.group_size)[0]
@@ -122,7 +125,7 @@ def draw_weights(explanation: Explanation) -> "Figure":
     image = None
     for (group, frames), row in zip(rows, cells, strict=True):
         for axis, t in zip(row, frames, strict=False):
-            image = _show(axis, e.frames[t], e.weights.frame_weights[0, t], f"{e.times[t]:.2f} s")
+            image = _show(axis, e.frames[t], e.weights.frame_weights[0, t], e.moments[t])
         if span > 1 and frames[-1] == min((group + 1) * span, len(e.frames)) - 1:
             _show(row[-1], e.aggregated[group], None, "became")
     assert image is not None
@@ -159,7 +162,7 @@ def draw_relevance(explanation: Explanation) -> "Figure":
     image = None
     for (_, frames), row in zip(rows, cells, strict=True):
         for axis, t in zip(row, frames, strict=False):
-            image = _show(axis, e.frames[t], e.relevance[t] / most, f"{e.times[t]:.2f} s", signed=True)
+            image = _show(axis, e.frames[t], e.relevance[t] / most, e.moments[t], signed=True)
     assert image is not None
     figure.colorbar(image, ax=cells.ravel().tolist(), fraction=0.03, label="relevance, of the largest")
     figure.suptitle(f"for and against “{printable(e.label.name)}” ({e.label.probability:.1%})", parse_math=False)
@@ -182,7 +185,7 @@ def draw_animation(explanation: Explanation) -> Tensor:
         canvas = FigureCanvasAgg(figure)
         cells = figure.add_gridspec(2, 3, height_ratios=(3, 1))
         axes = [figure.add_subplot(cells[0, i]) for i in range(3)]
-        _show(axes[0], e.frames[t], None, f"{e.times[t]:.2f} s")
+        _show(axes[0], e.frames[t], None, e.moments[t])
         image = _show(axes[1], e.frames[t], e.weights.frame_weights[0, t], "weights")
         _show(axes[2], e.aggregated[t // e.weights.group_size], None, "became")
         figure.colorbar(image, ax=axes, fraction=0.03)
@@ -208,12 +211,12 @@ def write_html(explanation: Explanation, path: Path) -> None:
     e = explanation
     best = int(e.fractions.argmax())
     rows = "".join(f"<tr><td>{_escaped(label.name)}</td><td>{label.probability:.1%}</td></tr>" for label in e.labels)
-    fractions = ", ".join(f"{time:.2f} s: {part:.0%}" for time, part in zip(e.times, e.fractions, strict=True))
+    fractions = ", ".join(f"{moment}: {part:.0%}" for moment, part in zip(e.moments, e.fractions, strict=True))
     name = _escaped(e.label.name)
     sections = (
         (
             "What was kept",
-            f"Of all frames, the one at {e.times[best]:.2f} s counted most, {e.fractions[best]:.0%}. "
+            f"Counted most: {e.moments[best]}, {e.fractions[best]:.0%} of all. "
             f"Fractions of the frames: {fractions}.",
             draw_weights(e),
             "Frames of the clip with the weights of their places as heat maps, and the frame that each group became",
@@ -320,9 +323,10 @@ def _draw_fractions(axis: "Axes", explanation: Explanation, at: int | None = Non
     colors = ["tab:orange" if t == at else "tab:blue" for t in range(len(e.fractions))]
     axis.bar(range(len(e.fractions)), e.fractions.tolist(), color=colors)
     step = -(-len(e.fractions) // 16)
-    axis.set_xticks(range(0, len(e.fractions), step), [f"{time:.2f}" for time in e.times[::step]], fontsize=7)
+    ticks = [moment.removeprefix("frame ").removesuffix(" s") for moment in e.moments]
+    axis.set_xticks(range(0, len(e.fractions), step), ticks[::step], fontsize=7)
     axis.tick_params(axis="y", labelsize=7)
-    axis.set_xlabel("frame, s", fontsize=8)
+    axis.set_xlabel("frame" if e.times is None else "time of the frame, s", fontsize=8)
     axis.set_ylabel("fraction", fontsize=8)
     axis.axhline(1 / len(e.fractions), color="gray", linewidth=0.8, linestyle="--")
 
