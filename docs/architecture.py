@@ -59,7 +59,9 @@ def draw() -> Figure:
         start = x
         for block in range(bounds[stage], bounds[stage + 1]):
             for row in rows:
-                box = FancyBboxPatch((x + 0.08, row - 0.32), BLOCK - 0.16, 0.64, boxstyle="round,pad=0,rounding_size=0.1")
+                box = FancyBboxPatch(
+                    (x + 0.08, row - 0.32), BLOCK - 0.16, 0.64, boxstyle="round,pad=0,rounding_size=0.1"
+                )
                 box.set(facecolor=BLUE, edgecolor="none")
                 axes.add_patch(box)
             axes.text(x + BLOCK / 2, len(clip[0]) - 0.25, f"block {block + 1}", ha="center", fontsize=9)

@@ -1,11 +1,22 @@
-"""Fills the generated parts of pages: ``{{ table NAME }}`` of benchmarks/compare.py, and ``{{ checkpoints }}``."""
+"""What MkDocs makes of the pages: generated parts, and the files of the repository that pages link to.
 
+``{{ table NAME }}`` becomes a table of benchmarks/compare.py, ``{{ checkpoints }}`` that of all weights. A file outside
+docs/ that a page links to is part of the site, under ``repository/``: Markdown as a page, the rest as it is.
+"""
+
+import os
+import posixpath
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from mkdocs.structure.files import File, Files, InclusionLevel
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+BENCHMARKS = ROOT / "benchmarks"
+_LINK = re.compile(r"\[([^\[\]]*)\]\((?!\w+:)([^()#\s]+)(#[^()\s]*)?\)")  # [text](target#anchor), no address
 
 
 def checkpoints() -> str:
@@ -17,11 +28,52 @@ def checkpoints() -> str:
     return "\n".join(lines)
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """MkDocs' hook."""
+def on_files(files: Files, config: Any) -> Files:
+    """Add the files of the repository that pages link to, and those that these link to."""
+    pages = [Path(str(page.abs_src_path)) for page in files.documentation_pages()]
+    found: set[Path] = set()
+    while pages:
+        page = pages.pop()
+        for _, target, _ in _LINK.findall(page.read_text(encoding="utf-8")):
+            path = _file(page, target)
+            if path is None or path in found or path.is_relative_to(DOCS):
+                continue
+            found.add(path)
+            file = File.generated(config, _place(path), abs_src_path=str(path), inclusion=InclusionLevel.NOT_IN_NAV)
+            files.append(file)
+            pages += [path] if path.suffix == ".md" else []
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Fill the generated parts, and lead links to where the site has their files."""
     if str(BENCHMARKS) not in sys.path:  # MkDocs takes back what a hook adds when it is loaded
         sys.path.insert(0, str(BENCHMARKS))
     import compare
 
+    source = Path(page.file.abs_src_path)
+
+    def in_site(found: re.Match[str]) -> str:
+        path = _file(source, found[2])
+        if path is None:  # for MkDocs to say so
+            return found[0]
+        here = posixpath.dirname(page.file.src_uri)
+        return f"[{found[1]}]({posixpath.relpath(_place(path), here or '.')}{found[3] or ''})"
+
+    markdown = _LINK.sub(in_site, markdown)
     markdown = re.sub(r"\{\{ table (\w+) \}\}", lambda found: compare.TABLES[found[1]](), markdown)
     return markdown.replace("{{ checkpoints }}", checkpoints()) if "{{ checkpoints }}" in markdown else markdown
+
+
+def _file(page: Path, target: str) -> Path | None:
+    """The file that a link of a page leads to; of a folder its README.md or __init__.py."""
+    path = Path(os.path.normpath(page.parent / target))
+    candidates = (path, path / "README.md", path / "__init__.py")
+    return next((file for file in candidates if file.is_file() and file.is_relative_to(ROOT)), None)
+
+
+def _place(path: Path) -> str:
+    """Where the site has a file of the repository."""
+    if path.is_relative_to(DOCS):
+        return path.relative_to(DOCS).as_posix()
+    return f"repository/{path.relative_to(ROOT).as_posix()}"

@@ -167,6 +167,9 @@ def test_documentation_builds_without_a_warning(tmp_path):
     build(load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path / "site")))
     api = (tmp_path / "site" / "api" / "index.html").read_text()
     assert "forward_intermediates" in api and "InTIVisionTransformer" in api
+    for page in (tmp_path / "site").rglob("index.html"):
+        for target in re.findall(r'(?:href|src)="(?![\w-]+:)([^"#?]+)', page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), (page, target)
     models = (tmp_path / "site" / "models" / "index.html").read_text()
     assert "inti_uniformerv2_l14_ssv2" in models and "{{" not in models
 

@@ -216,8 +216,7 @@ def write_html(explanation: Explanation, path: Path) -> None:
     sections = (
         (
             "What was kept",
-            f"Counted most: {e.moments[best]}, {e.fractions[best]:.0%} of all. "
-            f"Fractions of the frames: {fractions}.",
+            f"Counted most: {e.moments[best]}, {e.fractions[best]:.0%} of all. Fractions of the frames: {fractions}.",
             draw_weights(e),
             "Frames of the clip with the weights of their places as heat maps, and the frame that each group became",
         ),
