@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from inti_models.data import MotionDigitsClips
 from inti_models.data.motion_digits import CLASS_NAMES
 from inti_models.evaluation.evaluate import evaluate, views_of
 from inti_models.models.registry import create_model
-from inti_models.training import trainer
+from inti_models.training import objectives, trainer
 from inti_models.training.recipe import Recipe
 from inti_models.training.run import build_model, open_data, train, training_set
 from inti_models.training.trainer import Trainer, create_accelerator
@@ -63,7 +64,7 @@ def undisturbed(tmp_path_factory) -> Path:
 KILLED_AT = {
     "after the first saved state": (trainer, "seed_process", 5),
     "while a state is written": (os, "replace", 3),
-    "in the measurement of the last epoch": (trainer, "evaluate", 2),
+    "in the measurement of the last epoch": (objectives, "evaluate", 2),
 }
 
 
@@ -226,6 +227,36 @@ def test_a_state_of_before_which_does_not_name_its_data_is_resumed(tmp_path):
     del state["data"]
     torch.save(state, tmp_path / "state.pt")
     assert fit(recipe, tmp_path)[1] == progress
+
+
+def test_an_objective_of_ones_own_decides_what_is_learned_and_what_is_measured(tmp_path):
+    """A regression to brightness: no classes, another loss, another score, and a column of its own."""
+
+    class Brightness(objectives.Classification):
+        def loss(self, model, clips, labels):
+            return (model(clips)[:, 0] - clips.mean(dim=(1, 2, 3, 4))).square().mean()
+
+        def measure(self, model, videos, **settings):
+            errors = [self.loss(model, videos[i][0], None).item() for i in range(len(videos))]
+            return SimpleNamespace(score=1 / (1 + sum(errors)), metrics={"error": sum(errors)})
+
+    recipe, exported = tiny_recipe(optimization=optimization(lr=1e-2)), []
+    data_of = build_model(recipe, CLASS_NAMES)
+    train_source, validation_source = open_data(recipe)
+    sets = training_set(recipe, data_of, train_source), views_of(validation_source, data_of)
+    progress = Trainer(
+        Mean(),
+        recipe,
+        *sets,
+        tmp_path,
+        create_accelerator(recipe),
+        lambda network, folder, measured: exported.append(measured),
+        Brightness(recipe.augmentation, 120),
+    ).run()
+    first, last = (row["error"] for row in progress.history)
+    assert last < first
+    assert progress.best == exported[-1].score == 1 / (1 + last)
+    assert "top1" not in progress.history[0] and "error" in metrics(tmp_path)[0]
 
 
 def test_best_model_is_that_of_the_best_epoch(tmp_path):

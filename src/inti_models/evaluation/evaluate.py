@@ -116,6 +116,16 @@ class Evaluation:
         """Cross-entropy, in nats, of the averaged probabilities."""
         return F.nll_loss(self.probabilities.clamp_min(torch.finfo(torch.float32).tiny).log(), self.labels).item()
 
+    @property
+    def score(self) -> float:
+        """What the best epoch of a training run has most of: top-1."""
+        return self.top1
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """What stands in an epoch's row of ``metrics.csv``."""
+        return {"validation_loss": self.loss, "top1": self.top1, "top5": self.top5}
+
     def confusion(self) -> Tensor:
         """int64 (classes, classes): videos of each class (row) that are labelled as each class (column)."""
         classes = len(self.class_names)

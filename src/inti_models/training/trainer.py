@@ -27,7 +27,6 @@ from accelerate.utils import (
     FullyShardedDataParallelPlugin,
     gather_object,
 )
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
@@ -43,9 +42,10 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from ..data import ClipMixup, TrainSampler, seeded
-from ..evaluation.evaluate import Evaluation, Videos, allowed_unreadable, contents_of, evaluate
+from ..data import TrainSampler, seeded
+from ..evaluation.evaluate import Videos, allowed_unreadable, contents_of
 from ..files import replacing, write_text
+from .objectives import Classification, Objective
 from .recipe import Recipe
 
 LOG_EVERY = 20  # updates
@@ -64,7 +64,7 @@ class Clips(Protocol):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, str]: ...
 
 
-Export = Callable[[nn.Module, Path, Evaluation | None], None]
+Export = Callable[[nn.Module, Path, Any], None]  # the last is what the objective measured, or None
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Progress:
     Attributes:
         updates: done so far.
         loss_sum, batches: over the current epoch.
-        best: top-1 of the best epoch so far, in percent.
+        best: score of the best epoch so far (of a classifier top-1, in percent).
         history: a row of metrics for each epoch.
         unreadable: a sentence for each video that could not be read.
         seconds: spent in training.
@@ -116,13 +116,15 @@ class Trainer:
     """Trains a network; `run` does it, from the state in ``output`` if there is one.
 
     Args:
-        model: maps (B, T, C, H, W) to logits; it is trained in place (under FSDP, its shards are).
+        model: maps (B, T, C, H, W) to what the objective needs, such as logits; it is trained in place (under FSDP, its
+            shards are).
         recipe: of which the optimisation, augmentation, precision, seed and what else concerns the loop are used.
         train_set: see `Clips`.
         validation_set: measured after epochs, if there is one.
         output: folder of the run.
         accelerator: of `create_accelerator`.
-        export: called in the main process as ``export(copy of the model, folder, evaluation)`` to save a model.
+        export: called in the main process as ``export(copy of the model, folder, measurement)`` to save a model.
+        objective: what is minimised and measured; None for `Classification`.
 
     Raises:
         ValueError: the data do not make one update.
@@ -137,6 +139,7 @@ class Trainer:
         output: Path,
         accelerator: Accelerator,
         export: Export | None = None,
+        objective: Objective | None = None,
     ) -> None:
         self.recipe, self.output, self.accelerator, self.export = recipe, output, accelerator, export
         self.train_set, self.validation_set = train_set, validation_set
@@ -199,7 +202,7 @@ class Trainer:
         self.data = {"class_names": list(train_set.class_names), "training": _digest(train_set)}
         if validation_set is not None:
             self.data["validation"] = _digest(validation_set)
-        self.mix, self.criterion = _loss(recipe, len(train_set.class_names))
+        self.objective = objective or Classification(recipe.augmentation, len(train_set.class_names))
         self.progress = self._restore()
         # Of this process, since it was last brought together with the others.
         self.loss_sum, self.faults = torch.zeros((), device=accelerator.device), list[str]()
@@ -252,9 +255,8 @@ class Trainer:
                 frames = clips.flatten(0, 1).contiguous(memory_format=torch.channels_last)  # BT C H W
                 clips = frames.unflatten(0, clips.shape[:2])
             labels = labels.to(accelerator.device, non_blocking=True)
-            if self.mix is not None:
-                with seeded(self.recipe.seed, progress.updates, i):  # alike in all processes
-                    clips, labels = self.mix(clips, labels)
+            with seeded(self.recipe.seed, progress.updates, i):  # alike in all processes
+                clips, labels = self.objective.mix(clips, labels)
             if i + 1 < len(batches):
                 with accelerator.no_sync(model):
                     self._backward(clips, labels, len(batches))
@@ -271,7 +273,7 @@ class Trainer:
 
     def _backward(self, clips: Tensor, labels: Tensor, accumulation: int) -> None:
         with self.accelerator.autocast():
-            loss = self.criterion(self.model(clips), labels)
+            loss = self.objective.loss(self.model, clips, labels)
         self.accelerator.backward(loss / accumulation)
         self.loss_sum += loss.detach()
 
@@ -317,11 +319,11 @@ class Trainer:
             "updates": progress.updates,
             "train_loss": progress.loss_sum / progress.batches,
         }
-        evaluation, is_best = None, self.validation_set is None
+        measured, is_best = None, self.validation_set is None
         is_due = (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.optimization.epochs
         if self.validation_set is not None and is_due:
             live = self.accelerator.unwrap_model(self.model) if self.ema is None else self.ema.module
-            evaluation = evaluate(
+            measured = self.objective.measure(
                 live if replica is None else replica,
                 self.validation_set,
                 batch_size=recipe.optimization.batch_size,
@@ -330,14 +332,14 @@ class Trainer:
                 autocast=recipe.precision,
                 max_unreadable=recipe.data.max_unreadable,
             )
-            is_best = evaluation.top1 > progress.best
-            progress.best = max(progress.best, evaluation.top1)
-            row |= {"validation_loss": evaluation.loss, "top1": evaluation.top1, "top5": evaluation.top5}
+            is_best = measured.score > progress.best
+            progress.best = max(progress.best, measured.score)
+            row |= measured.metrics
         progress.history.append({**row, "seconds": progress.seconds})
         progress.loss_sum, progress.batches = 0.0, 0
         if self.export is not None and replica is not None and self.accelerator.is_main_process:
             for folder in ("best", "last") if is_best else ("last",):
-                self.export(copy.deepcopy(replica).cpu(), self.output / folder, evaluation)
+                self.export(copy.deepcopy(replica).cpu(), self.output / folder, measured)
         if self.board is not None:
             with replacing(self.output / "metrics.csv") as path:
                 path.write_bytes(_as_csv(progress.history))
@@ -428,15 +430,6 @@ def seed_process(seed: int, update: int, process: int) -> None:
     random.seed(value)
     np.random.seed(value)
     torch.manual_seed(value)
-
-
-def _loss(recipe: Recipe, num_classes: int) -> tuple[ClipMixup | None, nn.Module]:
-    """How clips and labels of a batch are mixed, if they are, and the loss."""
-    a = recipe.augmentation
-    if a.mixup or a.cutmix:
-        mix = ClipMixup(a.mixup, a.cutmix, a.mixup_prob, a.mixup_switch_prob, a.smoothing, num_classes)
-        return mix, SoftTargetCrossEntropy()
-    return None, LabelSmoothingCrossEntropy(a.smoothing) if a.smoothing else nn.CrossEntropyLoss()
 
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
