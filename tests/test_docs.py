@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import os
 import re
 import runpy
+import subprocess
 import sys
 import unittest.mock
 
@@ -17,6 +19,7 @@ from inti_models.data import write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.models.temporal import METHODS, TemporalMethod
 from inti_models.training.recipe import RECIPES
+from support import environments
 from support.modules import ROOT
 from support.pages import blocks, run_block
 
@@ -134,6 +137,19 @@ def test_page_runs_as_it_stands(page, tmp_path, monkeypatch):
         assert "torch.Size([1, 8]) torch.Size([1, 8, 4, 4])" in lines
     if page.stem == "how_it_works":
         assert "5.0 of 8 frames a block" in lines
+
+
+@pytest.mark.slow  # each page in an environment of its own
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda page: page.stem)
+def test_page_runs_with_nothing_but_the_extras_that_it_names(page, tmp_path):
+    if not list(blocks(page, slow=True)):
+        pytest.skip("the page has no code to run")
+    python = environments.create(tmp_path / "venv", environments.extras_named(page))
+    (tmp_path / "work").mkdir()
+    where = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT / "src", ROOT / "tests")))}
+    offline = {"HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [python, "-m", "support.pages", page, *(["--together"] if page in (TEMPORAL, TRUNK) else [])]
+    subprocess.run(command, check=True, cwd=tmp_path / "work", env={**os.environ, **where, **offline})
 
 
 @pytest.mark.slow  # exports and a cluster of Ray, which tests/inference tries in short

@@ -1,4 +1,9 @@
-"""Run the code of a page of documentation in this process, as a reader would run it in a shell."""
+"""Run the code of a page of documentation in this process, as a reader would run it in a shell.
+
+    python -m support.pages PAGE [--together]
+
+runs all of it in the working directory; with ``--together`` the Python of the page is one program.
+"""
 
 import contextlib
 import glob
@@ -6,6 +11,7 @@ import io
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -49,3 +55,11 @@ def _run_shell(text: str) -> None:
             assert status == 0, f"inti-models {part}: {status}"
         elif part.strip():
             print(subprocess.run(["bash", "-euc", part], check=True, stdout=subprocess.PIPE, text=True).stdout, end="")
+
+
+if __name__ == "__main__":
+    page = list(blocks(Path(sys.argv[1]), slow=True))
+    if "--together" in sys.argv:
+        page = [("python", "\n".join(text for _, text in page))]
+    for block in page:
+        print(run_block(*block))
