@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist
 # Packages are installed without bytecode: what is imported is compiled once, and kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all cuda cuda-quick lint space docs fuzz faults load mutants test-matrix audit
+.PHONY: demo test test-all cuda cuda-quick lint space docs fuzz faults load mutants test-matrix audit release
 
 demo: $(or $(wildcard $(INSTALLED)),$(DEMO_INSTALLED))
 	$(BIN)/python examples/demo.py
@@ -49,6 +49,10 @@ mutants: $(INSTALLED)
 
 test-matrix: $(INSTALLED)
 	$(BIN)/python tools/matrix.py
+
+# Builds sdist and wheel in dist/, tries both in empty environments, and uploads nothing.
+release: $(INSTALLED)
+	$(BIN)/python tools/release.py
 
 audit: $(INSTALLED)
 	$(BIN)/pip-audit --skip-editable
