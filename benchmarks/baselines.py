@@ -1,58 +1,32 @@
-"""What InTI is compared with: fewer frames, fewer tokens, merged tokens (ToMe), and attention over the frames.
+"""What InTI is compared with beside what the package has (`models.reductions`, `models.token_merging`).
 
 Each function changes an `InTIVisionTransformer` that has its weights already, through its public modules: load a
 checkpoint first, then call one of
 
-- `keep_frames`: the model sees some frames only, evenly spread or random,
-- `drop_frames`, `merge_frames`: where InTI interpolates two frames, the later one is dropped, or each of its tokens is
-  averaged into the most similar token of the earlier one (ToMe across frames),
+- `merge_frames`: where InTI interpolates two frames, each token of the later one is averaged into the most similar
+  token of the earlier one (ToMe across frames),
 - `drop_tokens`, `drop_static_tokens`: random patches of each frame are dropped before the first block, or those that
   changed least (as run-length tokenization drops unchanged ones),
-- `merge_tokens`: similar tokens of a frame merge in the blocks (ToMe within frames),
 - `add_temporal_attention`: the frames attend to each other at the end.
 
-`frames_at_cost`, `tokens_at_cost` and `tome_schedule` find the setting that costs what another model costs. Random
-choices are drawn anew for each clip, from PyTorch's generator: `torch.manual_seed` repeats them.
+`tokens_at_cost` finds the setting that costs what another model costs. Random choices are drawn anew for each clip,
+from PyTorch's generator: `torch.manual_seed` repeats them.
 
-Shapes: ``B`` clips, ``T`` frames, ``F = B T`` frames of all clips, ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
 """
 
 import copy
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from fractions import Fraction
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from timm.models.vision_transformer import Attention, Block, init_weights_vit_timm
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from inti_models.models.inputs import as_frames
+from inti_models.models.reductions import clip_shape, meta_gflops, replace_interpolations
 from inti_models.models.stages import InTIModel
 from inti_models.models.vision_transformer import InTIVisionTransformer
-
-# --- Frame dropping ---------------------------------------------------------------------------------------------------
-
-
-class DropFrames(nn.Module):
-    """Keeps the earlier frame of each pair; called as `InterFrameInterpolation` is."""
-
-    def forward(
-        self,
-        x: Tensor,
-        grid_size: tuple[int, int],
-        return_weights: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Tokens (B, T, N, C) -> (B, ceil(T/2), N, C); an odd last frame is kept.
-
-        With ``return_weights`` also the weights (B, T, N): one for the frames kept, zero for the others.
-        """
-        if not return_weights:
-            return x[:, ::2]
-        weights = torch.zeros_like(x[..., 0])
-        weights[:, ::2] = 1
-        return x[:, ::2], weights
 
 
 class MergeFrames(nn.Module):
@@ -97,51 +71,12 @@ class MergeFrames(nn.Module):
         return merged, weights
 
 
-def _replace_interpolations(model: InTIModel, build: Callable[[], nn.Module]) -> InTIModel:
-    for at, places in model.interpolations.items():
-        model.interpolations[at] = nn.ModuleList(build() for _ in cast(nn.ModuleList, places))
-    return model
-
-
-def drop_frames(model: InTIModel) -> InTIModel:
-    """Drop every other frame wherever ``model`` interpolates two. Changes and returns the model."""
-    return _replace_interpolations(model, DropFrames)
-
-
 def merge_frames(model: InTIModel) -> InTIModel:
     """Merge the tokens of two frames by similarity wherever ``model`` interpolates them. Changes and returns it."""
-    return _replace_interpolations(model, lambda: MergeFrames(model.num_prefix_tokens))
+    return replace_interpolations(model, lambda: MergeFrames(model.num_prefix_tokens))
 
 
-# --- Fewer frames and fewer tokens before the first block -------------------------------------------------------------
-
-
-class KeepFrames(nn.Module):
-    """A model that sees some frames of each clip; see `keep_frames`."""
-
-    def __init__(self, model: nn.Module, keep: int, random: bool) -> None:
-        super().__init__()
-        self.model, self.keep, self.random = model, keep, random
-
-    def forward(self, clip: Tensor) -> Tensor:
-        """Clip (B, T, C, H, W) -> the model's output for ``keep`` of its frames, in their order."""
-        batch, num_frames = clip.shape[:2]
-        if self.random:
-            order = torch.rand(batch, num_frames, device=clip.device).argsort(dim=1)
-            kept = order[:, : self.keep].sort(dim=1).values  # B keep
-            return self.model(clip.take_along_dim(kept.view(batch, -1, 1, 1, 1), dim=1))
-        return self.model(clip[:, [(2 * i + 1) * num_frames // (2 * self.keep) for i in range(self.keep)]])
-
-
-def keep_frames(model: nn.Module, keep: int, random: bool = False) -> KeepFrames:
-    """A model that sees ``keep`` frames of each clip: evenly spread, or random ones.
-
-    Args:
-        model: takes clips (B, T, C, H, W); it becomes part of the one returned.
-        keep: frames that it sees, at most those of a clip.
-        random: draw the frames of each clip instead of spreading them evenly.
-    """
-    return KeepFrames(model, keep, random)
+# --- Fewer tokens before the first block ------------------------------------------------------------------------------
 
 
 class KeepTokens(nn.Module):
@@ -212,235 +147,16 @@ def _keep_tokens(model: InTIModel, keep: int, changed: bool) -> InTIModel:
     return model
 
 
-def _gflops(model: nn.Module, shape: Sequence[int]) -> float:
-    """1e9 multiply-adds of a clip, counted on the meta device by torch: nothing is computed."""
-    twin = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
-    with FlopCounterMode(display=False) as counter:
-        twin(torch.empty(*shape, device="meta"))
-    return counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
-
-
-def _clip_shape(model: InTIModel, num_frames: int) -> tuple[int, ...]:
-    return 1, num_frames, model.in_chans, *model.patch_embed.img_size
-
-
-def frames_at_cost(model: InTIModel, target_gflops: float, most: int = 64) -> int:
-    """The number of frames, at most ``most``, whose clip costs the closest to a target, in 1e9 multiply-adds."""
-    model = copy.deepcopy(model).to("meta")
-    return min(range(1, most + 1), key=lambda n: abs(_gflops(model, _clip_shape(model, n)) - target_gflops))
-
-
 def tokens_at_cost(model: InTIModel, num_frames: int, target_gflops: float) -> int:
     """The ``keep`` of `drop_tokens` whose clip costs the closest to a target, in 1e9 multiply-adds."""
-    model, shape = copy.deepcopy(model).to("meta"), _clip_shape(model, num_frames)
+    model, shape = copy.deepcopy(model).to("meta"), clip_shape(model, num_frames)
     numbers = range(1, model.patch_embed.num_patches + 1)
 
     def gflops(keep: int) -> float:
-        return _gflops(drop_tokens(copy.deepcopy(model), keep), shape)
+        return meta_gflops(drop_tokens(copy.deepcopy(model), keep), shape)
 
     i = bisect_left(numbers[:-1], target_gflops, key=gflops)  # the first that costs as much
     return min(numbers[max(i - 1, 0) : i + 1], key=lambda keep: abs(gflops(keep) - target_gflops))
-
-
-# --- Token merging (Bolya et al., 2023, https://arxiv.org/abs/2210.09461) ---------------------------------------------
-
-
-class Matching(NamedTuple):
-    """Which tokens merge. Set A are the odd tokens of a sequence, set B the even ones.
-
-    Attributes:
-        kept: indices within A of the tokens left alone, ascending, (F, |A| - r).
-        merged: indices within A of the tokens that merge, (F, r).
-        into: indices within B of the tokens that these merge into, (F, r).
-    """
-
-    kept: Tensor
-    merged: Tensor
-    into: Tensor
-
-
-@torch.no_grad()
-def bipartite_soft_matching(keys: Tensor, r: int) -> Matching:
-    """The paper's matching: each token of A draws an edge to its most similar one in B; the r best edges stay.
-
-    Args:
-        keys: what similarity (of cosine) is measured on, (F, N, D).
-        r: tokens to remove, at most ``N // 2``.
-
-    Raises:
-        ValueError: if r is not from 0 to ``N // 2``.
-    """
-    num_tokens = keys.shape[1]
-    if not 0 <= r <= num_tokens // 2:
-        raise ValueError(
-            f"r={r} of {num_tokens} tokens cannot be merged in one block; pass a number from 0 to {num_tokens // 2}."
-        )
-    keys = nn.functional.normalize(keys, dim=-1)
-    similarity, nearest = (keys[:, 1::2] @ keys[:, 0::2].transpose(1, 2)).max(dim=-1)  # F |A|
-    order = similarity.argsort(dim=-1, descending=True)
-    kept, merged = order[:, r:].sort(dim=-1).values, order[:, :r]
-    return Matching(kept, merged, nearest.gather(1, merged))
-
-
-def merge(tokens: Tensor, sizes: Tensor, matching: Matching, num_prefix_tokens: int = 1) -> tuple[Tensor, Tensor]:
-    """Average matched tokens, each weighted by the number of patches that it stands for.
-
-    Args:
-        tokens: (F, N, C).
-        sizes: patches that each token stands for, (F, N, 1).
-        matching: of the tokens after the prefix tokens, which never merge.
-
-    Returns:
-        Tokens (F, N - r, C), in the order prefix, A, B, and their sizes (F, N - r, 1).
-    """
-    sums = torch.cat((tokens * sizes, sizes), dim=-1)  # F N C+1
-    prefix, patches = sums[:, :num_prefix_tokens], sums[:, num_prefix_tokens:]
-    a, b = patches[:, 1::2], patches[:, 0::2]
-    merged = torch.take_along_dim(a, matching.merged.unsqueeze(-1), dim=1)
-    b = b.scatter_add(1, matching.into.unsqueeze(-1).expand_as(merged), merged)
-    kept = torch.take_along_dim(a, matching.kept.unsqueeze(-1), dim=1)
-    sums = torch.cat((prefix, kept, b), dim=1)
-    tokens, sizes = sums.tensor_split((tokens.shape[-1],), dim=-1)
-    return tokens / sizes, sizes
-
-
-class KeyRecorder(nn.Module):
-    """Stands in for an attention's ``k_norm`` and hands the keys on to the block around it."""
-
-    def __init__(self, norm: nn.Module) -> None:
-        super().__init__()
-        self.norm = norm
-        self._keys: list[Tensor] = []
-
-    def forward(self, keys: Tensor) -> Tensor:
-        keys = self.norm(keys)
-        self._keys.append(keys.detach())
-        return keys
-
-    def take(self) -> Tensor:
-        """The keys of the last forward pass, (F, heads, N, D); they can be taken once."""
-        return self._keys.pop()
-
-
-class ToMeBlock(nn.Module):
-    """A timm block that merges ``r`` tokens between its attention and its MLP.
-
-    Once tokens have merged, their sizes travel with them to the following blocks as one more channel, so that
-    nothing is remembered between two forward passes, and checkpointing recomputes the same.
-
-    Args:
-        block: timm's block, which becomes part of this one.
-        r: tokens to merge.
-        sized: whether the input comes with sizes: some block before this one merges.
-        last: whether to return tokens without sizes.
-        num_prefix_tokens: tokens at the beginning that never merge.
-    """
-
-    def __init__(self, block: Block, r: int, sized: bool, last: bool, num_prefix_tokens: int = 1) -> None:
-        super().__init__()
-        self.block = block
-        self.r, self.sized, self.last, self.num_prefix_tokens = r, sized, last, num_prefix_tokens
-        if r:
-            block.attn.k_norm = KeyRecorder(cast(nn.Module, block.attn.k_norm))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens (F, N, C) or, with sizes, (F, N, C + 1) -> (F, N - r, C or C + 1)."""
-        if not self.sized and not self.r:
-            return self.block(x)
-        block = self.block
-        x, sizes = (x[..., :-1], x[..., -1:]) if self.sized else (x, torch.ones_like(x[..., :1]))
-        # Proportional attention: a token counts as often as the patches it stands for.
-        bias = sizes.log().transpose(1, 2).unsqueeze(1) if self.sized else None  # F 1 1 N
-        x = x + block.drop_path1(block.ls1(block.attn(block.norm1(x), attn_mask=bias)))
-        if self.r:
-            keys = cast(KeyRecorder, block.attn.k_norm).take().mean(dim=1)  # over heads: F N D
-            matching = bipartite_soft_matching(keys[:, self.num_prefix_tokens :], self.r)
-            x, sizes = merge(x, sizes, matching, self.num_prefix_tokens)
-        x = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-        return x if self.last else torch.cat((x, sizes), dim=-1)
-
-
-def merge_tokens(model: InTIModel, r: Sequence[int]) -> InTIModel:
-    """Merge ``r[i]`` tokens of each frame in block i. Changes and returns the model.
-
-    Args:
-        model: a naive model (``compress_at=()``) that classifies from its class token.
-        r: tokens to merge, one number a block, at most half of those left.
-
-    Raises:
-        ValueError: for another number of blocks, a model that compresses frames (the tokens of two frames would
-            no longer be at the same positions), or one that averages over tokens.
-    """
-    if len(r) != len(model.blocks):
-        raise ValueError(f"r={r!r} has {len(r)} numbers for {len(model.blocks)} blocks; pass one for each.")
-    if model.compress_at:
-        raise ValueError(f"compress_at={model.compress_at} needs every token; create the model with compress_at=().")
-    if model.global_pool != "token":
-        raise ValueError(f"global_pool={model.global_pool!r} would average merged tokens; use 'token'.")
-    model.blocks = nn.Sequential(
-        *(
-            ToMeBlock(
-                cast(Block, block),
-                r[i],
-                sized=any(r[:i]),
-                last=i == len(r) - 1,
-                num_prefix_tokens=model.num_prefix_tokens,
-            )
-            for i, block in enumerate(model.blocks)
-        )
-    )
-    return model
-
-
-def even_schedule(rate: Fraction, depth: int, num_patches: int) -> tuple[int, ...]:
-    """Numbers for `merge_tokens`, as equal as can be: ``rate`` tokens a block, which need not be whole.
-
-    A block merges half of its tokens at most; the next ones catch up with what it leaves, as far as they can.
-
-    >>> even_schedule(Fraction(4, 3), 6, 16), even_schedule(Fraction(6), 6, 16)
-    ((1, 1, 2, 1, 1, 2), (6, 5, 2, 1, 1, 0))
-    """
-    r: list[int] = []
-    for i in range(depth):
-        left = num_patches - sum(r)
-        r.append(min(int(rate * (i + 1)) - sum(r), left // 2))
-    return tuple(r)
-
-
-def tome_schedule(model: InTIModel, num_frames: int, target_gflops: float) -> tuple[int, ...]:
-    """The `even_schedule` whose cost is the closest to a target.
-
-    The cost is that of `torch.utils.flop_counter`. It counts the similarities (a matrix product); gathering and
-    averaging the merged tokens is, like every elementwise operation, not in its number.
-
-    Args:
-        model: a naive model; it stays as it is.
-        num_frames: frames of a clip.
-        target_gflops: cost of a clip, in 1e9 multiply-adds.
-
-    Raises:
-        ValueError: for a target above the cost of ``model`` or below what merging can reach.
-    """
-    model, shape = copy.deepcopy(model).to("meta"), _clip_shape(model, num_frames)
-    depth, num_patches = len(model.blocks), model.patch_embed.num_patches
-
-    def gflops(rate: Fraction) -> float:
-        r = even_schedule(rate, depth, num_patches)
-        return _gflops(merge_tokens(copy.deepcopy(model), r), shape)
-
-    # Every rate that makes a difference, up to half of the tokens in every block.
-    most = num_patches // 2
-    rates = sorted({Fraction(p, q) for q in range(1, depth + 1) for p in range(q * most + 1)})
-    highest, lowest = gflops(rates[0]), gflops(rates[-1])
-    if not lowest <= target_gflops <= highest * (1 + 1e-6):
-        raise ValueError(
-            f"target_gflops={target_gflops} cannot be reached by merging tokens; pass a number from {lowest} "
-            f"to {highest}."
-        )
-    # The cost falls as the rate rises: bisect to the first that does not cost more than the target.
-    i = bisect_left(rates[:-1], -target_gflops, key=lambda rate: -gflops(rate))
-    rate = min(rates[max(i - 1, 0) : i + 1], key=lambda rate: abs(gflops(rate) - target_gflops))
-    return even_schedule(rate, depth, num_patches)
 
 
 # --- Attention over the frames: order-aware, at full cost -------------------------------------------------------------

@@ -16,23 +16,16 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import timm
 import torch
-from baselines import (
-    add_temporal_attention,
-    drop_frames,
-    drop_tokens,
-    frames_at_cost,
-    keep_frames,
-    merge_tokens,
-    tokens_at_cost,
-    tome_schedule,
-)
+from baselines import add_temporal_attention, drop_tokens, tokens_at_cost
 from timm.layers import set_fused_attn
 from torch import nn
 from tqdm import tqdm
 
 from inti_models.evaluation.evaluate import Evaluation, Videos, evaluate
 from inti_models.files import write_text
+from inti_models.models.reductions import drop_frames, frames_at_cost, keep_frames
 from inti_models.models.stages import InTIModel
+from inti_models.models.token_merging import merge_tokens, tome_schedule
 from inti_models.training.recipe import Data, Optimization, Recipe
 from inti_models.training.run import init_interpolation_logits
 from inti_models.training.trainer import Clips, Progress, Trainer, create_accelerator

@@ -12,20 +12,12 @@ from typing import Any, cast
 import audit
 import timm
 import torch
-from baselines import (
-    drop_frames,
-    drop_static_tokens,
-    drop_tokens,
-    frames_at_cost,
-    keep_frames,
-    merge_frames,
-    merge_tokens,
-    tokens_at_cost,
-    tome_schedule,
-)
+from baselines import drop_static_tokens, drop_tokens, merge_frames, tokens_at_cost
 from torch import Tensor, nn
 
+from inti_models.models.reductions import drop_frames, frames_at_cost, keep_frames
 from inti_models.models.registry import create_model
+from inti_models.models.token_merging import merge_tokens, tome_schedule
 from inti_models.models.vision_transformer import InTIVisionTransformer
 
 NUM_CLASSES, LABELS = audit.NUM_CLASSES, audit.LABELS

@@ -1,0 +1,102 @@
+"""Cheaper without any training: frames that are left out, or averaged by a rule instead of by learned weights.
+
+What a trained compression has to beat at the same cost (`inti_models.evaluation.fidelity` measures it). Each function
+changes a model that has its weights already, through its public modules:
+
+- `keep_frames`: the model sees some frames only, evenly spread or random; `frames_at_cost` finds how many,
+- `drop_frames`: where InTI interpolates two frames, the later one is dropped.
+
+Merging tokens within frames is in `token_merging`. Random choices are drawn anew for each clip, from PyTorch's
+generator: `torch.manual_seed` repeats them.
+
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .stages import InTIModel
+
+
+class DropFrames(nn.Module):
+    """Keeps the earlier frame of each pair; called as `InterFrameInterpolation` is."""
+
+    def forward(
+        self,
+        x: Tensor,
+        grid_size: tuple[int, int],
+        return_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Tokens (B, T, N, C) -> (B, ceil(T/2), N, C); an odd last frame is kept.
+
+        With ``return_weights`` also the weights (B, T, N): one for the frames kept, zero for the others.
+        """
+        if not return_weights:
+            return x[:, ::2]
+        weights = torch.zeros_like(x[..., 0])
+        weights[:, ::2] = 1
+        return x[:, ::2], weights
+
+
+def replace_interpolations(model: InTIModel, build: Callable[[], nn.Module]) -> InTIModel:
+    """Put another module, called as `InterFrameInterpolation` is, at each place. Changes and returns the model."""
+    for at, places in model.interpolations.items():
+        model.interpolations[at] = nn.ModuleList(build() for _ in cast(nn.ModuleList, places))
+    return model
+
+
+def drop_frames(model: InTIModel) -> InTIModel:
+    """Drop every other frame wherever ``model`` interpolates two. Changes and returns the model."""
+    return replace_interpolations(model, DropFrames)
+
+
+class KeepFrames(nn.Module):
+    """A model that sees some frames of each clip; see `keep_frames`."""
+
+    def __init__(self, model: nn.Module, keep: int, random: bool) -> None:
+        super().__init__()
+        self.model, self.keep, self.random = model, keep, random
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """Clip (B, T, C, H, W) -> the model's output for ``keep`` of its frames, in their order."""
+        batch, num_frames = clip.shape[:2]
+        if self.random:
+            order = torch.rand(batch, num_frames, device=clip.device).argsort(dim=1)
+            kept = order[:, : self.keep].sort(dim=1).values  # B keep
+            return self.model(clip.take_along_dim(kept.view(batch, -1, 1, 1, 1), dim=1))
+        return self.model(clip[:, [(2 * i + 1) * num_frames // (2 * self.keep) for i in range(self.keep)]])
+
+
+def keep_frames(model: nn.Module, keep: int, random: bool = False) -> KeepFrames:
+    """A model that sees ``keep`` frames of each clip: evenly spread, or random ones.
+
+    Args:
+        model: takes clips (B, T, C, H, W); it becomes part of the one returned.
+        keep: frames that it sees, at most those of a clip.
+        random: draw the frames of each clip instead of spreading them evenly.
+    """
+    return KeepFrames(model, keep, random)
+
+
+def meta_gflops(model: nn.Module, shape: Sequence[int]) -> float:
+    """1e9 multiply-adds of a clip, counted on the meta device by torch: nothing is computed."""
+    twin = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
+    with FlopCounterMode(display=False) as counter:
+        twin(torch.empty(*shape, device="meta"))
+    return counter.get_total_flops() / 2e9  # torch counts a multiply-add as two
+
+
+def clip_shape(model: InTIModel, num_frames: int) -> tuple[int, ...]:
+    """Return the shape (1, T, C, H, W) of a clip of the model's size."""
+    return 1, num_frames, model.in_chans, *model.patch_embed.img_size
+
+
+def frames_at_cost(model: InTIModel, target_gflops: float, most: int = 64) -> int:
+    """The number of frames, at most ``most``, whose clip costs the closest to a target, in 1e9 multiply-adds."""
+    model = copy.deepcopy(model).to("meta")
+    return min(range(1, most + 1), key=lambda n: abs(meta_gflops(model, clip_shape(model, n)) - target_gflops))
