@@ -260,9 +260,30 @@ def test_long_lists_are_checked_on_request_only(listed, monkeypatch):
 
 def test_a_run_of_another_recipe_is_not_continued(run):
     before = weights(run)
-    with pytest.raises(ValueError, match=r"holds a run of another recipe \(epochs: 2\)"):
+    with pytest.raises(ValueError, match="holds a run of 2 epochs; --extend"):
         train(dataclasses.replace(FACTORIZED, optimization=optimization(epochs=3)), run)
+    for other in (optimization(epochs=1), optimization(epochs=3, lr=2e-3)):
+        with pytest.raises(ValueError, match="holds a run of another recipe"):
+            train(dataclasses.replace(FACTORIZED, optimization=other), run, extend=True)
     assert_equal(weights(run), before)
+
+
+def test_a_run_that_is_extended_ends_as_one_that_had_all_epochs_at_first(tmp_path, capsys):
+    def recipe(epochs):  # the learning rate is one number: else it would have been another in the first epoch
+        return tiny_recipe(optimization=optimization(epochs=epochs, warmup_epochs=0, min_lr=1e-3))
+
+    train(recipe(2), tmp_path / "whole")
+    train(recipe(1), tmp_path / "extended")
+    first = weights(tmp_path / "extended")
+    capsys.readouterr()
+    train(recipe(2), tmp_path / "extended", extend=True)
+    assert "epoch 2 of 2: train_loss" in capsys.readouterr().err
+    assert not all(torch.equal(first[name], tensor) for name, tensor in weights(tmp_path / "extended").items())
+    assert_equal(weights(tmp_path / "extended"), weights(tmp_path / "whole"))
+    assert metrics(tmp_path / "extended") == metrics(tmp_path / "whole")
+    train(recipe(2), tmp_path / "extended")  # is a run of two epochs now
+    assert "epoch 2 of 2: train_loss" not in (said := capsys.readouterr().err)
+    assert "has its 2 epochs already" in said
 
 
 def test_a_finished_run_is_not_trained_again(run):

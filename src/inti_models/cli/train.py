@@ -18,6 +18,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "overrides", nargs="*", metavar="KEY=VALUE", help="such as optimization.lr=1e-4; see 'recipes --keys'"
     )
     command.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all that is written")
+    command.add_argument(
+        "--extend",
+        action="store_true",
+        help="resume a run with more epochs than it had: its command, and optimization.epochs=N of all in the end",
+    )
     command.set_defaults(run=run, stopped="stopped; the same command resumes from the last saved state.")
 
 
@@ -25,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from ..training.recipe import load_recipe
     from ..training.run import train
 
-    evaluation = train(load_recipe(args.recipe, args.overrides), args.output)
+    evaluation = train(load_recipe(args.recipe, args.overrides), args.output, args.extend)
     if os.environ.get("RANK", "0") == "0":  # of torchrun's processes, the first
         if evaluation is not None:
             print_accuracy(evaluation)

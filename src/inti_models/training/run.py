@@ -9,6 +9,8 @@ Files in the output folder:
 - ``checked.txt``: digest of the videos that were opened before training,
 - ``state.pt``: what a run resumes from,
 - ``evaluation/``: the last measurement (see `inti_models.evaluation.evaluate`).
+
+A line on stderr says at the end of each epoch what is known of it: loss, metrics, clips a second, time left.
 """
 
 import hashlib
@@ -45,13 +47,15 @@ PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # of auto
 CHECKED = 10_000  # videos; more are only checked on request
 
 
-def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
+def train(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False) -> Evaluation | None:
     """Train a model as a recipe says, or resume, and measure it. Run it in every process of a launch.
 
     Args:
         recipe: see `inti_models.training.recipe.load_recipe`.
         output: folder for everything that is written (see above). One that holds a run of the same recipe is
             resumed where it stopped.
+        extend: resume also a run of fewer epochs than the recipe has now. Its learning rate then goes on along the
+            schedule of the recipe, as if the run had always had so many epochs.
 
     Returns:
         The last measurement, or None without validation data.
@@ -83,7 +87,7 @@ def train(recipe: Recipe, output: str | os.PathLike[str]) -> Evaluation | None:
 
     with locked(output) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
-            claim(output, recipe)
+            claim(output, recipe, extend)
             check_videos(output, recipe, train_source, validation_source)
         accelerator.wait_for_everyone()
         Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
@@ -118,8 +122,8 @@ def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Acc
         return measure()
 
 
-def claim(output: Path, recipe: Recipe) -> None:
-    """Write the recipe to the output folder, or see that it holds a run of this one.
+def claim(output: Path, recipe: Recipe, extend: bool = False) -> None:
+    """Write the recipe to the output folder, or see that it holds a run of this one; to extend, of fewer epochs.
 
     Raises:
         ValueError: it holds a run of another recipe.
@@ -128,11 +132,19 @@ def claim(output: Path, recipe: Recipe) -> None:
     if not file.exists():
         write_text(file, text)
         return
+    longer = False
     try:
-        theirs = as_yaml(recipe_of_run(file))
+        before = recipe_of_run(file)
+        theirs, epochs = as_yaml(before), before.optimization.epochs
+        before.optimization.epochs = recipe.optimization.epochs
+        longer = as_yaml(before) == text and epochs < recipe.optimization.epochs
     except ValueError:
         theirs = file.read_text(encoding="utf-8", errors="replace")
-    if theirs != text:
+    if longer and extend:
+        write_text(file, text)
+    elif longer:
+        raise ValueError(f"{output} holds a run of {epochs} epochs; --extend trains on, or choose another folder.")
+    elif theirs != text:
         other = next((line.strip() for line in theirs.splitlines() if line not in text.splitlines()), "fewer values")
         raise ValueError(
             f"{output} holds a run of another recipe ({other}); choose another folder, or delete this one."

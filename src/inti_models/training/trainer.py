@@ -215,23 +215,40 @@ class Trainer:
             OSError: a file cannot be written.
         """
         main, progress = self.accelerator.is_main_process, self.progress
-        total = self.recipe.optimization.epochs * self.updates_per_epoch
+        epochs, done = self.recipe.optimization.epochs, len(progress.history)
+        total = epochs * self.updates_per_epoch
+        if main and done == epochs:
+            print(f"inti-models: {self.output} has its {epochs} epochs already; --extend adds some.", file=sys.stderr)
+        started = time.monotonic()
         self.board = SummaryWriter(str(self.output / "tensorboard"), purge_step=progress.updates) if main else None
         with tqdm(total=total, initial=progress.updates, desc="train", unit="update", disable=not main) as self.bar:
-            for epoch in range(len(progress.history), self.recipe.optimization.epochs):
-                self._train_epoch(epoch)
+            for epoch in range(done, epochs):
+                clips_per_second = self._train_epoch(epoch)
                 self._finish_epoch(epoch)
+                if main:
+                    left = (time.monotonic() - started) / (epoch + 1 - done) * (epochs - epoch - 1)
+                    self.bar.write(self._line(clips_per_second, left), file=sys.stderr)
         if self.board is not None:
             self.board.close()
         return progress
 
-    def _train_epoch(self, epoch: int) -> None:
-        """The updates of an epoch that are not done yet."""
+    def _line(self, clips_per_second: float, left: float) -> str:
+        """What stands in the log of the epoch that was finished last."""
+        row = self.progress.history[-1]
+        skipped = ("epoch", "updates", "seconds")
+        metrics = [f"{name} {value:.4g}" for name, value in row.items() if name not in skipped and value is not None]
+        of = f"epoch {row['epoch']} of {self.recipe.optimization.epochs}"
+        ending = [f"{clips_per_second:.1f} clips/s", f"{tqdm.format_interval(left)} left"]
+        return ", ".join([f"{of}: {metrics[0]}", *metrics[1:], *ending])
+
+    def _train_epoch(self, epoch: int) -> float:
+        """Do the updates of an epoch that are not done yet, and return how many clips a second that were."""
         progress, accumulation = self.progress, self.recipe.optimization.accumulation
         self.model.train()
         done = progress.updates - epoch * self.updates_per_epoch
         self.sampler.set_epoch(epoch, start_batch=done * accumulation)
-        started = time.monotonic() - progress.seconds
+        before = progress.seconds
+        started = time.monotonic() - before
         batches = iter(self.loader)
         for left in reversed(range(self.updates_per_epoch - done)):
             self._update([next(batches) for _ in range(accumulation)])
@@ -242,6 +259,8 @@ class Trainer:
             self.bar.update()
             if save:
                 self._save()
+        seconds = progress.seconds - before
+        return (self.updates_per_epoch - done) * self.global_batch / seconds if seconds else 0.0
 
     def _update(self, batches: Sequence[tuple[Tensor, Tensor, list[str]]]) -> None:
         """One step of the optimiser, with the gradients of some batches."""
