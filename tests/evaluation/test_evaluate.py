@@ -363,7 +363,8 @@ def test_report_is_json_a_table_and_a_picture(tmp_path):
     evaluation = run(dataset=Noise(length=20, broken=(1,)), max_unreadable=0.1)
     write_report(evaluation, tmp_path / "new" / "report")
     folder = tmp_path / "new" / "report"
-    assert sorted(path.name for path in folder.iterdir()) == ["confusion.png", "evaluation.json", "per_class.csv"]
+    names = ["confusion.png", "evaluation.json", "per_class.csv", "reliability.png"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     numbers = json.loads((folder / "evaluation.json").read_text())
     assert numbers == json.loads(json.dumps(evaluation.to_json()))
     assert (numbers["videos"], numbers["unreadable"]) == (19, ["1.mp4 is no video."])

@@ -221,7 +221,7 @@ def test_predict_labels_a_video_with_words_by_one_command(full_hub, run_client, 
 
         @check
         def by_itself():
-            return run("inti_siglip2_b16_256_k400", "--json")
+            return run("inti_siglip2_b16_256_k400", "--json", "--threshold", "0")
 
         @check
         def without_transformers():
@@ -237,8 +237,8 @@ def test_predict_labels_a_video_with_words_by_one_command(full_hub, run_client, 
     assert "Text tower" in err and "B/s]" in err  # while the head is made, and while the file comes
     status, out, _ = client.value("by_itself")
     labels = json.loads(out)["labels"]
-    assert status == 0 and sum(label["probability"] for label in labels) == pytest.approx(1)
-    assert all(0 < label["by_itself"] < 1 for label in labels)
+    assert status == 0 and len(labels) == 2 and all(0 < label["probability"] < 1 for label in labels)
+    assert sum(label["probability"] for label in labels) != pytest.approx(1)
     status, _, err = client.value("without_transformers")
     assert status == 1 and "pip install 'inti_models[tokenizers]'" in err
     assert not full_hub.asked("*.bin")

@@ -3,7 +3,16 @@
 import argparse
 from pathlib import Path
 
-from .options import add_batches, add_device, add_limits, add_precision, add_views, device_of, limits_of, positive
+from .options import (
+    add_batches,
+    add_device,
+    add_limits,
+    add_precision,
+    add_views,
+    device_of,
+    limits_of,
+    positive,
+)
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -46,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
         batch_size=args.batch_size,
         compile=args.compile,
+        threshold=args.threshold,
     )
     print(
         f"{args.output}: {summary.labelled} labelled, {summary.failed} could not be read (column error), "

@@ -80,6 +80,21 @@ def add_views(command: argparse.ArgumentParser, default: tuple[int, int] | None 
     )
 
 
+def add_labels(command: argparse.ArgumentParser) -> None:
+    """Which labels to give."""
+    command.add_argument(
+        "--topk",
+        type=positive,
+        help="most labels for each file (default: 5; all that count, of a model with several labels a video)",
+    )
+    command.add_argument(
+        "--threshold",
+        type=fraction,
+        metavar="P",
+        help="probability from which on a class is a label (default: the model's own, which may be none)",
+    )
+
+
 def add_device(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", help="cpu, cuda, ... (default: cuda where there is one)")
 
@@ -151,13 +166,19 @@ def load_model(
     checkpoint: Path | None = None,
     classes: Sequence[str] | None = None,
     templates: Path | None = None,
+    background: Sequence[str] | None = None,
     **model_args: Any,
 ) -> "InTIModel":
-    """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes and templates."""
+    """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes and templates.
+
+    A ``background`` of the one word "default" is `zero_shot.BACKGROUND`.
+    """
     from ..weights.checkpoint_filter import load_checkpoint
     from ..weights.hub import create, load
-    from ..weights.zero_shot import read_templates, set_zero_shot_head
+    from ..weights.zero_shot import BACKGROUND, read_templates, set_zero_shot_head
 
+    if background is not None and not classes:
+        raise ValueError("--background is for a head of words; name these with --classes.")
     if templates is not None and not classes:
         raise ValueError("--templates are for a head of words; name these with --classes, or validate --zero-shot.")
     if classes:
@@ -165,7 +186,8 @@ def load_model(
             raise ValueError("A zero-shot head takes the text tower of the model's CLIP, so leave --checkpoint out.")
         prompts = None if templates is None else read_templates(templates)
         model = load(name, num_classes=0, **model_args)
-        set_zero_shot_head(model, classes, prompts)
+        background = BACKGROUND if background == ["default"] else background or ()
+        set_zero_shot_head(model, classes, prompts, background)
         return model
     if checkpoint is None:
         return load(name, **model_args)

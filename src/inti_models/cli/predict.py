@@ -16,6 +16,7 @@ from .options import (
     add_batches,
     add_device,
     add_frames,
+    add_labels,
     add_limits,
     add_model,
     add_precision,
@@ -28,7 +29,7 @@ from .options import (
 )
 
 if TYPE_CHECKING:
-    from ..inference.predict import Label, ReadAhead
+    from ..inference.predict import ReadAhead
     from ..models.stages import InTIModel
 
 
@@ -50,6 +51,12 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--classes", type=_classes, metavar="WORDS", help="your own words, such as 'riding a bike,feeding goats'"
     )
     add_templates(command)
+    command.add_argument(
+        "--background",
+        type=_classes,
+        metavar="PROMPTS",
+        help="prompts that compete with --classes and mean 'none of these', or 'default' for a set of them",
+    )
     add_frames(command)
     command.add_argument(
         "--budget",
@@ -78,9 +85,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--fps", type=float, metavar="N", help="frames a second to look at (with --stream; default: all)"
     )
-    command.add_argument(
-        "--topk", type=positive, default=5, metavar="N", help="labels for each file (default: %(default)s)"
-    )
+    add_labels(command)
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_limits(command)
     command.set_defaults(run=run)
@@ -112,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
                 reader = VideoClassifier(shape, args.views, "meta", args.chunk, limits_of(args))
                 files = stack.enter_context(closing(reader.read_ahead(args.files)))
                 files.start()
-        model = load_model(args.model, args.checkpoint, args.classes, args.templates, **model_args)
+        model = load_model(args.model, args.checkpoint, args.classes, args.templates, args.background, **model_args)
         chosen = set_precision(model, args.precision, args.device)
         if args.precision == "auto" and not args.json:
             print(f"inti-models: computes in {chosen}; --precision chooses another.", file=sys.stderr)
@@ -121,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..data import iterate_frames
-    from ..inference.predict import classify_stream
+    from ..inference.predict import NONE, classify_stream
 
     if len(args.files) > 1 or args.views not in (None, (1, 1)) or args.chunk is not None or args.compile:
         raise ValueError("--stream takes one file, camera or pipe, and neither --views, --chunk nor --compile.")
@@ -129,15 +134,13 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=limits_of(args).max_pixels)
     window = None
-    for window in classify_stream(model, frames, args.stride, args.topk, args.device):
+    for window in classify_stream(model, frames, args.stride, args.topk, args.device, threshold=args.threshold):
         if args.json:
             times = {"start": round(window.start, 3), "end": round(window.end, 3)}
             print(json.dumps({**dataclasses.asdict(window), **times, "precision": model.precision}), flush=True)
         else:
-            names = ", ".join(
-                f"{printable(label.name)} {label.probability:.1%}{_by_itself(label)}" for label in window.labels
-            )
-            print(f"{window.start:.2f}-{window.end:.2f} s  {names}", flush=True)
+            names = ", ".join(f"{printable(label.name)} {label.probability:.1%}" for label in window.labels)
+            print(f"{window.start:.2f}-{window.end:.2f} s  {names or NONE}", flush=True)
     if window is None:
         raise ValueError(
             f"{args.files[0]} ended before a first window of {model.num_frames} frames; lower --frames or raise --fps."
@@ -146,7 +149,7 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
 
 
 def _label_files(model: "InTIModel", args: argparse.Namespace, files: "ReadAhead | list[str]") -> int:
-    from ..inference.predict import VideoClassifier
+    from ..inference.predict import NONE, VideoClassifier
 
     classify = VideoClassifier(
         model,
@@ -158,7 +161,7 @@ def _label_files(model: "InTIModel", args: argparse.Namespace, files: "ReadAhead
         compile=args.compile,
     )
     failed = 0
-    with closing(classify.label_files(files, args.topk)) as labelled:
+    with closing(classify.label_files(files, args.topk, threshold=args.threshold)) as labelled:
         for path, labels in tqdm(labelled, total=len(args.files), unit="file", disable=len(args.files) == 1):
             if isinstance(labels, Exception):
                 failed += 1
@@ -172,15 +175,12 @@ def _label_files(model: "InTIModel", args: argparse.Namespace, files: "ReadAhead
             else:
                 tqdm.write(printable(str(path)), file=sys.stdout)
                 for label in labels:
-                    line = f"  {label.probability:6.1%}  {printable(label.name)}{_by_itself(label)}"
-                    tqdm.write(line, file=sys.stdout)
+                    tqdm.write(f"  {label.probability:6.1%}  {printable(label.name)}", file=sys.stdout)
+                if not labels:
+                    tqdm.write(f"  {NONE}", file=sys.stdout)
     if failed:
         print(f"inti-models: {failed} of {len(args.files)} files could not be read.", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _by_itself(label: "Label") -> str:
-    return "" if label.by_itself is None else f" ({label.by_itself:.1%} by itself)"
 
 
 def _classes(text: str) -> list[str]:

@@ -22,6 +22,8 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..evaluation.evaluate import Evaluation
+    from ..evaluation.multi_label import MultiLabelEvaluation
+    from ..models.stages import InTIModel
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
@@ -42,6 +44,17 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--zero-shot", action="store_true", help="take the names of the data's classes as the head")
     add_templates(command)
     command.add_argument(
+        "--multi-label",
+        action="store_true",
+        help="a video may have several labels (default: as the model was trained)",
+    )
+    command.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="fit a temperature, and with several labels a threshold for each class, and write them into the model's "
+        "config",
+    )
+    command.add_argument(
         "--batch-size", type=positive, default=8, help="clips that go through the model together (default: %(default)s)"
     )
     command.add_argument("--workers", type=count, default=4, help="processes that read videos (default: %(default)s)")
@@ -60,15 +73,31 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from ..data import open_source, read_class_names
-    from ..evaluation.evaluate import validate
+    from ..evaluation.evaluate import gives_several_labels, validate
+    from ..evaluation.multi_label import MultiLabelEvaluation
 
+    folder = Path(args.model.removeprefix("local-dir:"))
+    if args.calibrate and (args.zero_shot or args.checkpoint is not None or not folder.is_dir()):
+        raise ValueError(
+            "--calibrate writes into the config of a saved model; pass its folder as --model, without --checkpoint and "
+            "--zero-shot."
+        )
     processes = PartialState(cpu=device_of(args) == "cpu")
     given = None if args.class_names is None else read_class_names(args.class_names)
-    source = open_source(args.data, root=args.root, class_names=given, split=args.split, limits=limits_of(args))
-    if args.zero_shot and not source.has_names:
-        raise ValueError(f"{args.data} has numbers for classes, of which no head can be made; pass --class-names.")
+    model = None if args.zero_shot else load_model(args.model, args.checkpoint, None, args.templates)
+    several = args.multi_label or (model is not None and gives_several_labels(model))
+    source = open_source(
+        args.data, root=args.root, class_names=given, split=args.split, limits=limits_of(args), multi_label=several
+    )
+    if model is None:
+        if not source.has_names:
+            raise ValueError(f"{args.data} has numbers for classes, of which no head can be made; pass --class-names.")
+        model = load_model(args.model, args.checkpoint, source.class_names, args.templates)
+    if args.calibrate and source.multi_label != model.probabilities.multi_label:
+        kind = "several labels" if model.probabilities.multi_label else "one label"
+        raise ValueError(f"{args.model} gives a video {kind}; calibrate it on data that do so too.")
     evaluation = validate(
-        load_model(args.model, args.checkpoint, source.class_names if args.zero_shot else None, args.templates),
+        model,
         source,
         views=args.views,
         batch_size=args.batch_size,
@@ -80,19 +109,51 @@ def run(args: argparse.Namespace) -> int:
     )
     if processes.is_main_process:
         print_accuracy(evaluation)
-        print(f"mean class  {evaluation.mean_class:.2f}%")
+        if isinstance(evaluation, MultiLabelEvaluation):
+            rows = [(row.average_precision, row.name, row.videos) for row in evaluation.per_class()]
+        else:
+            print(f"mean class  {evaluation.mean_class:.2f}%")
+            rows = [(row.accuracy, row.name, row.videos) for row in evaluation.per_class()]
         print(f"videos      {len(evaluation.labels)} measured, {len(evaluation.unreadable)} unreadable")
         print("worst classes")
-        rows = [(row.accuracy, row) for row in evaluation.per_class() if row.accuracy is not None]
-        for accuracy, row in sorted(rows)[:5]:
-            print(f"  {accuracy:5.1f}%  {printable(row.name)} ({row.videos} video{'s' if row.videos > 1 else ''})")
+        for value, name, videos in sorted((value, *row) for value, *row in rows if value is not None)[:5]:
+            print(f"  {value:5.1f}%  {printable(name)} ({videos} video{'s' if videos > 1 else ''})")
         if args.output is not None:
             print(f"report      {args.output}")
+        if args.calibrate:
+            _calibrate(model, evaluation, folder)
     processes.destroy_process_group()
     return 0
 
 
-def print_accuracy(evaluation: "Evaluation") -> None:
+def _calibrate(model: "InTIModel", evaluation: "Evaluation | MultiLabelEvaluation", folder: Path) -> None:
+    """Fit temperature and thresholds to a measurement, write them into the model's config, and print what it gains."""
+    from dataclasses import replace
+
+    from ..evaluation.calibration import calibrate
+    from ..weights.hub import write_probabilities
+
+    fitted = calibrate(evaluation)
+    temperature = model.probabilities.temperature * fitted.temperature
+    said = replace(model.probabilities, temperature=temperature)
+    if fitted.thresholds is not None:
+        said = replace(said, thresholds=fitted.thresholds)
+    write_probabilities(folder, said)
+    print(f"calibration error {fitted.error_before:.2f}% before, {fitted.error_after:.2f}% after, on held-out halves")
+    print(f"temperature {temperature:.3f}")
+    if fitted.thresholds is not None:
+        print(f"thresholds  {min(fitted.thresholds):.3f} to {max(fitted.thresholds):.3f}, one for each class")
+    print(f"written     {folder / 'config.json'}")
+
+
+def print_accuracy(evaluation: "Evaluation | MultiLabelEvaluation") -> None:
+    from ..evaluation.multi_label import MultiLabelEvaluation
+
+    if isinstance(evaluation, MultiLabelEvaluation):
+        print(f"mAP         {evaluation.macro_ap:.2f}% (micro {evaluation.micro_ap:.2f}%)")
+        print(f"F1          {evaluation.macro_f1:.2f}% (micro {evaluation.micro_f1:.2f}%)")
+        print(f"exact match {evaluation.exact_match:.2f}%")
+        return
     print(f"top-1       {evaluation.top1:.2f}%")
     if evaluation.top5 is not None:
         print(f"top-5       {evaluation.top5:.2f}%")

@@ -5,6 +5,7 @@ it, so that a run can be resumed at any batch.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +20,9 @@ from .transforms import ClipTransform
 
 __all__ = ["MotionDigitsClips", "Sample", "VideoDataset"]
 
-# Clip, label, and what was wrong with the video ("" if nothing was).
-Sample = tuple[Tensor, int, str]
+# Clip, label, and what was wrong with the video ("" if nothing was). Where a video may have several labels, the label
+# is float32 (classes,): 1 for those that it has.
+Sample = tuple[Tensor, Any, str]
 # Index (evaluation), or index and draw (training).
 Key = int | tuple[int, int]
 
@@ -87,7 +89,7 @@ class VideoDataset(Dataset[Sample]):
             return self._random_clip(index)
 
     def _views(self, index: int) -> Sample:
-        label = self.videos.labels[index]
+        label = self._label(index)
         try:
             clips = self._read(index)
         except (VideoError, OSError) as error:
@@ -104,8 +106,16 @@ class VideoDataset(Dataset[Sample]):
                 fault = fault or str(error)
                 index = int(torch.randint(len(self), ()))
             else:
-                return self.transform(clip), self.videos.labels[index], fault
+                return self.transform(clip), self._label(index), fault
         raise VideoError(f"{self.attempts} videos in a row cannot be read; the first: {fault}")
+
+    def _label(self, index: int) -> int | Tensor:
+        label = self.videos.labels[index]
+        if not self.videos.multi_label:
+            return label
+        several = torch.zeros(len(self.class_names))
+        several[list(label)] = 1
+        return several
 
     def _read(self, index: int, generator: torch.Generator | None = None) -> Tensor:
         """uint8 V,T,3,H,W."""

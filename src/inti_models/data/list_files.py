@@ -36,6 +36,8 @@ _PATH = ("path", "videopath", "clippath", "filepath", "file", "filename", "video
 )
 _LABEL = ("label", "labelid", "labelname", "class", "classid", "classname", "classindex", "target", "tag", "y") + (
     ("category", "categoryid", "categoryname", "action", "actionid", "actionname", "activity")
+    + ("labels", "labelids", "labelnames", "classes", "classids", "classnames", "targets", "tags", "categories")
+    + ("actions", "activities")
 )
 _SPLIT = ("split", "subset", "partition", "set", "phase", "usage")
 # Of a part of a video.
@@ -45,6 +47,7 @@ _SEGMENT = frozenset(
 # Names of splits, which are no classes.
 SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 
+SEVERAL = "where a video may have several, pass multi_label=true (--multi-label)"  # what to do, in an error
 NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?")
 # As labels: numbers that are no classes, such as 0.5, and what may be several, such as "1,0".
 ANY_NUMBER = re.compile(r"[-+]?[.,;| ]*[0-9][0-9.,;| ]*(e[-+]?[0-9]+)?", re.IGNORECASE)
@@ -59,16 +62,21 @@ class Row(NamedTuple):
         path: the file, or folder of frames.
         label: as it is written; "" where its place is empty, None in a list without labels.
         split: value of the column of splits; None in a list without one.
+        labels: several, where the list itself keeps them apart (JSON, Parquet, Charades); ``label`` is then "".
     """
 
     place: str
     path: str
     label: str | None
     split: str | None = None
+    labels: tuple[str, ...] | None = None
 
 
 def read_list(
-    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, labelled: bool = False
+    path: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    labelled: bool = False,
+    multi_label: bool = False,
 ) -> list[Row]:
     """Return the videos of a list file, as `find_videos` reads them.
 
@@ -76,6 +84,7 @@ def read_list(
         path: list file.
         root: where its paths start; by default in its own folder.
         labelled: refuse a table without a column of labels.
+        multi_label: a video may have several labels.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -88,7 +97,7 @@ def read_list(
     if reader is None:
         raise ValueError(f"{path} is not a list; expected a folder, or a file that ends in {', '.join(READERS)}.")
     disk = Disk(path.parent if root is None else root)
-    rows = reader(path, disk, labelled)
+    rows = reader(path, disk, labelled, multi_label)
     if not rows:
         raise ValueError(f"{path} lists no videos; expected one a line, with its class.")
     empty = next((row for row in rows if not row.path), None)
@@ -222,8 +231,8 @@ def parse_json(path: Path) -> Any:
 # Readers of lists
 
 
-def _from_txt(path: Path, disk: Disk, labelled: bool) -> list[Row]:
-    rows = _from_lines(path, split_lines(read_text(path)), disk)
+def _from_txt(path: Path, disk: Disk, labelled: bool, several: bool) -> list[Row]:
+    rows = _from_lines(path, split_lines(read_text(path)), disk, several)
     if labelled and _HMDB_SPLIT.fullmatch(path.name) and {row.label for row in rows} <= {"0", "1", "2"}:
         raise ValueError(
             f"{path} is a split of HMDB51, whose numbers say training (1), test (2) or neither (0) and not the class; "
@@ -232,9 +241,20 @@ def _from_txt(path: Path, disk: Disk, labelled: bool) -> list[Row]:
     return rows
 
 
-def _from_lines(path: Path, lines: list[tuple[int, str]], disk: Disk) -> list[Row]:
+def _from_lines(path: Path, lines: list[tuple[int, str]], disk: Disk, several: bool) -> list[Row]:
     rows = [(number, line, *_split_line(path, number, line, disk)) for number, line in lines]
-    numbers = [len(rest.split()) if _are_integers(rest) else 0 for _, _, _, rest in rows]
+    if several:  # "3, 17" is as good as "3,17"
+        rows = [(number, line, video, re.sub(r"\s*([,;|])\s*", r"\1", rest)) for number, line, video, rest in rows]
+    numbers = [
+        len(rest.split()) if _are_integers(re.sub("[,;|]", "", rest) if several else rest) else 0
+        for _, _, _, rest in rows
+    ]
+    blanks = next((row for row, n in zip(rows, numbers, strict=True) if n > 1 and disk.kind(row[2]) == "file"), None)
+    if several and blanks is not None:
+        raise ValueError(
+            f"Line {blanks[0]} of {path} is {blanks[1]!r}, whose numbers may be several labels, or frames and labels; "
+            "write labels with commas between, such as a.mp4 3,17."
+        )
     # A missing folder may have a number in its name, so that only those that are there tell.
     counts = {n for n, row in zip(numbers, rows, strict=True) if n and disk.kind(row[2])} or {*numbers} - {0}
     if counts and (max(counts) > 2 or len(counts) > 1):
@@ -299,7 +319,7 @@ class _Cells(NamedTuple):
     cells: list[str]
 
 
-def _from_csv(path: Path, disk: Disk, labelled: bool) -> list[Row]:
+def _from_csv(path: Path, disk: Disk, labelled: bool, several: bool) -> list[Row]:
     text, delimiters = read_text(path), "\t" if path.suffix.lower() == ".tsv" else ",;\t"
     if match := re.match(r"sep=(.)\r?\n", text):  # Excel's
         text, delimiters = text[match.end() - 1 :], match[1]
@@ -325,7 +345,7 @@ def _from_csv(path: Path, disk: Disk, labelled: bool) -> list[Row]:
     if all(len(row.cells) == 1 for row in table):
         lines = [(int(row.place.split()[1]), row.cells[0]) for row in table]
         has_header = _key(lines[0][1]) in _PATH and not disk.is_video(lines[0][1])
-        return _from_lines(path, lines[has_header:], disk)
+        return _from_lines(path, lines[has_header:], disk, several)
     header = _header(path, table, disk)
     width = len(table[0].cells)
     wrong = next((row for row in table if len(row.cells) != width), None)
@@ -343,7 +363,7 @@ def _from_csv(path: Path, disk: Disk, labelled: bool) -> list[Row]:
     if twice is not None:
         raise ValueError(f"{path} has two columns {twice!r}; rename one.")
     records = [(row.place, dict(zip(header, row.cells, strict=True))) for row in table[1:]]
-    return _from_records(path, records, disk, labelled)
+    return _from_records(path, records, disk, labelled, several)
 
 
 def _table(text: str, delimiter: str) -> list[_Cells]:
@@ -425,14 +445,14 @@ def _by_position(path: Path, table: list[_Cells], disk: Disk) -> list[Row]:
     ]
 
 
-def _from_json(path: Path, disk: Disk, labelled: bool) -> list[Row]:
+def _from_json(path: Path, disk: Disk, labelled: bool, several: bool) -> list[Row]:
     records = parse_json(path)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise ValueError(f"{path} is not a list of objects; expected {{'path': ..., 'label': ...}} for each video.")
-    return _from_records(path, [(f"entry {i}", record) for i, record in enumerate(records, 1)], disk, labelled)
+    return _from_records(path, [(f"entry {i}", record) for i, record in enumerate(records, 1)], disk, labelled, several)
 
 
-def _from_parquet(path: Path, disk: Disk, labelled: bool) -> list[Row]:
+def _from_parquet(path: Path, disk: Disk, labelled: bool, several: bool) -> list[Row]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -442,10 +462,11 @@ def _from_parquet(path: Path, disk: Disk, labelled: bool) -> list[Row]:
         table = pq.read_table(path, columns=[name for name in names if _key(name) in wanted] or names)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}.") from error
-    return _from_records(path, [(f"row {i}", record) for i, record in enumerate(table.to_pylist(), 1)], disk, labelled)
+    records = [(f"row {i}", record) for i, record in enumerate(table.to_pylist(), 1)]
+    return _from_records(path, records, disk, labelled, several)
 
 
-READERS: dict[str, Callable[[Path, Disk, bool], list[Row]]] = {
+READERS: dict[str, Callable[[Path, Disk, bool, bool], list[Row]]] = {
     ".txt": _from_txt,
     ".csv": _from_csv,
     ".tsv": _from_csv,
@@ -454,8 +475,10 @@ READERS: dict[str, Callable[[Path, Disk, bool], list[Row]]] = {
 }
 
 
-def _from_records(path: Path, records: list[tuple[str, dict[str, Any]]], disk: Disk, labelled: bool) -> list[Row]:
-    """From named values: a path and a label, Kinetics' or Something-Something's."""
+def _from_records(
+    path: Path, records: list[tuple[str, dict[str, Any]]], disk: Disk, labelled: bool, multi_label: bool
+) -> list[Row]:
+    """From named values: a path and a label, Kinetics', Something-Something's or Charades'."""
     if not records:
         return []
     keys: dict[str, str] = {}
@@ -479,6 +502,19 @@ def _from_records(path: Path, records: list[tuple[str, dict[str, Any]]], disk: D
     def row(place: str, record: dict[str, Any], video: str, label: str | None) -> Row:
         return Row(place, video, label, None if split is None else get(place, record, split))
 
+    def labelled_row(place: str, record: dict[str, Any]) -> Row:
+        assert video is not None
+        name, values = get(place, record, video), None if label is None else record.get(keys[label])
+        if multi_label and isinstance(values, list):
+            return row(place, record, name, "")._replace(labels=tuple(_as_text(path, place, value) for value in values))
+        return row(place, record, name, None if label is None else get(place, record, label))
+
+    if {"id", "actions", "script"} <= keys.keys():
+        if not multi_label:
+            raise ValueError(f"{path} is a list of Charades, whose videos have several labels each; {SEVERAL}.")
+        say(f"{path} is read as Charades' own: the actions of each video, without the times at which they are.")
+        return [_of_charades(path, place, record, get, disk) for place, record in records]
+
     video, label = _choose_path(path, keys, records, disk), next((key for key in _LABEL if key in keys), None)
     several = [keys[key] for key in _LABEL if key in keys]
     if video is not None and len(several) > 1 and label != "label":
@@ -494,7 +530,7 @@ def _from_records(path: Path, records: list[tuple[str, dict[str, Any]]], disk: D
         segment = [] if "youtubeid" in keys else [name for key, name in keys.items() if key in _SEGMENT]
         if segment:
             say(f"{path} has {shortened(segment)}: parts are not cut out of videos, each is read whole.")
-        return [row(p, r, get(p, r, video), None if label is None else get(p, r, label)) for p, r in records]
+        return [labelled_row(place, record) for place, record in records]
     if {"youtubeid", "label", "timestart", "timeend"} <= keys.keys():
         rows = []
         for place, record in records:
@@ -514,6 +550,16 @@ def _from_records(path: Path, records: list[tuple[str, dict[str, Any]]], disk: D
     )
 
 
+def _of_charades(path: Path, place: str, record: dict[str, Any], get: Callable[..., str], disk: Disk) -> Row:
+    """A video of Charades: its actions are "c092 11.90 21.20;c147 0.00 12.60", a code and seconds."""
+    codes = [part.split()[0] for part in get(place, record, "actions").split(";") if part.strip()]
+    odd = next((code for code in codes if not re.fullmatch(r"c[0-9]{3}", code)), None)
+    if odd is not None:
+        raise ValueError(f"{path}, {place}, has the action {odd!r}; expected Charades' codes, such as c092.")
+    labels = tuple(dict.fromkeys(str(int(code[1:])) for code in codes))
+    return Row(place, disk.locate(get(place, record, "id"), ""), "", labels=labels)
+
+
 def _choose_path(path: Path, keys: dict[str, str], records: list[tuple[str, dict[str, Any]]], disk: Disk) -> str | None:
     """The column of paths; of several, the one whose files are there."""
     candidates = [key for key in _PATH if key in keys]
@@ -531,7 +577,8 @@ def _as_text(path: Path, place: str, value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError(f"{path}, {place}, has {value!r}; expected a text or a number.")
+        more = f"; {SEVERAL}" if isinstance(value, list) else ""
+        raise ValueError(f"{path}, {place}, has {value!r}; expected a text or a number{more}.")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 

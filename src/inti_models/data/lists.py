@@ -11,11 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .folders import entries, videos_in
+from .label_sets import gather, one_label_a_row
 from .list_files import (
     ANY_NUMBER,
     NUMBER,
+    SEVERAL,
     SPLITS,
     Disk,
     Row,
@@ -40,15 +43,17 @@ class VideoList:
 
     Attributes:
         paths: files, or folders of frames.
-        labels: class index of each.
+        labels: class index of each, or, with ``multi_label``, a tuple of class indices of each, which may be empty.
         class_names: name of each class.
         numbers: of the classes in lists, where they are not the indices (see `find_videos`).
+        multi_label: whether a video may have several labels.
     """
 
     paths: tuple[str, ...]
-    labels: tuple[int, ...]
+    labels: tuple[Any, ...]
     class_names: tuple[str, ...]
     numbers: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    multi_label: bool = field(default=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -76,7 +81,9 @@ class VideoList:
                 f"{self.paths[0]} and others come with the class {unknown!r}, which is none of {shortened(names)}; "
                 "pass a file of class names that has these, in the order of the labels of the videos."
             )
-        return VideoList(self.paths, tuple(index[self.class_names[label]] for label in self.labels), tuple(names))
+        new = [index[name] for name in self.class_names]
+        labels = tuple(tuple(new[k] for k in label) if self.multi_label else new[label] for label in self.labels)
+        return VideoList(self.paths, labels, tuple(names), multi_label=self.multi_label)
 
 
 def find_videos(
@@ -84,6 +91,7 @@ def find_videos(
     root: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | Mapping[int, str] | None = None,
     split: str | None = None,
+    multi_label: bool = False,
 ) -> VideoList:
     """Find videos and their classes in a folder or in a list file.
 
@@ -104,13 +112,21 @@ def find_videos(
     Text is UTF-8, or UTF-16 with a byte order mark. Labels are numbers of classes, or names: all numbers (``3.0`` is
     3), or all names. A list that leaves a label out, or has a video with two, is refused.
 
-    Class names are those given; else those of ``class_names.txt`` (a name a line), ``classInd.txt`` (number and name)
-    or ``labels.json`` (name to number) beside the list; else the folders', or the list's in alphabetic order; else the
-    numbers. Where names come with numbers, a number in a list is that one, and indices are given in the order of
-    numbers; names without numbers, and given ones, count from 0. Without names, numbers are the indices: of lists that
-    count from 1, 1 has to be subtracted first; they are refused where they name other classes than all folders of the
-    videos. Beside UCF101's ``classInd.txt`` the folder of a video is its class,
-    whatever a list counts from, where all folders are classes.
+    With ``multi_label`` a video may have several labels, or none: ``a.mp4 3,17``; a column with a comma, a semicolon or
+    ``|`` between them, the same one in the whole list; a video in several rows, each with some of its labels; a list of
+    them in JSON or Parquet; Charades' own files (``id``, ``actions``; the times are not used). Blanks keep no labels
+    apart, as names have them, and numbers with blanks are refused beside files. A sign is part of names where all
+    labels are classes that have it; where labels are classes both whole and taken apart, the list is refused. An empty
+    place is a video that has none of the classes, and how many there are is said; in a .txt list it is refused. In a
+    folder, each video has the label of its folder. Without ``multi_label`` all of this is refused.
+
+    Class names are those given; else those of ``class_names.txt`` (a name a line), ``classInd.txt`` (number and
+    name) or ``labels.json`` (name to number) or ``Charades_v1_classes.txt`` beside the list; else the folders', or
+    the list's in alphabetic order; else the numbers. Where names come with numbers, a number in a list is that one,
+    and indices are given in the order of numbers; names without numbers, and given ones, count from 0. Without
+    names, numbers are the indices: of lists that count from 1, 1 has to be subtracted first; they are refused where
+    they name other classes than all folders of the videos. Beside UCF101's ``classInd.txt`` the folder of a video
+    is its class, whatever a list counts from, where all folders are classes.
 
     Args:
         source: folder or list file.
@@ -118,6 +134,7 @@ def find_videos(
         class_names: the classes, in the order of their indices; with their numbers as a mapping (`read_class_names`,
             `VideoList.classes`).
         split: the value of the list's column of splits, or the sub-folder.
+        multi_label: whether a video may have several labels.
 
     Raises:
         FileNotFoundError: there is no such source, or none of its videos is there. (Those that are missing are
@@ -131,8 +148,8 @@ def find_videos(
         if not folder.is_dir():
             raise FileNotFoundError(f"There is no folder {folder} of the split {split!r}; check the split.")
         rows, names = _from_folder(folder)
-        return _video_list(folder, rows, _numbered(names) if given is None else given, are_names=True)
-    rows = _of_split(path, read_list(path, root, labelled=True), split)
+        return _video_list(folder, rows, _numbered(names) if given is None else given, True, multi_label)
+    rows = _of_split(path, read_list(path, root, labelled=True, multi_label=multi_label), split)
     disk = Disk()
     missing = [row for row in rows if disk.kind(row.path) is None]
     if len(missing) == len(rows):
@@ -145,10 +162,10 @@ def find_videos(
     beside = _names_beside(path)
     base = path.parent if root is None else Path(root)
     if given is None or beside is None or not _counts(given) or not set(beside.values()) <= set(given.values()):
-        return _classify(path, base, rows, beside if given is None else given)
+        return _classify(path, base, rows, beside if given is None else given, multi_label)
     # The same classes: numbers in the list are those beside it, and those given say the order of indices.
-    videos = _classify(path, base, rows, beside).relabelled(list(given.values()))
-    if _counts(beside) and videos != _classify(path, base, rows, given):
+    videos = _classify(path, base, rows, beside, multi_label).relabelled(list(given.values()))
+    if _counts(beside) and videos != _classify(path, base, rows, given, multi_label):
         raise ValueError(
             f"{path} has numbers for classes, which mean other ones by the names beside it than by those given; give "
             "them in one order, or remove the file beside the list."
@@ -292,6 +309,16 @@ def _names_of_numbered_lines(file: Path) -> list[tuple[int, str]]:
     return pairs
 
 
+def _names_of_charades(file: Path) -> list[tuple[int, str]]:
+    pairs = []
+    for number, line in split_lines(read_text(file)):
+        match = re.fullmatch(r"c([0-9]{3})\s+(\S.*)", line)
+        if match is None:
+            raise ValueError(f"line {number} is {line!r}; expected a code and a name, such as 'c092 Opening a window'")
+        pairs.append((int(match[1]), match[2]))
+    return pairs
+
+
 def _names_of_json(file: Path) -> list[tuple[int, str]]:
     """Name to number, number to name, or a list of names."""
     content = parse_json(file)
@@ -323,6 +350,7 @@ _NAME_FILES: dict[str, Callable[[Path], list[tuple[int, str]]]] = {
     "classInd.txt": _names_of_numbered_lines,
     "labels.json": _names_of_json,
     "something-something-v2-labels.json": _names_of_json,
+    "Charades_v1_classes.txt": _names_of_charades,
 }
 
 
@@ -344,7 +372,7 @@ def _of_split(path: Path, rows: list[Row], split: str | None) -> list[Row]:
     return chosen
 
 
-def _classify(path: Path, base: Path, rows: list[Row], classes: dict[int, str] | None) -> VideoList:
+def _classify(path: Path, base: Path, rows: list[Row], classes: dict[int, str] | None, multi_label: bool) -> VideoList:
     """Videos of a list, whose paths start at ``base``, with their classes."""
     without = next((row for row in rows if row.label is None), None)
     folders = [Path(row.path).parent.name for row in rows]
@@ -353,15 +381,17 @@ def _classify(path: Path, base: Path, rows: list[Row], classes: dict[int, str] |
         if labelled is not None:
             raise ValueError(f"{path}, {without.place}, has no label, but {labelled.place} has; give all of them one.")
     by_folder = path.with_name("classInd.txt").is_file() and classes is not None and set(folders) <= {*classes.values()}
-    if without is not None or by_folder:
+    if without is not None or (by_folder and not multi_label):
         rows = [row._replace(label=folder) for row, folder in zip(rows, folders, strict=True)]
         outside = next((row for row in rows if Path(row.path).parent == base), None)
         if outside is not None:
             raise ValueError(
                 f"{path}, {outside.place}, has neither a label nor a folder that is the class; expected 'path label'."
             )
-        return _video_list(path, rows, classes, are_names=True)
-    videos = _video_list(path, rows, classes, are_names=False)
+        return _video_list(path, rows, classes, True, multi_label)
+    videos = _video_list(path, rows, classes, False, multi_label)
+    if multi_label:
+        return videos
     names = [videos.class_names[label] for label in videos.labels]
     are_numbers = videos.has_names and all(row.label and NUMBER.fullmatch(row.label) for row in rows)
     plain_folders, plain_names = (list(map(_plain, texts)) for texts in (folders, names))
@@ -379,8 +409,11 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def _video_list(source: Path, rows: list[Row], classes: dict[int, str] | None, are_names: bool) -> VideoList:
+def _video_list(
+    source: Path, videos: list[Row], classes: dict[int, str] | None, are_names: bool, multi_label: bool
+) -> VideoList:
     """Turn labels as they were written into class indices."""
+    rows = one_label_a_row(source, videos, classes) if multi_label and not are_names else videos
     first: dict[str, Row] = {}  # of each label
     for row in rows:
         assert row.label is not None
@@ -407,9 +440,13 @@ def _video_list(source: Path, rows: list[Row], classes: dict[int, str] | None, a
     unwritable = next((name for name in names if any("\ud800" <= c <= "\udfff" for c in name)), None)
     if unwritable is not None:
         raise ValueError(f"{source} has the class {unwritable!r}, which is not UTF-8; rename it.")
+    numbering = () if _counts(classes) else tuple(classes)
     labels = tuple(index[row.label] for row in rows if row.label is not None)
+    if multi_label:
+        paths, sets = gather(source, videos, rows, labels)
+        return VideoList(paths, sets, names, numbering, multi_label=True)
     _check_twice(source, rows, labels, names)
-    return VideoList(tuple(row.path for row in rows), labels, names, () if _counts(classes) else tuple(classes))
+    return VideoList(tuple(row.path for row in rows), labels, names, numbering)
 
 
 def _by_number(
@@ -471,7 +508,8 @@ def _check_names(source: Path, first: Mapping[str, Row], numbers: Mapping[str, i
         if name is None:
             odd = next(label for label in first if label not in numbers)
             raise ValueError(
-                f"{source}, {first[odd].place}, has the label {odd!r}; expected a whole number, or a name of a class."
+                f"{source}, {first[odd].place}, has the label {odd!r}; expected a whole number, or a name of a class; "
+                f"{SEVERAL}."
             )
         raise ValueError(
             f"{source} has the label {odd!r} ({first[odd].place}) beside {name!r} ({first[name].place}); expected "
@@ -499,7 +537,7 @@ def _check_twice(source: Path, rows: Sequence[Row], labels: Sequence[int], names
         if labels[i] != labels[j]:
             raise ValueError(
                 f"{source} lists {row.path} as {names[labels[j]]!r} ({rows[j].place}) and as {names[labels[i]]!r} "
-                f"({row.place}); expected one class of each video."
+                f"({row.place}); expected one class of each video: {SEVERAL}."
             )
     if len(first) < len(rows):
         say(f"{source} lists {len(rows) - len(first)} videos again: they count as often as they are there.")

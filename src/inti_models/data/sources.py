@@ -36,6 +36,11 @@ class Source(Protocol):
         """Whether the classes have names, and not just numbers."""
         ...
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a video may have several labels."""
+        ...
+
     def relabelled(self, names: Sequence[str]) -> "Source":
         """Return the same clips, labelled for other classes, among which theirs are; a ValueError if they are not."""
         ...
@@ -57,7 +62,7 @@ class ListedVideos:
 
     def __init__(self, videos: VideoList, limits: Limits = DEFAULT_LIMITS) -> None:
         self.videos, self.class_names, self.limits = videos, videos.class_names, limits
-        self.classes, self.has_names = videos.classes, videos.has_names
+        self.classes, self.has_names, self.multi_label = videos.classes, videos.has_names, videos.multi_label
 
     def relabelled(self, names: Sequence[str]) -> "ListedVideos":
         return ListedVideos(self.videos.relabelled(names), self.limits)
@@ -76,7 +81,7 @@ class ListedVideos:
 class RenderedDigits:
     """Clips of `MotionDigits`, of the size and the number of frames that the model takes unless ``args`` say others."""
 
-    class_names, classes, has_names = CLASS_NAMES, dict(enumerate(CLASS_NAMES)), True
+    class_names, classes, has_names, multi_label = CLASS_NAMES, dict(enumerate(CLASS_NAMES)), True, False
 
     def __init__(self, part: str, args: Mapping[str, Any]) -> None:
         self.part, self.args = part, args
@@ -132,6 +137,7 @@ def open_source(
     split: str | None = None,
     args: Mapping[str, Any] | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    multi_label: bool = False,
 ) -> Source:
     """Return the clips of a folder, a list file (see `find_videos`), or a data set in `NAMED`.
 
@@ -143,6 +149,7 @@ def open_source(
         split: of folders and lists; see `find_videos`.
         args: of data sets by name.
         limits: what a file of a folder or list may ask for.
+        multi_label: whether a video may have several labels; see `find_videos`.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -151,7 +158,9 @@ def open_source(
     if data in NAMED:
         if split is not None:
             raise ValueError(f"split={split!r} is for lists and folders; {data} has its own, so leave it out.")
+        if multi_label:
+            raise ValueError(f"{data} has one label a video, a digit and its motion; leave multi_label out.")
         return NAMED[str(data)](part, args or {})
     if args:
         raise ValueError(f"{dict(args)} are arguments of {', '.join(NAMED)}, not of {Path(data)}; leave them out.")
-    return ListedVideos(find_videos(data, root, class_names, split), limits)
+    return ListedVideos(find_videos(data, root, class_names, split, multi_label), limits)

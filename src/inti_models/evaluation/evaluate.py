@@ -31,10 +31,14 @@ from ..data import ClipTransform, FrameSampling, Limits, Source, open_source
 from ..data.limits import DEFAULT_LIMITS
 from ..data.sources import ClipDataset
 from ..files import locked, replacing, write_text
+from ..models.heads import CosineHead
 from ..models.precision import choose_precision, set_precision
+from ..models.probabilities import THRESHOLD, Probabilities, tempered
 from ..models.stages import InTIModel
 from ..text import csv_cell, printable
 from ..weights.tensor_files import digest
+from .calibration import expected_calibration_error, reliability_picture
+from .multi_label import MultiLabelEvaluation
 
 _logger = logging.getLogger(__name__)
 _Value = TypeVar("_Value")
@@ -49,7 +53,8 @@ class OtherResultsError(ValueError):
 class Videos(Protocol):
     """What is measured on, such as a `VideoDataset` that is not for training.
 
-    Item i is (views (V, T, C, H, W), label, fault); a fault is a sentence that names a video that cannot be read.
+    Item i is (views (V, T, C, H, W), label, fault); a fault is a sentence that names a video that cannot be read. Where
+    a video may have several labels, a label is float (classes,): 1 for those that it has.
     """
 
     @property
@@ -57,7 +62,7 @@ class Videos(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int, str]: ...
+    def __getitem__(self, index: int) -> tuple[Tensor, Any, str]: ...
 
 
 class ClassAccuracy(NamedTuple):
@@ -146,6 +151,7 @@ class Evaluation:
         return {
             "videos": len(self.labels),
             **{name: _rounded(number) for name, number in numbers.items()},
+            "calibration_error": _rounded(expected_calibration_error(self.probabilities, self.labels)),
             "per_class": [row._asdict() for row in classes],
             "unreadable": list(self.unreadable.values()),
         }
@@ -172,10 +178,48 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else round(number, 2)
 
 
+def evaluate(model: nn.Module, dataset: Videos, **settings: Any) -> Evaluation:
+    """Measure a model on a data set: the softmax of its logits, averaged over the views of each video.
+
+    Args, Raises: see `collect`.
+
+    Returns:
+        The same in every process.
+    """
+    labels, raw, faults = collect(model, dataset, Tensor.softmax, **settings)
+    said = getattr(model, "probabilities", Probabilities())
+    temperature = 1.0 if said.multi_label else said.temperature
+    return Evaluation(labels, tempered(raw, temperature, False), tuple(dataset.class_names), faults)
+
+
+def evaluate_multi_label(model: nn.Module, dataset: Videos, **settings: Any) -> MultiLabelEvaluation:
+    """Measure a model on videos that may have several labels, by its thresholds.
+
+    The probabilities are the sigmoid of its logits, averaged over the views of each video; the softmax for an InTI
+    model that gives one label a video, such as a head of words by CLIP.
+
+    Args, Raises: see `collect`.
+
+    Returns:
+        The same in every process.
+    """
+    said = getattr(model, "probabilities", Probabilities(multi_label=True))
+    read = _sigmoid if said.multi_label else Tensor.softmax
+    labels, raw, faults = collect(model, dataset, read, **settings)
+    thresholds = said.thresholds or (THRESHOLD,) * len(dataset.class_names)
+    probabilities = tempered(raw, said.temperature, said.multi_label)
+    return MultiLabelEvaluation(labels.bool(), probabilities, tuple(thresholds), tuple(dataset.class_names), faults)
+
+
+def _sigmoid(logits: Tensor, dim: int) -> Tensor:
+    return logits.sigmoid()
+
+
 @torch.no_grad()
-def evaluate(
+def collect(
     model: nn.Module,
     dataset: Videos,
+    read: Callable[..., Tensor],
     *,
     batch_size: int,
     num_workers: int = 0,
@@ -185,8 +229,9 @@ def evaluate(
     work_dir: str | os.PathLike[str] | None = None,
     max_unreadable: float = 0.01,
     progress: bool = True,
-) -> Evaluation:
-    """Measure a model on a data set: the softmax of its logits, averaged over the views of each video.
+    width: int | None = None,
+) -> tuple[Tensor, Tensor, dict[int, str]]:
+    """Run a model on a data set, and keep what it says of each video.
 
     The global random generators stay as they are.
 
@@ -194,6 +239,7 @@ def evaluate(
         model: from clips (B, T, C, H, W) to logits (B, classes). It is moved to ``device`` and put into evaluation
             mode. To be wrapped only if it is sharded (FSDP), and then without a ``work_dir``.
         dataset: the videos, see `Videos`.
+        read: makes of logits what is averaged over the views, called as ``read(logits, dim=-1)``.
         batch_size: clips that go through the model together; views of a video are split if they are more.
         num_workers: processes that read videos, for each process that measures.
         device: where to run.
@@ -205,9 +251,11 @@ def evaluate(
             videos among them.
         max_unreadable: fraction of the videos that may be unreadable; unless it is 0, at least one may be.
         progress: show a bar.
+        width: values of a video; None for one for each class.
 
     Returns:
-        The same in every process.
+        The same in every process: labels of the videos that could be read, int64 (n,) or (n, classes); what was read,
+        float32 (n, width); and index -> sentence for those that could not be read.
 
     Raises:
         ValueError: there are no videos, or more are unreadable than ``max_unreadable`` allows; ``work_dir`` is another
@@ -219,10 +267,11 @@ def evaluate(
     if batch_size < 1 or len(dataset) < 1:
         raise ValueError(f"batch_size is {batch_size} for {len(dataset)} videos; both have to be at least 1.")
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    device, classes = torch.device(device), len(dataset.class_names)
+    device, classes = torch.device(device), len(dataset.class_names) if width is None else width
     model.to(device).eval()
-    views = dataset[0][0]  # V T C H W
-    row = np.dtype([("index", "<i8"), ("label", "<i8"), ("probabilities", "<f4", (classes,))])
+    views, label, _ = dataset[0]  # V T C H W
+    label_of_row = ("label", "<i8", (len(label),) if isinstance(label, Tensor) else ())
+    row = np.dtype([("index", "<i8"), label_of_row, ("probabilities", "<f4", (classes,))])
 
     name = getattr(model, "precision", "float32") if precision is None else choose_precision(precision, device)
     name = name if autocast == "no" else autocast
@@ -252,7 +301,7 @@ def evaluate(
             indices = mine[start : start + step]
             faults |= {index: sentence for index, sentence in zip(indices, sentences, strict=True) if sentence}
             _check_unreadable(faults, len(dataset), max_unreadable)
-            probabilities = _probabilities(model, clips, batch_size, device, autocast)
+            probabilities = _values(model, read, clips, batch_size, device, autocast)
             _check_output(probabilities, indices, classes)
             rows = np.empty(len(indices), row)
             rows["index"], rows["label"], rows["probabilities"] = indices, labels, probabilities
@@ -269,7 +318,7 @@ def evaluate(
     for fault in faults.values() if rank == 0 else ():
         _logger.warning(fault)
     labels, probabilities = (torch.from_numpy(table[name].copy()) for name in ("label", "probabilities"))
-    return Evaluation(labels, probabilities, tuple(dataset.class_names), faults)
+    return labels, probabilities, faults
 
 
 def validate(
@@ -286,8 +335,10 @@ def validate(
     max_unreadable: float = 0.01,
     limits: Limits = DEFAULT_LIMITS,
     output: str | os.PathLike[str] | None = None,
-) -> Evaluation:
-    """Measure a model on videos with labels, by its own frames, size and class names; see `evaluate` for the rest.
+) -> Evaluation | MultiLabelEvaluation:
+    """Measure a model on videos with labels, by its own frames, size and class names; see `collect` for the rest.
+
+    Videos may have several labels if they were opened so, and those of a path if the model `gives_several_labels`.
 
     Args:
         model: an InTI model with a classifier.
@@ -295,27 +346,29 @@ def validate(
         views: temporal clips and spatial crops of each video, such as (4, 3); None for the model's own.
         root: see `inti_models.data.open_source`.
         class_names: see `inti_models.data.open_source`.
-        precision: see `evaluate`.
+        precision: see `collect`.
         limits: what a file may ask for, unless the data were opened before.
         output: folder for the report (see `write_report`), and for what a stopped run has measured.
 
     Raises:
         FileNotFoundError: there are no such data.
         ValueError: the model has no classifier, not the classes of the data, or another precision already; or see
-            `evaluate`.
+            `collect`.
         BlockingIOError: another process writes to ``output``.
     """
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
     if isinstance(data, str | os.PathLike):
-        data = open_source(data, root=root, class_names=class_names, limits=limits)
+        several = gives_several_labels(model)
+        data = open_source(data, root=root, class_names=class_names, limits=limits, multi_label=several)
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) == model.num_classes:
         data = data.relabelled(names)
     with ExitStack() as held:
         if output is not None:
             _of_first_process(lambda: held.enter_context(locked(output)))
-        evaluation = evaluate(
+        measure = evaluate_multi_label if data.multi_label else evaluate
+        evaluation = measure(
             model,
             views_of(data, model, views),
             batch_size=batch_size,
@@ -330,18 +383,33 @@ def validate(
         return evaluation
 
 
+def gives_several_labels(model: InTIModel) -> bool:
+    """Return whether a model was trained on videos with several labels, so that its data have them too.
+
+    A head of words by a model that was trained with a sigmoid fits videos with one label just as well.
+    """
+    return model.probabilities.multi_label and not isinstance(model.head, CosineHead)
+
+
 def views_of(source: Source, model: InTIModel, views: tuple[int, int] | None = None) -> ClipDataset:
     """Return views, temporal clips and spatial crops, of each video for this model; None for its own."""
     num_clips, num_crops = model.views if views is None else views
     return source.dataset(ClipTransform.of(model, num_crops), FrameSampling.of(model), num_clips)
 
 
-def _probabilities(model: nn.Module, clips: Tensor, batch_size: int, device: torch.device, autocast: str) -> Tensor:
-    """Views (B, V, T, C, H, W) -> probabilities (B, classes) in float32 on the CPU."""
+def _values(
+    model: nn.Module,
+    read: Callable[..., Tensor],
+    clips: Tensor,
+    batch_size: int,
+    device: torch.device,
+    autocast: str,
+) -> Tensor:
+    """Views (B, V, T, C, H, W) -> what is read of their logits, averaged over V, (B, width), in float32 on the CPU."""
     with torch.autocast(device.type, DTYPES[autocast], enabled=autocast != "no"):
         pieces = clips.flatten(0, 1).split(batch_size)
         logits = torch.cat([model(piece.to(device, non_blocking=True)) for piece in pieces])
-    return logits.float().softmax(dim=-1).unflatten(0, clips.shape[:2]).mean(dim=1).cpu()
+    return read(logits.float(), dim=-1).unflatten(0, clips.shape[:2]).mean(dim=1).cpu()
 
 
 def _check_output(probabilities: Tensor, indices: Sequence[int], classes: int) -> None:
@@ -398,7 +466,7 @@ def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarr
         )
     contents = [path.read_bytes() for path in sorted(folder.glob("*.rows"))]
     rows = np.concatenate([np.empty(0, row)] + [np.frombuffer(c, row, len(c) // row.itemsize) for c in contents])
-    return rows[rows["probabilities"].sum(axis=1) > 0.5]  # a power cut can leave zeros
+    return rows[rows["probabilities"].any(axis=1)]  # a power cut can leave zeros
 
 
 def _of_first_process(function: Callable[[], _Value]) -> _Value:
@@ -456,14 +524,18 @@ def confusion_picture(evaluation: Evaluation, path: str | os.PathLike[str]) -> N
     figure.savefig(path, dpi=150, bbox_inches="tight")
 
 
-def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None:
-    """Write evaluation.json, per_class.csv and confusion.png to a folder, each whole or not at all.
+def write_report(evaluation: Evaluation | MultiLabelEvaluation, folder: str | os.PathLike[str]) -> None:
+    """Write evaluation.json, per_class.csv, reliability.png and, of one label a video, confusion.png to a folder, each
+    whole or not at all.
 
     In the table an apostrophe comes before names that a spreadsheet would take for formulas (`text.from_csv_cell`).
 
     Raises:
         OSError: they cannot be written.
     """
+    if isinstance(evaluation, MultiLabelEvaluation):
+        evaluation.write_report(folder)
+        return
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "evaluation.json", json.dumps(evaluation.to_json(), indent=2, ensure_ascii=False) + "\n")
@@ -474,3 +546,5 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> None
         writer.writerows((csv_cell(row.name), row.videos, _rounded(row.accuracy)) for row in rows)
     with replacing(folder / "confusion.png") as path:
         confusion_picture(evaluation, path)
+    with replacing(folder / "reliability.png") as path:
+        reliability_picture(evaluation, path)

@@ -20,7 +20,7 @@ from ..files import locked, replacing, write_text
 from ..models.precision import choose_precision
 from ..weights.hub import WEIGHTS, load
 from ..weights.tensor_files import stated_digest
-from .predict import VideoClassifier, top_labels
+from .predict import TOPK, VideoClassifier, top_labels
 
 PART, SETTINGS = "part-*.parquet", "settings.json"
 
@@ -48,13 +48,14 @@ class Labeller:
         model: str,
         model_args: Mapping[str, Any],
         views: tuple[int, int],
-        topk: int,
+        topk: int | None,
         features: bool,
         device: str,
         limits: Limits = DEFAULT_LIMITS,
         precision: str = "float32",
         batch_size: int | None = None,
         compile: bool = False,
+        threshold: float | None = None,
     ) -> None:
         self.classifier = VideoClassifier(
             load(model, **model_args),
@@ -65,7 +66,7 @@ class Labeller:
             batch_size=batch_size,
             compile=compile,
         )
-        self.topk, self.features = topk, features
+        self.topk, self.features, self.threshold = topk, features, threshold
 
     def __call__(self, batch: Mapping[str, Iterable[str]]) -> Any:
         import pyarrow as pa
@@ -77,7 +78,7 @@ class Labeller:
                 row["error"] = str(said)
             else:
                 logits, features = said
-                labels = top_labels(self.classifier.model, logits, self.topk)
+                labels = top_labels(self.classifier.model, logits, self.topk, self.threshold)
                 row |= {"labels": [label.name for label in labels], "scores": [label.probability for label in labels]}
                 row |= {"features": features.tolist()} if self.features else {}
             rows.append(row)
@@ -93,7 +94,7 @@ def label_collection(
     *,
     workers: int = 1,
     views: tuple[int, int] = (1, 1),
-    topk: int = 5,
+    topk: int | None = None,
     features: bool = False,
     device: str = "cpu",
     part_size: int = 16,
@@ -101,6 +102,7 @@ def label_collection(
     precision: str = "auto",
     batch_size: int | None = None,
     compile: bool = False,
+    threshold: float | None = None,
     **model_args: Any,
 ) -> Summary:
     """Label files on a Ray cluster and write Parquet: ``path``, ``labels``, ``scores``, ``error``, ``features``.
@@ -115,7 +117,7 @@ def label_collection(
         output: folder for the Parquet files.
         workers: processes with a model each, on a GPU each if ``device`` is one.
         views: temporal clips and spatial crops; see `VideoClassifier`.
-        topk: labels of a file.
+        topk: most labels of a file; see `inti_models.inference.predict.top_labels`.
         features: also write the pooled features before the classifier, averaged over views.
         device: where workers run.
         part_size: files that a worker takes at a time.
@@ -124,6 +126,7 @@ def label_collection(
             ``output`` has, else what pays on this machine's ``device``.
         batch_size: clips that go through the model together; see `VideoClassifier`.
         compile: see `VideoClassifier`.
+        threshold: see `inti_models.inference.predict.top_labels`.
         **model_args: arguments for `inti_models.load`.
 
     Raises:
@@ -132,7 +135,7 @@ def label_collection(
         ModuleNotFoundError: Ray is not installed.
     """
     for name, value in (("workers", workers), ("part_size", part_size), ("topk", topk)):
-        if value < 1:
+        if value is not None and value < 1:
             raise ValueError(f"{name}={value} is not a positive number; pass at least 1.")
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -144,6 +147,7 @@ def label_collection(
         "views": views,
         "topk": topk,
         "features": features,
+        "threshold": threshold,
     }
     folder, chosen = Path(output), choose_precision(precision, device)
     wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
@@ -177,6 +181,7 @@ def label_collection(
                         chosen,
                         batch_size,
                         compile,
+                        threshold,
                     ),
                 )
                 with tqdm(total=len(left), unit="file") as bar:
@@ -202,7 +207,8 @@ def _identity(model: str) -> str:
 def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool) -> str:
     """Write down what the rows of a folder are made with, or raise a ValueError if they are made with something else.
 
-    A folder of before, which says nothing, is taken as it is; one that says nothing of precision is in float32.
+    A folder of before, which says nothing, is taken as it is; one that says nothing of precision is in float32, one
+    that says nothing of a threshold has none.
 
     Args:
         folder: the folder.
@@ -218,6 +224,8 @@ def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool
         write_text(file, json.dumps(ours, indent=2) + "\n")
         return precision
     theirs = {"precision": "float32", **json.loads(file.read_text(encoding="utf-8"))}
+    if "threshold" not in theirs:
+        theirs |= {"threshold": None} | ({"topk": None} if theirs.get("topk") == TOPK and ours["topk"] is None else {})
     if keep:
         ours["precision"] = theirs["precision"]
     for name, value in ours.items():

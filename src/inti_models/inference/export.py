@@ -102,11 +102,23 @@ def describe(model: InTIModel) -> dict[str, Any]:
         "input_size": [model.in_chans, *model.patch_embed.img_size],
         **{key: config[key] for key in ("mean", "std", "interpolation", "crop_pct", "crop_mode")},
         "label_names": list(cfg.get("label_names") or ()),
+        **describe_probabilities(model),
+    }
+
+
+def describe_probabilities(model: InTIModel) -> dict[str, Any]:
+    """How logits become probabilities, and the threshold of each class; see `models.probabilities.Probabilities`."""
+    said = model.probabilities
+    return {
+        "multi_label": said.multi_label,
+        "temperature": said.temperature,
+        "thresholds": [said.threshold(index) for index in range(model.num_classes)],
+        "background": said.background,
     }
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What an exported file says of its model: input size, frames, sampling, mean, std, names of classes.
+    """What an exported file says of its model: input size, frames, sampling, mean, std, names of classes, thresholds.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ..data import ClipTransform, FrameSampling, Limits
 from ..data.limits import DEFAULT_LIMITS
-from ..models.heads import CosineHead
 from ..models.precision import set_precision
 from ..models.stages import InTIModel
 from ..models.streaming import StreamingClassifier, forward_chunked
 from .batches import choose_batch_size
+
+NONE = "none of these"
+TOPK = 5  # labels of a video, where a model gives it one and the caller does not say
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,13 @@ class Label:
     Attributes:
         index: class index.
         name: class name, or the index as text where the model has no names.
-        probability: 0 to 1, among all classes of the model: the softmax of the logits.
-        by_itself: 0 to 1, of this class whatever the others are: the sigmoid of its logit. None unless the head is one
-            of words by a model that was trained with a sigmoid, SigLIP's kind (`CosineHead.has_sigmoid`).
+        probability: 0 to 1: among all classes of the model, or, of a model that gives a video several labels, of this
+            class whatever the others are (`models.probabilities.Probabilities`).
     """
 
     index: int
     name: str
     probability: float
-    by_itself: float | None = None
 
 
 class VideoClassifier:
@@ -116,7 +116,7 @@ class VideoClassifier:
 
     def classify(self, views: Tensor) -> Tensor:
         """Probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
-        return self.logits(views).softmax(dim=-1).mean(dim=0).cpu()
+        return self.model.probabilities(self.logits(views)).cpu()
 
     def classify_batch(self, files: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
         """What the model says of several files, at most ``batch_size`` clips at a time.
@@ -149,14 +149,16 @@ class VideoClassifier:
     def _pooled(self, clips: Tensor) -> Tensor:
         return self.model.forward_head(self.model.forward_features(clips), pre_logits=True)
 
-    def __call__(self, path: str | os.PathLike[str], topk: int = 5) -> list[Label]:
-        """The ``topk`` most probable classes, most probable first.
+    def __call__(
+        self, path: str | os.PathLike[str], topk: int | None = None, threshold: float | None = None
+    ) -> list[Label]:
+        """The labels of a file, most probable first; see `top_labels`.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it cannot be read as a video.
         """
-        return top_labels(self.model, self.logits(self.views(path)), topk)
+        return top_labels(self.model, self.logits(self.views(path)), topk, threshold)
 
     def read_ahead(self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2) -> "ReadAhead":
         """Each file with its views, or with the error that kept it from being read, in order.
@@ -204,12 +206,16 @@ class VideoClassifier:
             yield batch
 
     def label_files(
-        self, paths: "Iterable[str | os.PathLike[str]] | ReadAhead", topk: int = 5, ahead: int | None = None
+        self,
+        paths: "Iterable[str | os.PathLike[str]] | ReadAhead",
+        topk: int | None = None,
+        ahead: int | None = None,
+        threshold: float | None = None,
     ) -> Generator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
         """Each file with its labels, or with the error that kept it from being read, in order; see `classify_files`."""
         with closing(self.classify_files(paths, ahead)) as files:
             for path, said in files:
-                yield path, said if isinstance(said, Exception) else top_labels(self.model, said[0], topk)
+                yield path, said if isinstance(said, Exception) else top_labels(self.model, said[0], topk, threshold)
 
 
 class ReadAhead(Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]):
@@ -277,7 +283,7 @@ class Window:
     Attributes:
         start: time of the window's first frame, in seconds after the stream's first.
         end: time of its last frame.
-        labels: the most probable classes, most probable first.
+        labels: most probable first; see `top_labels`.
     """
 
     start: float
@@ -290,9 +296,10 @@ def classify_stream(
     model: InTIModel,
     frames: Iterable[tuple[float, Tensor]],
     stride: int = 1,
-    topk: int = 5,
+    topk: int | None = None,
     device: str | torch.device = "cpu",
     precision: str | None = None,
+    threshold: float | None = None,
 ) -> Iterator[Window]:
     """Labels of each window of the model's number of frames, as soon as its last frame is there.
 
@@ -300,9 +307,10 @@ def classify_stream(
         model: a model that `StreamingClassifier` takes; moved to ``device`` and put into evaluation mode.
         frames: times in seconds and frames, uint8 (3, H, W), as `inti_models.data.iterate_frames` yields them.
         stride: frames from the start of a window to the start of the next.
-        topk: labels of a window.
+        topk: labels of a window; see `top_labels`.
         device: where to run.
         precision: see `VideoClassifier`.
+        threshold: see `top_labels`.
 
     Raises:
         ValueError: for a model without a classifier, one that cannot be streamed, or in another precision already.
@@ -317,7 +325,7 @@ def classify_stream(
         times.append(time)
         logits = stream.push(transform(frame.unsqueeze(0)).to(device)).squeeze(0)  # of no window, or one
         if len(logits):
-            yield Window(times[0], times[-1], top_labels(model, logits.float(), topk))
+            yield Window(times[0], times[-1], top_labels(model, logits.float(), topk, threshold))
 
 
 def _check_classifier(model: InTIModel) -> None:
@@ -325,14 +333,37 @@ def _check_classifier(model: InTIModel) -> None:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
 
 
-def top_labels(model: InTIModel, logits: Tensor, topk: int) -> list[Label]:
-    """The ``topk`` most probable classes of logits (V, num_classes), whose probabilities are averaged over V views."""
+def top_labels(
+    model: InTIModel, logits: Tensor, topk: int | None = None, threshold: float | None = None
+) -> list[Label]:
+    """Labels of logits (V, num_classes), whose probabilities are averaged over V views, most probable first.
+
+    They are the classes from their thresholds on, and there are none if nothing reaches its own. Where the last classes
+    are prompts of the background, these are one label, `NONE`, with the sum of their probabilities; by a model that
+    gives several labels, a class is a label only if it is more probable than each of them.
+
+    Args:
+        model: the model that gave the logits.
+        logits: of the views of one video.
+        topk: most labels; None for all of a model that gives several labels a video, and for `TOPK` of one that gives
+            one.
+        threshold: of all classes; None for the model's own (`Probabilities.threshold`).
+    """
+    said, several = model.probabilities, model.probabilities.multi_label
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) != model.num_classes:
         names = [str(index) for index in range(model.num_classes)]
-    top = logits.softmax(dim=-1).mean(dim=0).cpu().topk(min(topk, model.num_classes))
-    labels = zip(top.values.tolist(), top.indices.tolist(), strict=True)
-    if not (isinstance(model.head, CosineHead) and model.head.has_sigmoid):
-        return [Label(index, names[index], probability) for probability, index in labels]
-    by_itself = logits.sigmoid().mean(dim=0).tolist()
-    return [Label(index, names[index], probability, by_itself[index]) for probability, index in labels]
+    probabilities = said(logits).cpu()
+    classes = model.num_classes - said.background
+    background = probabilities[classes:]
+    labels = [
+        Label(index, names[index], probability)
+        for index, probability in enumerate(probabilities[:classes].tolist())
+        if probability >= (said.threshold(index) if threshold is None else threshold)
+        and not (several and said.background and probability <= background.max())
+    ]
+    if said.background and not several:
+        labels.append(Label(classes, NONE, float(background.sum())))
+    if topk is None:
+        topk = len(labels) if several else TOPK
+    return sorted(labels, key=lambda label: -label.probability)[:topk]

@@ -5,10 +5,12 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from .interpolation import CONTEXTS, Weighting
+from .probabilities import Probabilities
 
 SAMPLINGS = ("uniform", "dense", "dense_rounded", "dense_looped", "uniform_centers", "uniform_offsets")
 ROUNDINGS = ("timm", "st_adapter", "slowfast", "mmaction")
 PROTOCOL = ("antialias", "resize_rounding", "views")  # fields that are saved only where they are not the default
+OUTPUT = tuple(field.name for field in fields(Probabilities))  # likewise
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class InTIConfig:
         temporal_args: arguments of the method.
         text_dim: width of the space shared with texts, for a head that projects into it: a `CosineHead`, or without
             classes a `ProjectionHead`; None for timm's linear one.
+        multi_label, temperature, thresholds, background: see `Probabilities`.
 
     Raises:
         ValueError: for a number of frames, a sampling or a stride that cannot be.
@@ -51,6 +54,10 @@ class InTIConfig:
     temporal: str | None = None
     temporal_args: Mapping[str, Any] | None = None
     text_dim: int | None = None
+    multi_label: bool = False
+    temperature: float = 1.0
+    thresholds: Sequence[float] | None = None
+    background: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_frames, int) or self.num_frames < 1:
@@ -70,6 +77,12 @@ class InTIConfig:
             raise ValueError(
                 f"frame_stride={self.frame_stride!r} is not a stride; pass an integer of at least 1, or None."
             )
+        _ = self.probabilities
+
+    @property
+    def probabilities(self) -> Probabilities:
+        """How logits become probabilities."""
+        return Probabilities(**{name: getattr(self, name) for name in OUTPUT})
 
     @classmethod
     def split(cls, model_args: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
@@ -82,6 +95,7 @@ class InTIConfig:
         """The arguments, as they are saved; those of a temporal method or head of words only where there is one."""
         args = {field.name: getattr(self, field.name) for field in fields(self)}
         args["context"] = tuple(self.context)
+        args = {name: value for name, value in args.items() if name not in OUTPUT} | self.probabilities.model_args()
         for field in fields(self):
             if field.name in PROTOCOL and args[field.name] == field.default:
                 del args[field.name]  # as before there was any

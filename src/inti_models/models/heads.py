@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .probabilities import Probabilities
+
 
 class CosineHead(nn.Module):
     """A classifier by cosines in the space that an image-text model shares with texts: features (B, C) -> (B, K).
@@ -62,9 +64,14 @@ def text_head(dim: int, embed_dim: int, num_classes: int, device=None, dtype=Non
     return ProjectionHead(dim, embed_dim, device, dtype)
 
 
-def set_text_head(model: Any, head: CosineHead, label_names: Sequence[str]) -> None:
-    """Give an `InTIModel` a `CosineHead`, with a class for each label name, in its precision and on its device."""
+def set_text_head(model: Any, head: CosineHead, label_names: Sequence[str], background: int = 0) -> None:
+    """Give an `InTIModel` a `CosineHead`, with a class for each label name, in its precision and on its device.
+
+    Several labels may fit a video if the head is one of a model that was trained with a sigmoid. The last
+    ``background`` classes mean "none of these".
+    """
     model.reset_classifier(len(label_names))
+    model.set_probabilities(Probabilities(multi_label=head.has_sigmoid, background=background))
     model.head = head.to(model.patch_embed.proj.weight)
     model._model_args["text_dim"] = head.projection.out_features
     model.pretrained_cfg = {

@@ -14,10 +14,11 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 
 from ._private import feature_take_indices
-from .config import InTIConfig
+from .config import OUTPUT, InTIConfig
 from .heads import text_head
 from .inputs import BlockInputs, as_clip, as_frames, check_mask, drop_frame_dim, fold_normalization, is_image
 from .interpolation import InterFrameInterpolation, cascade, repeat_evenly, sum_repeats
+from .probabilities import Probabilities
 from .schedules import check_schedule, default_schedule, stage_bounds
 from .temporal import TemporalBlock, TemporalMethod, build_method
 
@@ -53,6 +54,7 @@ class InTIModel(nn.Module):
     antialias: bool
     resize_rounding: str
     views: tuple[int, int]
+    probabilities: Probabilities
     temporal: TemporalMethod
     interpolations: nn.ModuleDict  # blocks run -> ModuleList of InterFrameInterpolation
     pretrained_cfg: dict[str, Any]
@@ -114,6 +116,8 @@ class InTIModel(nn.Module):
         self.num_frames, self.sampling, self.frame_stride = config.num_frames, config.sampling, config.frame_stride
         self.antialias, self.resize_rounding = config.antialias, config.resize_rounding
         self.views = (config.views[0], config.views[1])
+        self.probabilities = config.probabilities
+        self.probabilities.check(self.num_classes)
         # Keys say where a checkpoint compresses: interpolations.<blocks run>.<repeat>.<parameter>
         self.interpolations = nn.ModuleDict(
             {
@@ -178,12 +182,21 @@ class InTIModel(nn.Module):
         self._recomputed_stages = None if stages is None else frozenset(stages)
 
     def reset_classifier(self, num_classes: int, *args: Any, **kwargs: Any) -> None:
-        """timm's: a new, untrained head. The label names were the old head's, and go, for as many classes too."""
+        """timm's: a new, untrained head. Label names, thresholds, ... were the old head's, and go, for as many classes
+        too."""
         super().reset_classifier(num_classes, *args, **kwargs)  # type: ignore[misc]
+        self.set_probabilities(Probabilities())
         self._model_args.pop("text_dim", None)
         if getattr(self, "pretrained_cfg", None):
             self.pretrained_cfg = {**self.pretrained_cfg, "label_names": None, "label_descriptions": None}
             self.default_cfg = self.pretrained_cfg  # timm's old name for it
+
+    def set_probabilities(self, probabilities: Probabilities) -> None:
+        """Say how the logits of the head become probabilities; a ValueError if that does not fit its classes."""
+        probabilities.check(self.num_classes)
+        self.probabilities = probabilities
+        args = {name: value for name, value in self._model_args.items() if name not in OUTPUT}
+        self._model_args = {**args, **probabilities.model_args()}
 
     def fuse_normalization(self) -> Self:
         """Fold ``(pixel / 255 - mean) / std`` into the patch embedding: from then on the model takes pixels.

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ from huggingface_hub import (
 from timm.models import PretrainedCfg, get_model_input_config
 
 from ..assets import ASSETS
+from ..files import write_text
+from ..models.config import OUTPUT
+from ..models.heads import CosineHead
+from ..models.probabilities import Probabilities
 from ..models.registry import check_name, create_model
 from ..models.stages import InTIModel
 from ._private import save_config_for_hf
@@ -116,6 +120,8 @@ def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIModel
     if not assign_tensors(model, tensors, device):
         model = source.create(model_args)
         load_tensors(model, tensors)
+    if isinstance(model.head, CosineHead) and model.head.has_sigmoid and "multi_label" not in model_args:
+        model.set_probabilities(replace(model.probabilities, multi_label=True))  # as configs of before do not say
     return model
 
 
@@ -163,8 +169,9 @@ class _Source:
             return create_model(self.architecture, **model_args)
         args = {**self.args, **model_args}
         other_classes = model_args.get("num_classes", self.cfg.get("num_classes")) != self.cfg.get("num_classes")
-        if other_classes and "text_dim" not in model_args:
-            args.pop("text_dim", None)  # the head of words goes with its words
+        if other_classes:  # a head of words goes with its words, thresholds with their classes
+            for name in {"text_dim", *OUTPUT} - model_args.keys():
+                args.pop(name, None)
         model = create_model(self.architecture, pretrained_cfg=self.cfg, pretrained_model_args=self.args, **args)
         model.text_source = self.text_source
         return model
@@ -386,6 +393,23 @@ def _write_config(model: InTIModel, folder: Path, label_names: Sequence[str] | N
             "This model was changed after it was created, so that its config would create another, and is not saved; "
             "create it with these changes as arguments."
         )
+
+
+def write_probabilities(directory: str | os.PathLike[str], probabilities: Probabilities) -> None:
+    """Write into the config.json of a saved model how its logits become probabilities; all else stays as it is.
+
+    Raises:
+        FileNotFoundError: there is no saved model in the folder.
+        ValueError: its config cannot be read, or they do not fit its classes.
+    """
+    path = Path(directory, CONFIG)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {CONFIG} in {directory}; name a folder that save_pretrained wrote.")
+    probabilities.check(int(read_config(path).cfg["num_classes"]))
+    config = read_json(path)
+    args = {name: value for name, value in (config.get("model_args") or {}).items() if name not in OUTPUT}
+    config["model_args"] = {**args, **probabilities.model_args()}
+    write_text(path, json.dumps(config | {CONFIG_DIGEST: digest_of(config)}, indent=2))
 
 
 def _shapes(model: InTIModel) -> dict[str, torch.Size]:

@@ -5,9 +5,10 @@ the text feature of each class, times a scale, plus SigLIP's bias. The head here
 of the features of a clip's frames, so that on a still image the logits are those of the image-text model itself.
 
 **Probabilities** come in two forms. ``logits.softmax(-1)`` is the probability of each class among those that were
-named: it sums to one, whether any of them fits or not. ``logits.sigmoid()`` is the probability of each class by
-itself, and means something for models trained with a sigmoid alone (SigLIP and SigLIP2, whose head has a bias): none
-or several may be near one. `Label` has both.
+named: it sums to one, whether any of them fits or not, unless prompts of the background compete with them
+(`BACKGROUND`). ``logits.sigmoid()`` is the probability of each class by itself, and means something for models trained
+with a sigmoid alone (SigLIP and SigLIP2, whose head has a bias): none or several may be near one. Their heads are those
+of several labels a video (`Probabilities.multi_label`).
 """
 
 import hashlib
@@ -79,6 +80,17 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+# Prompts of what no class is: they compete with the classes, and mean "none of these".
+BACKGROUND: tuple[str, ...] = (
+    "a video.",
+    "a photo.",
+    "a video of something else.",
+    "a video of nothing in particular.",
+    "a photo of an empty scene.",
+    "a person doing something else.",
+    "a blurry photo.",
+)
+
 
 def _split_camel_case(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
@@ -136,7 +148,12 @@ def fill_head(model: InTIModel, state_dict: Mapping[str, Tensor], path: Path | N
         _set_head(model, towers_of(model, state_dict, path), words, cfg["label_names"], templates)
 
 
-def set_zero_shot_head(model: InTIModel, classes: Sequence[str], templates: Sequence[str] | str | None = None) -> None:
+def set_zero_shot_head(
+    model: InTIModel,
+    classes: Sequence[str],
+    templates: Sequence[str] | str | None = None,
+    background: Sequence[str] = (),
+) -> None:
     """Give a model a classifier for your own words, head, number of classes and label names: no training needed.
 
         model = inti_models.load("inti_vit_b16_k400", num_classes=0)
@@ -153,6 +170,8 @@ def set_zero_shot_head(model: InTIModel, classes: Sequence[str], templates: Sequ
             that are there twice, or are spelled with HTML entities, and those that were cut at a word to fit into the
             text tower's context.
         templates: prompts with ``{}`` for the class, or a key of `TEMPLATES`; None for ``TEMPLATES["any"]``.
+        background: prompts, as they stand, that compete with the classes and mean "none of these", such as
+            `BACKGROUND`. They become the last classes of the model (`Probabilities.background`).
 
     Raises:
         ValueError: no or empty classes; a template without one ``{}``; one that leaves no place for a class; a file
@@ -163,15 +182,22 @@ def set_zero_shot_head(model: InTIModel, classes: Sequence[str], templates: Sequ
     """
     words = classes if isinstance(classes, str) else [class_words(name, "any") for name in classes]
     words, templates = _check_classes(words), _check_templates(templates)  # before a download
+    background = _check_classes(background) if background else []
     _warn_of_spellings("class", words)
     _warn_of_spellings("template", templates)
-    _set_head(model, read_towers(model), words, classes, templates)
+    _set_head(model, read_towers(model), words, classes, templates, background)
 
 
 def _set_head(
-    model: InTIModel, towers: Towers, words: Sequence[str], names: Sequence[str], templates: Sequence[str] | str | None
+    model: InTIModel,
+    towers: Towers,
+    words: Sequence[str],
+    names: Sequence[str],
+    templates: Sequence[str] | str | None,
+    background: Sequence[str] = (),
 ) -> None:
-    set_text_head(model, build_head(towers, model.num_features, words, templates), names)
+    head = build_head(towers, model.num_features, words, templates, background=background)
+    set_text_head(model, head, [*names, *background], len(background))
     model.text_source = {**towers.source, DIGEST: towers.digest}
 
 
@@ -181,6 +207,7 @@ def build_head(
     class_names: Sequence[str],
     templates: Sequence[str] | str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
+    background: Sequence[str] = (),
 ) -> CosineHead:
     """The zero-shot head for a file with both towers, from the cache if it was built before.
 
@@ -191,6 +218,7 @@ def build_head(
         templates: prompts with ``{}`` for the class, or a key of `TEMPLATES`; None for ``TEMPLATES["any"]``.
         cache_dir: folder of heads built before; None for ``inti_models/zero_shot`` in ``HF_HOME``. The files are
             named by a digest of everything that the head depends on.
+        background: further prompts, as they stand, each with a row of its own after those of the classes.
 
     Returns:
         The head, in float32.
@@ -201,6 +229,7 @@ def build_head(
     names, templates = _check_classes(class_names), _check_templates(templates)
     weight, bias = towers.projection(num_features)
     names = [_fitting(name, templates, towers) for name in names]
+    background = [_fitting(prompt, ["{}"], towers) for prompt in background]
 
     settings = [
         _VERSION,
@@ -211,20 +240,23 @@ def build_head(
         towers.config.get("quick_gelu"),
         towers.quick_gelu,
         towers.tokenizer_digest,
+        *([background] if background else []),
     ]
     key = hashlib.sha256(f"{json.dumps(settings, sort_keys=True)}\n{towers.digest}".encode()).hexdigest()
     folder = Path(constants.HF_HOME, "inti_models", "zero_shot") if cache_dir is None else Path(cache_dir)
     path = folder / f"{key}.safetensors"
-    head = CosineHead(num_features, len(weight), len(names), device="meta")
+    prompts = [[template.replace("{}", name) for template in templates] for name in names]
+    prompts += [[prompt] for prompt in background]
+    head = CosineHead(num_features, len(weight), len(prompts), device="meta")
     try:
         head.load_state_dict(read_checkpoint(path), assign=True)
     except (OSError, ValueError, RuntimeError):  # not there, or damaged
-        text = towers.features([[template.replace("{}", name) for template in templates] for name in names])  # K D
+        text = towers.features(prompts)  # K D
         state = {
             "projection.weight": weight,
             "projection.bias": bias,
             "classes.weight": (towers.scale * text.double()).float(),
-            "classes.bias": torch.full((len(names),), towers.bias),
+            "classes.bias": torch.full((len(prompts),), towers.bias),
         }
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise ValueError(f"{towers.name} has weights that are not finite; download or convert it again.") from None

@@ -1,0 +1,87 @@
+"""Several labels of a video, as lists write them: taken apart, and gathered."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .list_files import ANY_NUMBER, Row, say
+
+SEPARATORS = ",;|"  # of the labels of one video
+
+
+def one_label_a_row(source: Path, rows: Sequence[Row], classes: Mapping[int, str] | None) -> list[Row]:
+    """Return a row for each label of each video; none for videos without a label.
+
+    Args:
+        source: the list, for the sentence.
+        rows: as they are written.
+        classes: number in lists -> name, where the names are known.
+
+    Raises:
+        ValueError: there are no labels, or it cannot be told what keeps them apart (see `find_videos`).
+    """
+    separator = _separator(source, rows, classes)
+
+    def labels_of(row: Row) -> Sequence[str]:
+        if row.labels is not None:
+            return row.labels
+        return [label.strip() for label in row.label.split(separator)] if row.label else []
+
+    apart = [row._replace(label=label, labels=None) for row in rows for label in labels_of(row)]
+    if not apart:
+        raise ValueError(f"{source} has no label at all; expected some videos with labels.")
+    empty = next((row for row in apart if not row.label), None)
+    if empty is not None:
+        raise ValueError(f"{source}, {empty.place}, has an empty label among others; write one between two separators.")
+    return apart
+
+
+def _separator(source: Path, rows: Sequence[Row], classes: Mapping[int, str] | None) -> str:
+    """What stands between the labels of a list; a line break, which no label has, where each video has one."""
+    written = [row.label for row in rows if row.label and row.labels is None]
+    found = [sign for sign in SEPARATORS if any(sign in label for label in written)]
+    if not found:
+        return "\n"
+    if classes is not None:
+        known = {*classes.values()}
+        fitting = [sign for sign in found if all({*map(str.strip, t.split(sign))} <= known for t in written)]
+        if {*written} <= known:
+            if fitting:
+                label = next(label for label in written if fitting[0] in label)
+                raise ValueError(
+                    f"{source} has {label!r}, which is a class itself and several classes with {fitting[0]!r} between "
+                    "them; keep labels apart by another sign, or write each into a row of its own."
+                )
+            return "\n"
+        found = fitting or found
+    if len(found) > 1:
+        raise ValueError(
+            f"{source} has labels with {' and with '.join(map(repr, found))} in them, such as "
+            f"{next(label for label in written if found[1] in label)!r}; keep labels apart by one of these, or give "
+            "the names of the classes."
+        )
+    if classes is None and not all(ANY_NUMBER.fullmatch(label) for label in written):
+        say(f"{source}: labels are taken apart at {found[0]!r}.")
+    return found[0]
+
+
+def gather(
+    source: Path, videos: Sequence[Row], rows: Sequence[Row], labels: Sequence[int]
+) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    """Return each video once, and the labels of all its rows in the order of the classes.
+
+    Args:
+        source: the list, for the sentence.
+        videos: all rows of the list.
+        rows: a row for each label (`one_label_a_row`).
+        labels: the class index of each of these.
+    """
+    paths: dict[str, str] = {}  # normalised -> as it was first written
+    for row in videos:
+        paths.setdefault(os.path.normpath(row.path), row.path)
+    of_video: dict[str, set[int]] = {path: set() for path in paths}
+    for row, label in zip(rows, labels, strict=True):
+        of_video[os.path.normpath(row.path)].add(label)
+    if without := sum(not have for have in of_video.values()):
+        say(f"{source}: {without} of {len(paths)} videos have no label, which is taken to mean none of the classes.")
+    return tuple(paths.values()), tuple(tuple(sorted(have)) for have in of_video.values())
