@@ -26,6 +26,7 @@ from inti_models.files import write_text
 from inti_models.models.reductions import drop_frames, frames_at_cost, keep_frames
 from inti_models.models.stages import InTIModel
 from inti_models.models.token_merging import merge_tokens, tome_schedule
+from inti_models.training.objectives import Objective
 from inti_models.training.recipe import Data, Optimization, Recipe
 from inti_models.training.run import init_interpolation_logits
 from inti_models.training.trainer import Clips, Progress, Trainer, create_accelerator
@@ -81,6 +82,7 @@ def fit(
     *,
     seed: int,
     smoothing: float = 0.0,
+    objective: Objective | None = None,
     **optimization: Any,
 ) -> Progress:
     """Train all parameters under bfloat16 autocast, compiled; a stopped run resumes from the state in ``folder``.
@@ -91,6 +93,7 @@ def fit(
         folder: of the run.
         seed: of the order and all that is random.
         smoothing: of the labels.
+        objective: what is minimised; None for classification.
         **optimization: fields of `Optimization` that differ from AdamW with a cosine schedule.
     """
     values = {"warmup_epochs": 0.05, "weight_decay": 0.05, "opt_args": {"fused": True}, **optimization}
@@ -104,7 +107,7 @@ def fit(
         optimization=Optimization(**values),
     )
     recipe.augmentation.smoothing = smoothing
-    return Trainer(model, recipe, clips, None, folder, create_accelerator(recipe)).run()
+    return Trainer(model, recipe, clips, None, folder, create_accelerator(recipe), objective=objective).run()
 
 
 def measure(model: nn.Module, videos: Videos, seed: int = 0) -> Evaluation:

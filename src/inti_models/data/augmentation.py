@@ -4,6 +4,7 @@ Crop and flip are torchvision's, RandAugment, random erasing, Mixup and CutMix t
 generators of torch, NumPy and Python; `seeded` makes what is drawn depend on a key alone.
 """
 
+import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -231,17 +232,24 @@ class ClipMixup:
         )
 
     def __call__(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix clips (B, T, C, H, W), in place, and labels (B,): int64 -> the clips, and targets (B, classes).
+        """Mix clips (B, T, C, H, W), in place, and labels: int64 (B,) -> the clips, and targets (B, classes).
+
+        Labels of clips that may have several, float (B, classes), are mixed as they are, without smoothing.
 
         Raises:
             ValueError: a batch that cannot be mixed.
         """
-        if clips.ndim != 5 or labels.shape != clips.shape[:1]:
+        if clips.ndim != 5 or labels.shape not in (clips.shape[:1], (len(clips), self.mixup.num_classes)):
             raise ValueError(
                 f"clips have shape {tuple(clips.shape)} and labels {tuple(labels.shape)}; "
-                "expected (B, T, C, H, W) and (B,)."
+                "expected (B, T, C, H, W) and (B,) or (B, classes)."
             )
         if len(clips) % 2:
             raise ValueError(f"A batch of {len(clips)} clips cannot be mixed in pairs; make the batch size even.")
-        mixed, targets = self.mixup(clips.flatten(1, 2), labels)
-        return mixed.unflatten(1, clips.shape[1:3]), targets
+        mixup = self.mixup
+        if labels.ndim == 2:  # as if each clip were a class: how much of each is in each
+            mixup = copy.copy(self.mixup)
+            mixup.num_classes, mixup.label_smoothing = len(clips), 0.0
+        own = labels if labels.ndim == 1 else torch.arange(len(clips), device=labels.device)
+        mixed, targets = mixup(clips.flatten(1, 2), own)
+        return mixed.unflatten(1, clips.shape[1:3]), targets if labels.ndim == 1 else targets.to(labels) @ labels

@@ -6,12 +6,14 @@ epoch it hands over videos, and asks for a measurement.
 
 from typing import Any, Protocol
 
-from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+import torch.nn.functional as F
+from timm.loss import AsymmetricLossMultiLabel, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from ..data import ClipMixup
-from ..evaluation.evaluate import Evaluation, Videos, evaluate
-from .recipe import Augmentation
+from ..evaluation.evaluate import Evaluation, Videos, evaluate, evaluate_multi_label
+from ..evaluation.multi_label import MultiLabelEvaluation
+from .recipe import Augmentation, Recipe
 
 
 class Measurement(Protocol):
@@ -72,3 +74,45 @@ class Classification:
 
     def measure(self, model: nn.Module, videos: Videos, **settings: Any) -> Evaluation:
         return evaluate(model, videos, **settings)
+
+
+class MultiLabel:
+    """Several labels for each clip, or none: binary cross-entropy, or the asymmetric loss (arXiv 2009.14119); mAP.
+
+    Labels are (B, classes), 1 for those that a clip has. Mixed clips have mixed labels, which only binary cross-entropy
+    has a meaning for. Smoothing brings them from 0 and 1 towards one half.
+
+    Args:
+        augmentation: of which mixing and smoothing are used.
+        num_classes: of the data.
+        asymmetric: take timm's asymmetric loss, which learns less from the many labels that a clip has not.
+    """
+
+    def __init__(self, augmentation: Augmentation, num_classes: int, asymmetric: bool = False) -> None:
+        a = augmentation
+        self.smoothing = a.smoothing
+        self.mixup = None
+        if a.mixup or a.cutmix:
+            self.mixup = ClipMixup(
+                a.mixup, a.cutmix, a.mixup_prob, a.mixup_switch_prob, a.smoothing, num_classes=num_classes
+            )
+        self.asymmetric = AsymmetricLossMultiLabel() if asymmetric else None
+
+    def mix(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return (clips, labels) if self.mixup is None else self.mixup(clips, labels)
+
+    def loss(self, model: nn.Module, clips: Tensor, labels: Tensor) -> Tensor:
+        logits = model(clips).float()
+        if self.asymmetric is not None:
+            return self.asymmetric(logits, labels) / labels.numel()  # timm's is the sum
+        return F.binary_cross_entropy_with_logits(logits, labels + self.smoothing * (0.5 - labels))
+
+    def measure(self, model: nn.Module, videos: Videos, **settings: Any) -> MultiLabelEvaluation:
+        return evaluate_multi_label(model, videos, **settings)
+
+
+def objective_of(recipe: Recipe, num_classes: int) -> Objective:
+    """Return what a recipe asks to minimise."""
+    if recipe.data.multi_label:
+        return MultiLabel(recipe.augmentation, num_classes, recipe.loss == "asymmetric")
+    return Classification(recipe.augmentation, num_classes)

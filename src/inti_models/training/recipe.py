@@ -18,6 +18,7 @@ from ..data import Limits
 
 RECIPES = Path(__file__).with_name("recipes")
 TRAINABLE = ("all", "interpolation", "adapters", "head")
+LOSSES = ("auto", "asymmetric")
 HEADS = ("auto", "new", "zero_shot")
 PRECISIONS = ("no", "fp16", "bf16")
 # Key of runs that began before it was renamed -> key.
@@ -42,6 +43,7 @@ class Data:
         num_workers: data loading processes for each training process.
         max_unreadable: fraction of videos that may turn out to be unreadable before the run stops;
             unless it is 0, at least one may.
+        multi_label: a video may have several labels, or none; `inti_models.data.find_videos` says how lists say so.
         check: open every video before training, to name all unreadable ones at once; null to do so up to 10,000
             videos. A run that resumes does not check again.
         limits: what a file may ask for, such as {max_pixels: 10000000, timeout: 60}; see `inti_models.data.Limits`.
@@ -57,6 +59,7 @@ class Data:
     validation_args: dict[str, Any] = field(default_factory=dict)
     num_workers: int = 4
     max_unreadable: float = 0.01
+    multi_label: bool = False
     check: bool | None = None
     limits: dict[str, Any] = field(default_factory=dict)
 
@@ -141,6 +144,8 @@ class Recipe:
             one, "zero_shot" makes one of the class names by the text tower of the model's CLIP.
         factors: numbers of values of labels whose combinations are the classes, such as [10, 12] (digit, motion)
             or [97, 300] (verb, noun), the last varying fastest; the head then sums one term for each label.
+        loss: with ``data.multi_label``, "auto" is binary cross-entropy and "asymmetric" timm's asymmetric loss; else
+            "auto" is cross-entropy.
         interpolation_logit_init: at the start the logits of an untrained interpolation are minus this for the earlier
             and plus this for the later frame. 0 is the neutral start, at which a clip and its reverse look the same.
         trainable: "all", "head", "interpolation" (and head) or "adapters" (and interpolations and head).
@@ -162,6 +167,7 @@ class Recipe:
     model_args: dict[str, Any] = field(default_factory=dict)
     head: str = "auto"
     factors: list[int] = field(default_factory=list)
+    loss: str = "auto"
     interpolation_logit_init: float = 0.0
     trainable: str = "all"
     data: Data = field(default_factory=Data)
@@ -277,7 +283,18 @@ def _check(recipe: Recipe) -> None:
         names = ", ".join(field.name for field in fields(Limits))
         raise ValueError(f"data.limits={recipe.data.limits} are no limits ({error}); numbers of {names}.") from error
     o, a = recipe.optimization, recipe.augmentation
-    choices = {"trainable": TRAINABLE, "head": HEADS, "precision": PRECISIONS}
+    if recipe.loss == "asymmetric" and not recipe.data.multi_label:
+        raise ValueError(
+            "loss=asymmetric is for videos with several labels; add data.multi_label=true, or leave it out."
+        )
+    if recipe.loss == "asymmetric" and (a.mixup or a.cutmix or a.smoothing):
+        raise ValueError(
+            "loss=asymmetric takes labels that a clip has or has not; leave augmentation.mixup, cutmix and smoothing "
+            "out, or take loss=auto."
+        )
+    if recipe.factors and recipe.data.multi_label:
+        raise ValueError("factors make classes of combinations, but data.multi_label=true has none; leave one out.")
+    choices = {"trainable": TRAINABLE, "head": HEADS, "precision": PRECISIONS, "loss": LOSSES}
     for name, allowed in choices.items():
         if getattr(recipe, name) not in allowed:
             raise ValueError(f"{name}={getattr(recipe, name)!r} is unknown; choose one of {', '.join(allowed)}.")

@@ -31,14 +31,17 @@ from torch import nn
 from ..data import FrameSampling, Limits, Source, create_train_transform, open_source, read_class_names
 from ..data.sources import ClipDataset, ListedVideos, unreadable_videos
 from ..evaluation.evaluate import Evaluation, OtherResultsError, allowed_unreadable, validate, views_of
+from ..evaluation.multi_label import MultiLabelEvaluation
 from ..files import locked, write_text
 from ..models.heads import factorize, fold
+from ..models.probabilities import Probabilities
 from ..models.registry import create_model
 from ..models.stages import InTIModel
 from ..text import printable
 from ..weights.checkpoint_filter import ADDED
 from ..weights.hub import load, save_pretrained
 from ..weights.zero_shot import set_zero_shot_head
+from .objectives import objective_of
 from .recipe import Recipe, as_yaml, recipe_of_run
 from .trainer import Trainer, create_accelerator
 
@@ -47,7 +50,9 @@ PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # of auto
 CHECKED = 10_000  # videos; more are only checked on request
 
 
-def train(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False) -> Evaluation | None:
+def train(
+    recipe: Recipe, output: str | os.PathLike[str], extend: bool = False
+) -> Evaluation | MultiLabelEvaluation | None:
     """Train a model as a recipe says, or resume, and measure it. Run it in every process of a launch.
 
     Args:
@@ -79,7 +84,7 @@ def train(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False) 
     if validation_source is not None:
         views_of(validation_source, model, recipe.views)  # which raises now if the last measurement would
 
-    def export(trained: nn.Module, folder: Path, evaluation: Evaluation | None) -> None:
+    def export(trained: nn.Module, folder: Path, evaluation: Evaluation | MultiLabelEvaluation | None) -> None:
         assert isinstance(trained, InTIModel)
         trained.head = cast(nn.Linear, fold(trained.head))  # timm types a head so
         results = [] if evaluation is None else evaluation.results(Path(str(recipe.data.validation)).name)
@@ -90,7 +95,8 @@ def train(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False) 
             claim(output, recipe, extend)
             check_videos(output, recipe, train_source, validation_source)
         accelerator.wait_for_everyone()
-        Trainer(model, recipe, train_set, validation_set, output, accelerator, export).run()
+        objective = objective_of(recipe, len(class_names))
+        Trainer(model, recipe, train_set, validation_set, output, accelerator, export, objective).run()
         accelerator.wait_for_everyone()
         evaluation = None
         if validation_source is not None:
@@ -99,7 +105,9 @@ def train(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False) 
     return evaluation
 
 
-def _measure_last(recipe: Recipe, source: Source, output: Path, accelerator: Accelerator) -> Evaluation:
+def _measure_last(
+    recipe: Recipe, source: Source, output: Path, accelerator: Accelerator
+) -> Evaluation | MultiLabelEvaluation:
     """The model after the last epoch, by the views of the recipe."""
     measure = partial(
         validate,
@@ -195,7 +203,7 @@ def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
     """
     data = recipe.data
     names = None if data.class_names is None else read_class_names(data.class_names)
-    open_part = partial(open_source, root=data.root, limits=Limits(**data.limits))
+    open_part = partial(open_source, root=data.root, limits=Limits(**data.limits), multi_label=data.multi_label)
     train = open_part(data.train, "train", class_names=names, split=data.train_split, args=data.train_args)
     if len(train.class_names) < 2:
         raise ValueError(
@@ -221,6 +229,7 @@ def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIModel:
         model.reset_classifier(len(class_names))
     if recipe.factors:
         model.head = cast(nn.Linear, factorize(model.head, recipe.factors))
+    model.set_probabilities(Probabilities(multi_label=recipe.data.multi_label))  # a calibration was another model's
     init_interpolation_logits(model, recipe.interpolation_logit_init)
     if recipe.grad_checkpointing:
         model.set_grad_checkpointing(stages=recipe.checkpoint_stages or None)
