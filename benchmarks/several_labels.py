@@ -6,11 +6,11 @@ Rows are kept in ``--work-dir``, and a run that was stopped resumes; ``--only`` 
 
 - *digits*: MotionDigits as video files, with the digit and its motion as two labels of a video (22 classes), beside one
   head for their 120 combinations on the same files: ``inti-models train`` from the shipped weights, with a new head.
-- *none*: the image model of benchmarks/real_videos.py learns J-HMDB without five of its classes, by cross-entropy and by
-  binary cross-entropy, on three folds. How well does what it says tell clips of the classes that it knows from clips of
-  those that were left out? And how well do its probabilities fit, before and after calibration on other clips?
-- *background*: the same question for prompts of the background and a miniature CLIP, whose words mean nothing: the
-  machinery, not an accuracy.
+- *none*: the image model of benchmarks/real_videos.py learns J-HMDB without five of its classes, by cross-entropy and
+  by binary cross-entropy, on three folds. How well does what it says tell clips of the classes that it knows from clips
+  of those that were left out? And how well do its probabilities fit, before and after calibration on other clips?
+- *background*: the same question for prompts of the background and a miniature CLIP with random weights, whose words
+  mean nothing: it runs the machinery, and is no accuracy.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiments import collect, file_name, finish, fit, mean_and_spread, measure, read_results, run_rows
+from experiments import collect, file_name, finish, fit, measure, run_rows
 from real_videos import ARCHITECTURE as MODEL
 from real_videos import BATCH, LR, SCALE, SIZE, StoredFrames, read_folds
 from timm.data import resolve_input_data_config
@@ -205,7 +205,7 @@ def left_out(names: Sequence[str]) -> list[int]:
 
 
 def run_without_some(row: Row, folder: Path, setup: Setup) -> dict[str, Any]:
-    """Train on the classes that are kept; ``said.npz`` has the probabilities of the fold, and classes (-1: left out)."""
+    """Train on the classes that are kept; ``said.npz`` has what is said of the fold, and its classes (-1: others)."""
     folds = read_folds(setup.data)
     videos, several = folds.videos, row.kind == "bce"
     out = left_out(videos.class_names)
