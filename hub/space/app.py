@@ -30,6 +30,16 @@ OWN, NAIVE = "the model's own", "none (naive: every frame)"
 MAX_SECONDS, MAX_MEGABYTES, MAX_PLACES = 60, 50, 12
 EXAMPLES = Path(__file__).parent / "examples"
 PASSES = 5
+DEFAULTS = (SHIPPED, OWN, "auto")  # model, schedule, precision
+# On a telephone figures keep a size at which their text can be read, and are scrolled. What went wrong stands in the
+# message alone, not in the results too.
+CSS = """
+#video video { max-height: 16rem; }
+.figure div:has(> img) { display: block; overflow-x: auto; width: 100%; }
+.figure img { min-width: 52rem; max-width: 100%; }
+#labels .wrap:has(.error) { display: none; }
+#cost th, #cost td { font-size: .75rem; padding: .2rem; overflow-wrap: normal; word-break: normal; }
+"""
 
 
 def make_examples(folder: Path = EXAMPLES) -> list[str]:
@@ -81,8 +91,16 @@ def milliseconds(models: Sequence[InTIModel], clip: torch.Tensor) -> list[float]
     return [statistics.median(spent[1:]) for spent in times]
 
 
-def classify(video: str | None, name: str, compress_at: str, precision: str):
+def classify(
+    video: str | None,
+    name: str,
+    compress_at: str,
+    precision: str,
+    progress: gr.Progress = gr.Progress(),  # noqa: B008
+):
     """What the page shows for a video: labels, a table of costs, and three figures (which are drawn in float32)."""
+    if name != SHIPPED:
+        progress(0.1, desc=f"{name} is loaded; its CLIP comes from the Hugging Face Hub the first time, in minutes")
     try:
         if not video:
             raise ValueError("There is no video yet; upload or record one, or take an example.")
@@ -128,8 +146,15 @@ def page() -> gr.Blocks:
         )
         with gr.Row():
             with gr.Column():
-                video = gr.Video(label=f"Video, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB", height=280)
-                name = gr.Dropdown(list(MODELS), value=SHIPPED, label="Model (the first runs offline)")
+                video = gr.Video(label=f"Video, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB", elem_id="video")
+                gr.Examples(make_examples(), video, label="Examples: MotionDigits, the digit shows in few frames")
+                name = gr.Dropdown(
+                    list(MODELS),
+                    value=SHIPPED,
+                    label="Model",
+                    info="The first runs offline and knows MotionDigits: a digit and how it moves, as “3, left”. The "
+                    "others know the 400 actions of Kinetics, and take their CLIP from the Hugging Face Hub.",
+                )
                 places = gr.Dropdown(
                     [OWN, NAIVE],
                     value=OWN,
@@ -138,24 +163,34 @@ def page() -> gr.Blocks:
                     allow_custom_value=True,
                 )
                 precision = gr.Dropdown(
-                    list(PRECISIONS),
-                    value="auto",
-                    label="Precision (auto: bfloat16 where the CPU computes it natively)",
+                    list(PRECISIONS), value="auto", label="Precision", info="auto: bfloat16 where it is native"
                 )
                 button = gr.Button("Label it", variant="primary", elem_id="run")
-                gr.Examples(make_examples(), video, label="Examples: MotionDigits, the digit shows in few frames")
             with gr.Column():
                 labels = gr.Label(label="Labels", num_top_classes=5, elem_id="labels")
                 cost = gr.Dataframe(
-                    headers=["", "compress_at", "GFLOPs", "ms a clip, here"], label="Cost", interactive=False
+                    headers=["model", "after blocks", "GFLOPs", "ms"],
+                    column_widths=["32%", "24%", "26%", "18%"],
+                    elem_id="cost",
+                    label="Cost of a clip, and its time here",
+                    interactive=False,
+                    wrap=True,
                 )
-        with gr.Tab("What was kept"):
-            kept = gr.Plot(label="Frames, their weights, and what they became")
-        with gr.Tab("Each compression"):
-            stages = gr.Plot(label="Weights of each compression")
-        with gr.Tab("What speaks for it"):
-            why = gr.Plot(label="Places for (red) and against (blue) the first label")
-        button.click(classify, [video, name, places, precision], [labels, cost, kept, stages, why], api_name="classify")
+        plots = []
+        for title in (
+            "What was kept: the frames under their weights, and what each group became",
+            "Each compression: the weights of the two frames of each pair",
+            "What speaks for (red) and against (blue) the first label",
+        ):
+            gr.Markdown(f"### {title}")
+            plots.append(gr.Plot(show_label=False, elem_classes="figure"))
+        button.click(
+            classify,
+            [video, name, places, precision],
+            [labels, cost, *plots],
+            api_name="classify",
+            show_progress_on=labels,
+        )
     return demo
 
 
@@ -168,6 +203,7 @@ def launch(port: int | None = None, block: bool = True) -> tuple[gr.Blocks, str]
         prevent_thread_lock=not block,
         max_file_size=f"{MAX_MEGABYTES}mb",
         theme=theme,
+        css=CSS,
         quiet=not block,
     )
     return demo, address

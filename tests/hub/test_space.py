@@ -1,14 +1,18 @@
 """The demo page, by its API and in a real browser."""
 
+import os
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+import inti_models
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
+from support import environments
 from support.modules import load_module
 
 gradio_client = pytest.importorskip("gradio_client")
@@ -55,7 +59,7 @@ def test_video_gets_labels_costs_and_three_figures(call, video, precision):
     path, name = video
     labels, cost, *figures = call(path, precision=precision)
     assert labels["label"] == name and len(labels["confidences"]) == 5
-    assert cost["headers"] == ["", "compress_at", "GFLOPs", "ms a clip, here"]
+    assert cost["headers"] == ["model", "after blocks", "GFLOPs", "ms"]
     (ours, naive) = cost["data"]
     assert ours[:3] == [f"this model, {precision}", "[2, 5]", 0.06113] and naive[:3] == ["naive", "[]", 0.09528]
     assert ours[3] > 0 and naive[3] > 0
@@ -146,7 +150,8 @@ def test_page_labels_an_uploaded_video_by_keyboard(browser, video, width, reques
     assert browser.switch_to.active_element.get_attribute("id") == "run"
     ActionChains(browser).send_keys(Keys.ENTER).perform()
     waits(browser, lambda b: video[1] in b.find_element("css selector", "#labels").text)
-    waits(browser, lambda b: b.find_element("css selector", "img[src^='data:image']"))
+    figures = waits(browser, lambda b: (found := b.find_elements("css selector", ".figure img"))[2] and found)
+    assert all(figure.is_displayed() for figure in figures)
     overflow = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
     assert overflow <= 0
     folder = request.config.getoption("basetemp", None)
@@ -164,6 +169,10 @@ def test_page_shows_a_sentence_for_what_is_no_video(browser, tmp_path):
     sentence = "cannot be opened as a video"  # Gradio's player may have had its own word before
     toasts = "[data-testid=toast-body], .toast-body"
     assert waits(browser, lambda b: any(sentence in toast.text for toast in b.find_elements("css selector", toasts)))
+    boxes = browser.find_elements("css selector", "[data-testid=toast-body]")
+    assert len(boxes) == 1 and not any(
+        e.is_displayed() for e in browser.find_elements("css selector", "#labels .error")
+    )
 
 
 @pytest.mark.browser
@@ -174,3 +183,21 @@ def test_page_asks_nothing_of_the_network(browser, address):
         ".map(u => u.origin)"
     )
     assert set(hosts) <= {address.rstrip("/")}
+
+
+@pytest.mark.slow  # an environment of its own
+def test_page_starts_with_what_its_requirements_name(tmp_path):
+    requirements = SPACE / "requirements.txt"
+    extras = environments.extras_named(requirements)
+    assert extras
+    python = environments.create(tmp_path / "venv", extras)
+    shutil.copytree(SPACE, tmp_path / "space")
+    where = {"PYTHONPATH": str(Path(inti_models.__file__).parents[1])}
+    command = [
+        python,
+        "-W",
+        "ignore",
+        "-c",
+        "import app; app.page(); app.classify(app.make_examples()[0], *app.DEFAULTS)",
+    ]
+    subprocess.run(command, check=True, cwd=tmp_path / "space", env={**os.environ, **where})
