@@ -24,13 +24,28 @@ from . import (
     label,
     list,
     predict,
+    probe,
     recipes,
     train,
     validate,
     visualize,
 )
 
-COMMANDS = (list, info, benchmark, predict, visualize, label, export, convert, recipes, train, validate, completion)
+COMMANDS = (
+    list,
+    info,
+    benchmark,
+    predict,
+    visualize,
+    label,
+    export,
+    convert,
+    recipes,
+    train,
+    validate,
+    probe,
+    completion,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
