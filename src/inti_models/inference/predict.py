@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from ..data import ClipTransform, FrameSampling, Limits
 from ..data.limits import DEFAULT_LIMITS
 from ..models.precision import set_precision
 from ..models.stages import InTIModel
-from ..models.streaming import StreamingClassifier, forward_chunked
+from ..models.streaming import StreamingClassifier, StreamingWindows, pool_chunked
 from .batches import choose_batch_size
 
 NONE = "none of these"
@@ -39,19 +40,19 @@ class Label:
     probability: float
 
 
-class VideoClassifier:
-    """Reads video files, images or folders of frames and says what is in them.
+class VideoEncoder:
+    """Reads video files, images or folders of frames and gives what a model pools of their clips, before its head.
 
     Frames, sampling, size and normalisation follow the model's own config. Views are clips spread over time
-    and crops along the longer side; their probabilities are averaged.
+    and crops along the longer side.
 
     Args:
-        model: an InTI model with a classifier; it is moved to ``device`` and put into evaluation mode.
+        model: an InTI model; it is moved to ``device`` and put into evaluation mode.
         views: temporal clips and spatial crops, such as (4, 3); crops are 1 or 3. None for the model's own, which are
             (1, 1) unless a converted checkpoint was measured by others.
         device: where to run.
         chunk: frames of a long clip that go through the first blocks together, so that memory does not grow with the
-            clip (`forward_chunked`); None for all frames.
+            clip (`pool_chunked`); None for all frames.
         limits: what a file may ask for.
         precision: see `inti_models.models.precision.set_precision`; None leaves the model as it is.
         batch_size: clips that go through the model together, of several files where there are more; None for what
@@ -59,8 +60,8 @@ class VideoClassifier:
         compile: compile the model with torch.compile, at its first clips.
 
     Raises:
-        ValueError: for a model without a classifier, views that cannot be, a model that does not run in chunks or is in
-            another precision already, a batch without clips, or chunks of a compiled model.
+        ValueError: for views that cannot be, a model without pooling, one that does not run in chunks or is in another
+            precision already, a batch without clips, or chunks of a compiled model.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class VideoClassifier:
         batch_size: int | None = None,
         compile: bool = False,
     ) -> None:
-        _check_classifier(model)
+        if not model.global_pool:
+            raise ValueError("global_pool='' gives no feature of a clip; use 'token', 'avg' or 'map'.")
         if chunk is not None:
-            StreamingClassifier(model)  # which says why it does not run in chunks
+            StreamingWindows(model, (model.num_frames,))  # which says why it does not run in chunks
             if compile:
                 raise ValueError(f"chunk={chunk} runs a model in parts, which are not compiled; leave one of both out.")
         if batch_size is not None and batch_size < 1:
@@ -105,60 +107,26 @@ class VideoClassifier:
         frames = torch.stack([self.transform(clip) for clip in clips.frames])  # V T C H W, or V 3 T C H W
         return frames if frames.ndim == 5 else frames.flatten(0, 1)
 
-    def probabilities(self, path: str | os.PathLike[str]) -> Tensor:
-        """Probability of each class, (num_classes,), averaged over the views."""
-        return self.classify(self.views(path))
-
-    def logits(self, views: Tensor) -> Tensor:
-        """Logits of views (V, T, C, H, W), (V, num_classes), in float32."""
-        ((logits, _),) = self.classify_batch([views])
-        return logits
-
-    def classify(self, views: Tensor) -> Tensor:
-        """Probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
-        return self.model.probabilities(self.logits(views)).cpu()
-
-    def classify_batch(self, files: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """What the model says of several files, at most ``batch_size`` clips at a time.
-
-        Args:
-            files: views (V, T, C, H, W) of each file; V may differ.
+    def pool_batch(self, files: Sequence[Tensor]) -> list[Tensor]:
+        """What the model pools of the views (V, T, C, H, W) of several files, at most ``batch_size`` clips at a time.
 
         Returns:
-            For each file the logits of its views (V, num_classes), and the mean over them of the features before the
-            classifier (C,; none where the model runs in chunks), in float32.
+            Features before the head (V, C) of each file; V may differ.
         """
         if not files:
             return []
         passes = [self._run(clips) for clips in torch.cat(list(files)).split(self.batch_size)]
-        logits, features = (torch.cat(parts).float() for parts in zip(*passes, strict=True))
-        sizes = [len(views) for views in files]
-        of_files = zip(logits.split(sizes), features.split(sizes), strict=True)
-        return [(of_views, pooled.mean(dim=0)) for of_views, pooled in of_files]
+        return list(torch.cat(passes).split([len(views) for views in files]))
 
     @torch.inference_mode()
-    def _run(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Clips (B, T, C, H, W) -> logits (B, num_classes) and pooled features (B, C), (B, 0) in chunks."""
-        clips = clips.to(self.device)
-        if self.chunk is not None:
-            logits = forward_chunked(self.model, clips, self.chunk)
-            return logits, logits[:, :0]
-        pooled = self._pool(clips)
-        return self.model.head(pooled), pooled
+    def _run(self, clips: Tensor) -> Tensor:
+        """Clips (B, T, C, H, W) -> pooled features (B, C)."""
+        return self._pool(clips.to(self.device))
 
     def _pooled(self, clips: Tensor) -> Tensor:
+        if self.chunk is not None:
+            return self.model.classify_frames(pool_chunked(self.model, clips, self.chunk), pre_logits=True)
         return self.model.forward_head(self.model.forward_features(clips), pre_logits=True)
-
-    def __call__(
-        self, path: str | os.PathLike[str], topk: int | None = None, threshold: float | None = None
-    ) -> list[Label]:
-        """The labels of a file, most probable first; see `top_labels`.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it cannot be read as a video.
-        """
-        return top_labels(self.model, self.logits(self.views(path)), topk, threshold)
 
     def read_ahead(self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2) -> "ReadAhead":
         """Each file with its views, or with the error that kept it from being read, in order.
@@ -168,10 +136,10 @@ class VideoClassifier:
         """
         return ReadAhead(self.views, paths, ahead)
 
-    def classify_files(
+    def pool_files(
         self, paths: "Iterable[str | os.PathLike[str]] | ReadAhead", ahead: int | None = None
-    ) -> Generator[tuple[str | os.PathLike[str], tuple[Tensor, Tensor] | Exception]]:
-        """Each file with what `classify_batch` says of it, or with the error that kept it from being read, in order.
+    ) -> Generator[tuple[str | os.PathLike[str], Tensor | Exception]]:
+        """Each file with what `pool_batch` gives for it, or with the error that kept it from being read, in order.
 
         Passes of ``batch_size`` clips are filled from several files, while those of the next are read (`read_ahead`;
         as many files for None, at least two), so that two batches and no more are in memory. A `ReadAhead` continues
@@ -182,9 +150,9 @@ class VideoClassifier:
         reading.ahead = ahead
         with closing(reading) as files:
             for batch in self._batches(files):
-                said = iter(self.classify_batch([views for _, views in batch if isinstance(views, Tensor)]))
+                pooled = iter(self.pool_batch([views for _, views in batch if isinstance(views, Tensor)]))
                 for path, views in batch:
-                    yield path, next(said) if isinstance(views, Tensor) else views
+                    yield path, next(pooled) if isinstance(views, Tensor) else views
 
     def _batches(
         self, files: Iterable[tuple[str | os.PathLike[str], Tensor | Exception]]
@@ -204,6 +172,64 @@ class VideoClassifier:
                 batch, clips = [], 0
         if batch:
             yield batch
+
+
+class VideoClassifier(VideoEncoder):
+    """Reads video files, images or folders of frames and says what is in them.
+
+    The probabilities of a file's views are averaged.
+
+    Args: those of `VideoEncoder`.
+
+    Raises:
+        ValueError: for a model without a classifier; see `VideoEncoder`.
+    """
+
+    def __init__(self, model: InTIModel, *args: Any, **kwargs: Any) -> None:
+        _check_classifier(model)
+        super().__init__(model, *args, **kwargs)
+
+    def probabilities(self, path: str | os.PathLike[str]) -> Tensor:
+        """Probability of each class, (num_classes,), averaged over the views."""
+        return self.classify(self.views(path))
+
+    @torch.no_grad()
+    def logits(self, views: Tensor) -> Tensor:
+        """Logits of views (V, T, C, H, W), (V, num_classes), in float32."""
+        (pooled,) = self.pool_batch([views])
+        return self.model.head(pooled).float()
+
+    def classify(self, views: Tensor) -> Tensor:
+        """Probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
+        return self.model.probabilities(self.logits(views)).cpu()
+
+    def classify_files(
+        self, paths: "Iterable[str | os.PathLike[str]] | ReadAhead", ahead: int | None = None
+    ) -> Generator[tuple[str | os.PathLike[str], tuple[Tensor, Tensor] | Exception]]:
+        """Each file with what the model says of it, or with the error that kept it from being read, in order.
+
+        That is the logits of its views (V, num_classes), and the mean over them of the features before the classifier
+        (C,), in float32. For the arguments see `pool_files`.
+        """
+        with closing(self.pool_files(paths, ahead)) as files:
+            for path, pooled in files:
+                if isinstance(pooled, Exception):
+                    yield path, pooled
+                else:
+                    with torch.no_grad():
+                        said = self.model.head(pooled).float(), pooled.float().mean(dim=0)
+                    yield path, said
+
+    def __call__(
+        self, path: str | os.PathLike[str], topk: int | None = None, threshold: float | None = None
+    ) -> list[Label]:
+        """The labels of a file, most probable first; see `top_labels`.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it cannot be read as a video.
+        """
+        return top_labels(self.model, self.logits(self.views(path)), topk, threshold)
 
     def label_files(
         self,

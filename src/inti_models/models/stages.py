@@ -375,17 +375,25 @@ class InTIModel(nn.Module):
         features = self.head_drop(self.average_frames(pooled))
         return features if pre_logits else self.head(features)
 
+    @property
+    def projects(self) -> bool:
+        """Whether the head has a ``projection`` into the space that an image-text model shares with texts."""
+        return getattr(self.head, "projection", None) is not None
+
+    def project(self, features: Tensor) -> Tensor:
+        """Features (..., C) -> embedding (..., D): by the head's ``projection``, or as they are where it has none."""
+        return self.head.projection(features) if self.projects else features
+
     def encode_frames(self, pooled: Tensor, normalize_frames: bool = False, normalize: bool = False) -> Tensor:
         """Pooled frames (..., T, C) -> the embedding of a clip (..., D); see `encode`."""
-        project = getattr(self.head, "projection", None) or nn.Identity()
         if normalize_frames and self.temporal.norm_last:
             raise ValueError(
                 f"{type(self.temporal).__name__} has its norm after the mean over frames; leave normalize_frames out."
             )
         if normalize_frames:
-            embedding = F.normalize(project(pooled), dim=-1).mean(dim=-2)
+            embedding = F.normalize(self.project(pooled), dim=-1).mean(dim=-2)
         else:
-            embedding = project(self.average_frames(pooled))
+            embedding = self.project(self.average_frames(pooled))
         return F.normalize(embedding, dim=-1) if normalize else embedding
 
     def encode(self, x: Tensor, normalize_frames: bool = False, normalize: bool = False) -> Tensor:

@@ -1,4 +1,4 @@
-"""Exact streaming: the logits of the last frames at every stride, without computing anything twice.
+"""Exact streaming: what a model makes of windows of frames at every stride, without computing anything twice.
 
 The context of an interpolation stays within its pair, so a model with k compressions is a binary tree over the frames:
 the blocks before the first compression see one frame, those up to the second a pair, then four, ... A *node* of level
@@ -14,40 +14,41 @@ from torch import Tensor
 from .stages import InTIModel
 
 
-class StreamingClassifier:
-    """Takes frames as they come and gives the logits of each window of the last ``num_frames`` frames.
+class StreamingWindows:
+    """Takes frames as they come and gives the pooled frames of each window, of several lengths in one pass.
 
-    The logits are the model's own on that window. Windows start at the frames 0, ``stride``, ``2 * stride``, ...
-    Memory is bounded: only nodes that a later window needs are kept. No gradients are computed.
+    They are the model's own on that window, before the mean over frames. Windows of every length start at the frames 0,
+    ``stride``, ``2 * stride``, ... Memory is bounded: only nodes that a later window needs are kept. No gradients are
+    computed.
 
     Args:
         model: the model; it is put into evaluation mode.
-        num_frames: T, frames of a window, a multiple of ``2**len(compress_at)``; None for the model's own number.
+        lengths: frames of a window, each a multiple of ``2**len(compress_at)``.
         stride: frames from the start of a window to the start of the next.
 
     Raises:
-        ValueError: for such a T or stride that cannot be, a model whose frames see each other in temporal modules, or
-            one without pooling.
+        ValueError: for such a length or stride that cannot be, a model whose frames see each other in temporal modules,
+            or one without pooling.
     """
 
-    def __init__(self, model: InTIModel, num_frames: int | None = None, stride: int = 1) -> None:
-        num_frames = model.num_frames if num_frames is None else num_frames
+    def __init__(self, model: InTIModel, lengths: Sequence[int], stride: int = 1) -> None:
         span = 2 ** len(model.compress_at)
         if model.temporal.mixes_frames:
             raise ValueError(
                 f"{type(model.temporal).__name__} lets all frames of a window see each other, so windows share "
                 "nothing; stream a model without temporal modules, or run it on each window."
             )
-        if num_frames < 1 or num_frames % span:
-            raise ValueError(
-                f"num_frames={num_frames} is not a multiple of the {span} frames that compress_at={model.compress_at} "
-                "makes one; choose one that is."
-            )
+        for num_frames in lengths:
+            if num_frames < 1 or num_frames % span:
+                raise ValueError(
+                    f"num_frames={num_frames} is not a multiple of the {span} frames that "
+                    f"compress_at={model.compress_at} makes one; choose one that is."
+                )
         if stride < 1:
             raise ValueError(f"stride={stride} is not a number of frames; pass an integer of at least 1.")
         if not model.global_pool:
             raise ValueError("global_pool='' gives no feature of a frame to classify; use 'token' or 'avg'.")
-        self.model, self.num_frames, self.stride = model.eval(), num_frames, stride
+        self.model, self.lengths, self.stride = model.eval(), tuple(lengths), stride
         self.reset()
 
     def reset(self) -> None:
@@ -58,14 +59,15 @@ class StreamingClassifier:
         self._nodes: list[dict[int, Tensor]] = [{} for _ in self.model.stages]
 
     @torch.no_grad()
-    def push(self, frames: Tensor) -> Tensor:
+    def pool(self, frames: Tensor) -> list[Tensor]:
         """Take the next frame or frames of each stream.
 
         Args:
             frames: (B, C, H, W), or (B, n, C, H, W) for n frames at once: B streams that advance together.
 
         Returns:
-            Logits (B, W, num_classes) of the W windows that end with these frames, in order; W may be 0.
+            For each length the pooled frames (B, W, T', C) of the W windows that end with these frames, in order; W may
+            be 0.
 
         Raises:
             ValueError: for frames of another shape, or another number of streams, than before.
@@ -82,13 +84,13 @@ class StreamingClassifier:
             starts = [s for s in range(max(0, first - span + 1), self._seen - span + 1) if self._needed(level, s)]
             if starts:
                 self._add(level, starts, clip[:, [s - first for s in starts]] if level == 0 else None)
-        logits = self._logits(self._window_starts(first))
+        pooled = [self._pooled(length, self._window_starts(length, first)) for length in self.lengths]
         self._forget()
-        return logits
+        return pooled
 
     def _needed(self, level: int, start: int) -> bool:
         """Whether the node is part of a window."""
-        offsets = range(0, min(self.num_frames, start + 1), 2**level)  # from the window's start to the node's
+        offsets = range(0, min(max(self.lengths), start + 1), 2**level)  # from the window's start to the node's
         return any(start - offset >= 0 and (start - offset) % self.stride == 0 for offset in offsets)
 
     def _add(self, level: int, starts: Sequence[int], clip: Tensor | None) -> None:
@@ -105,33 +107,102 @@ class StreamingClassifier:
             x = model.pool_frames(model.norm_tokens(x))  # B n C
         nodes.update(zip(starts, x.unbind(1), strict=True))
 
-    def _window_starts(self, first: int) -> range:
+    def _window_starts(self, length: int, first: int) -> range:
         """Starts of the windows that end with frame ``first`` or a later one."""
-        earliest = max(0, first - self.num_frames + 1)
-        return range(-(-earliest // self.stride) * self.stride, self._seen - self.num_frames + 1, self.stride)
+        earliest = max(0, first - length + 1)
+        return range(-(-earliest // self.stride) * self.stride, self._seen - length + 1, self.stride)
 
-    def _logits(self, windows: Sequence[int]) -> Tensor:
+    def _pooled(self, length: int, windows: Sequence[int]) -> Tensor:
+        """Pooled frames of the windows of a length, (B, W, T', C)."""
         model, nodes, span = self.model, self._nodes[-1], 2 ** len(self.model.compress_at)
         if not windows:
             assert self._shape is not None
-            empty = next(model.parameters()).new_empty(self._shape[0], 0, 1, model.num_features)
-            return model.classify_frames(empty.float() if model.is_half else empty)
-        pooled = [
-            torch.stack([nodes[s] for s in range(window, window + self.num_frames, span)], dim=1) for window in windows
-        ]
-        return model.classify_frames(torch.stack(pooled, dim=1))  # of B W n C
+            empty = next(model.parameters()).new_empty(self._shape[0], 0, length // span, model.num_features)
+            return empty.float() if model.is_half else empty
+        pooled = [torch.stack([nodes[s] for s in range(w, w + length, span)], dim=1) for w in windows]
+        return torch.stack(pooled, dim=1)
 
     def _forget(self) -> None:
         """Drop the nodes that no later window needs."""
         for level, nodes in enumerate(self._nodes):
             last = level + 1 == len(self._nodes)
-            oldest = self._seen - (self.num_frames if last else 2 ** (level + 1)) + 1
+            oldest = self._seen - (max(self.lengths) if last else 2 ** (level + 1)) + 1
             for start in [start for start in nodes if start < oldest]:
                 del nodes[start]
 
 
-def forward_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
-    """The model's logits of a long clip, a few frames at a time: peak memory does not grow with the clip.
+class SeparateWindows:
+    """What `StreamingWindows` gives, by a pass for each window: for models whose frames see each other.
+
+    Args: see `StreamingWindows`; any length goes.
+
+    Raises:
+        ValueError: for a length or stride below 1, or a model without pooling.
+    """
+
+    def __init__(self, model: InTIModel, lengths: Sequence[int], stride: int = 1) -> None:
+        if min(*lengths, stride) < 1:
+            raise ValueError(f"lengths={tuple(lengths)}, stride={stride}: expected numbers of frames, of at least 1.")
+        if not model.global_pool:
+            raise ValueError("global_pool='' gives no feature of a frame; use 'token' or 'avg'.")
+        self.model, self.lengths, self.stride = model.eval(), tuple(lengths), stride
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all frames: the next one is the first."""
+        self._seen = 0
+        self._frames: list[Tensor] = []  # the last ones, (B, C, H, W) each
+
+    @torch.no_grad()
+    def pool(self, frames: Tensor) -> list[Tensor]:
+        """See `StreamingWindows.pool`."""
+        clip = self.model.to_clip(frames.unsqueeze(1) if frames.ndim == 4 else frames)
+        pooled: list[list[Tensor]] = [[] for _ in self.lengths]
+        for frame in clip.unbind(1):
+            self._seen += 1
+            self._frames = [*self._frames, frame][-max(self.lengths) :]
+            for length, of_length in zip(self.lengths, pooled, strict=True):
+                if self._seen >= length and (self._seen - length) % self.stride == 0:
+                    window = torch.stack(self._frames[-length:], dim=1)
+                    tokens = self.model.norm_tokens(self.model.forward_stages(window))
+                    of_length.append(self.model.pool_frames(tokens))
+        empty = clip.new_empty(len(clip), 0, 1, self.model.num_features).float()
+        return [torch.stack(of_length, dim=1) if of_length else empty for of_length in pooled]
+
+
+class StreamingClassifier(StreamingWindows):
+    """Takes frames as they come and gives the logits of each window of the last ``num_frames`` frames.
+
+    The logits are the model's own on that window; see `StreamingWindows`.
+
+    Args:
+        model: the model; it is put into evaluation mode.
+        num_frames: T, frames of a window, a multiple of ``2**len(compress_at)``; None for the model's own number.
+        stride: frames from the start of a window to the start of the next.
+
+    Raises:
+        ValueError: see `StreamingWindows`.
+    """
+
+    def __init__(self, model: InTIModel, num_frames: int | None = None, stride: int = 1) -> None:
+        self.num_frames = model.num_frames if num_frames is None else num_frames
+        super().__init__(model, (self.num_frames,), stride)
+
+    @torch.no_grad()
+    def push(self, frames: Tensor) -> Tensor:
+        """Take the next frame or frames of each stream.
+
+        Args, Raises: see `pool`.
+
+        Returns:
+            Logits (B, W, num_classes) of the W windows that end with these frames, in order; W may be 0.
+        """
+        (pooled,) = self.pool(frames)
+        return self.model.classify_frames(pooled)
+
+
+def pool_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
+    """Pooled frames of a long clip, a few frames at a time: peak memory does not grow with the clip.
 
     Args:
         model: the model; it is put into evaluation mode.
@@ -139,12 +210,21 @@ def forward_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
         chunk: frames that go through the first blocks together.
 
     Returns:
-        Logits (B, num_classes), without gradients.
+        Pooled frames (B, T', C), without gradients.
 
     Raises:
-        ValueError: see `StreamingClassifier`; or for a chunk that is no number of frames.
+        ValueError: see `StreamingWindows`; or for a chunk that is no number of frames.
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk} is not a number of frames; pass an integer of at least 1.")
-    stream = StreamingClassifier(model, clip.shape[1], stride=clip.shape[1])
-    return [stream.push(frames) for frames in clip.split(chunk, dim=1)][-1].squeeze(1)
+    stream = StreamingWindows(model, (clip.shape[1],), stride=clip.shape[1])
+    return [stream.pool(frames)[0] for frames in clip.split(chunk, dim=1)][-1].squeeze(1)
+
+
+def forward_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
+    """The model's logits (B, num_classes) of a long clip, a few frames at a time, without gradients.
+
+    Args, Raises: see `pool_chunked`.
+    """
+    with torch.no_grad():
+        return model.classify_frames(pool_chunked(model, clip, chunk))
