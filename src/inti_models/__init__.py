@@ -12,6 +12,7 @@ from .registration import register
 if TYPE_CHECKING:
     from . import zoo
     from .evaluation.evaluate import validate
+    from .inference.embedding import embed
     from .models.eva import InTIEva
     from .models.interpolation import InterFrameInterpolation
     from .models.schedules import schedule_for_budget
@@ -30,6 +31,7 @@ __all__ = [
     "InTIVisionTransformer",
     "InterFrameInterpolation",
     "StreamingClassifier",
+    "embed",
     "forward_chunked",
     "from_image_model",
     "load",
@@ -47,6 +49,7 @@ _MODULES = {
     "InTIVisionTransformer": "models.vision_transformer",
     "InterFrameInterpolation": "models.interpolation",
     "StreamingClassifier": "models.streaming",
+    "embed": "inference.embedding",
     "forward_chunked": "models.streaming",
     "from_image_model": "models.trunks",
     "load": "weights.hub",

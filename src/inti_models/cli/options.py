@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..data import Limits
+    from ..inference.embedding import Windows
     from ..models.stages import InTIModel
 
 PRECISIONS = ("auto", "float32", "bfloat16", "float16", "int8")
@@ -93,6 +94,33 @@ def add_labels(command: argparse.ArgumentParser) -> None:
         metavar="P",
         help="probability from which on a class is a label (default: the model's own, which may be none)",
     )
+
+
+def add_windows(command: argparse.ArgumentParser) -> None:
+    """Which windows of a video."""
+    group = command.add_argument_group("windows", "of which a video is made")
+    group.add_argument("--fps", type=_rates, metavar="N[,N]", help="frames a second to look at (default: 4)")
+    group.add_argument(
+        "--scales", type=whole_numbers, metavar="N,N", help="frames of a window (default: 1, 2 and 4 times the model's)"
+    )
+    group.add_argument(
+        "--stride", type=positive, metavar="N", help="frames from a window's start to the next one's (default: 4)"
+    )
+
+
+def windows_of(args: argparse.Namespace) -> "Windows | None":
+    """The windows that were asked for; None where nothing was said of them."""
+    from ..inference.embedding import Windows
+
+    given = {name: getattr(args, name) for name in ("fps", "scales", "stride") if getattr(args, name) is not None}
+    return Windows(**given) if given else None
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of frames a second, such as 4 or 2,8") from None
 
 
 def add_device(command: argparse.ArgumentParser) -> None:

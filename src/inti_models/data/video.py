@@ -103,12 +103,37 @@ def read_clips(
         ranks = torch.searchsorted(timeline.starts, sample, right=True) - 1
         ranks = ranks.clamp_(0, len(timeline.starts) - 1)
 
+    return _clips_at(path, source, ranks)
+
+
+def read_frames(path: str | os.PathLike[str], times: Sequence[float], limits: Limits = DEFAULT_LIMITS) -> Tensor:
+    """Read the frames that are shown at some times, uint8 (T, 3, H, W); a time after the end gives the last frame.
+
+    Args:
+        path: a video file, a still image or a folder of frames.
+        times: seconds after the first frame; at least one.
+        limits: what the file may ask for.
+
+    Raises:
+        FileNotFoundError, VideoError: see `read_clips`.
+    """
+    path = Path(path)
+    source = _open(path, Guard(limits))
+    timeline = source.timeline
+    ticks = torch.tensor([times], dtype=torch.float64) / timeline.unit
+    ranks = torch.searchsorted(timeline.starts, ticks + 1e-6, right=True) - 1
+    return _clips_at(path, source, ranks.clamp_(0, len(timeline.starts) - 1)).frames[0]
+
+
+def _clips_at(path: Path, source: "VideoFile | Stills", ranks: Tensor) -> Clips:
+    """The clips of frames with these numbers, (V, T)."""
+    timeline = source.timeline
     frames: Tensor | None = None
     starts = timeline.starts[ranks]
     for rank, start, image in source.read(ranks.unique().tolist()):
         if frames is None:
-            _check_size(path, num_clips * num_frames, image.shape)
-            frames = torch.empty(num_clips, num_frames, *image.shape, dtype=torch.uint8)
+            _check_size(path, ranks.numel(), image.shape)
+            frames = torch.empty(*ranks.shape, *image.shape, dtype=torch.uint8)
         elif image.shape != frames.shape[2:]:
             (_, h0, w0), (_, h, w) = frames.shape[2:], image.shape
             raise VideoError(

@@ -1,0 +1,221 @@
+"""Making an index of videos, and bringing it up to date."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..data import Limits
+from ..data.folders import expand_folders
+from ..data.limits import DEFAULT_LIMITS
+from ..files import locked
+from ..models.precision import choose_precision
+from ..models.stages import InTIModel
+from ..models.streaming import StreamingWindows
+from ..weights.hub import load
+from .collection import read_paths
+from .embedding import VideoWindows, WindowEncoder, Windows, cast
+from .index import MANIFEST, Index, check_model, embedding_dim, model_digest
+
+PART_ROWS = 4096  # windows after which a part is written
+Encoded = tuple[str, tuple[int, int], VideoWindows | str]  # a file, its stamp, its windows or why there are none
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did, in files.
+
+    Attributes:
+        added: that were not there.
+        changed: that have another size or time of change than when they were read, and were read again.
+        dropped: that are gone.
+        kept: that were there before.
+        failed: that could not be read, with the error of each.
+        windows: of the index.
+    """
+
+    added: int
+    changed: int
+    dropped: int
+    kept: int
+    failed: dict[str, str]
+    windows: int
+
+
+def build_index(
+    sources: Iterable[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    model: str,
+    windows: Windows | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "auto",
+    limits: Limits = DEFAULT_LIMITS,
+    workers: int | None = None,
+    progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda files, total: files,
+    say: Callable[[str], None] = lambda line: None,
+) -> Summary:
+    """Embed the windows of videos into a folder, or bring it up to date.
+
+    Files that the index has, of the same size and time of change, are kept; changed ones are read again; those that are
+    gone, of what is named now, are dropped; files of the index that are not named now stay. A stopped run resumes, and
+    ends with the index of a run that was never stopped.
+
+    Args:
+        sources: folders (every video and folder of frames in them), files, or lists of files (.txt, .csv, .parquet).
+        output: folder of the index.
+        model: a name for `inti_models.load`, which `search` loads too.
+        windows: which windows; None for those of the index, or, of a new one, of `Windows`.
+        device: where to run.
+        precision: of a new index; "auto" takes the index's, or what pays on ``device``.
+        limits: what a file may ask for; see `WindowEncoder`.
+        workers: processes of a Ray cluster, each with a model; None for this process alone.
+        progress: gets the files one by one, and how many they are, and gives them on.
+        say: gets a line that says how windows are computed, before any is.
+
+    Raises:
+        FileNotFoundError: a source is not there, and the index does not have it.
+        ValueError: the index was made by another model, or of other windows.
+        BlockingIOError: another process writes to the index.
+        ModuleNotFoundError: pyarrow is not installed, or Ray with ``workers``.
+    """
+    import pyarrow  # noqa: F401  # before any work
+
+    folder, loaded = Path(output), load(model)
+    with locked(folder):
+        index = _claim(folder, model, loaded, windows, precision, device)
+        wanted, named = _list_sources(sources, index)
+        encoder = WindowEncoder(loaded, index.windows, device, index.precision, limits)
+        index.save()
+        index.clean()
+        if not isinstance(encoder.stream, StreamingWindows):
+            say("frames see each other in this model's temporal modules: each window is computed by itself.")
+        elif len(index.windows.fps) > 1:
+            say(f"{len(index.windows.fps)} rates are as many passes over each video.")
+        before = index.files
+        gone = {file for file in before if not os.path.exists(file) and any(_is_below(file, top) for top in named)}
+        changed = {file for file in wanted if file in before and file not in gone and _stamp(file) != before[file]}
+        if gone or changed:
+            index = index.without(gone | changed)
+            index.save()
+            index.clean()
+        left = [file for file in wanted if file not in gone and (file not in before or file in changed)]
+        if workers is None:
+            found = _encode_files(encoder, left)
+        else:
+            found = _encode_with_ray(index, left, device, limits, workers)
+        failed: dict[str, str] = {}
+        waiting: list[tuple[str, tuple[int, int], VideoWindows]] = []
+        for file, stamp, video in progress(found, len(left)):
+            if isinstance(video, str):
+                failed[file] = video
+                continue
+            waiting.append((file, stamp, video))
+            if sum(len(each.vectors) for _, _, each in waiting) >= PART_ROWS:
+                index, waiting = index.with_part(waiting), []
+                index.save()
+        if waiting:
+            index = index.with_part(waiting)
+            index.save()
+    return Summary(
+        added=sum(file not in before for file in left if file not in failed),
+        changed=len(changed - failed.keys()),
+        dropped=len(gone),
+        kept=len(before) - len(gone) - len(changed),
+        failed=failed,
+        windows=len(index),
+    )
+
+
+def _claim(folder: Path, name: str, model: InTIModel, windows: Windows | None, precision: str, device: str) -> Index:
+    """The index of a folder, or a new one; a ValueError for one of another model or other settings."""
+    fingerprint, dim = model_digest(model), embedding_dim(model)
+    wanted = None if windows is None else replace(windows, scales=windows.scales_of(model))
+    if not (folder / MANIFEST).exists():
+        wanted = wanted or replace(Windows(), scales=Windows().scales_of(model))
+        return Index(folder, name, fingerprint, dim, choose_precision(precision, device), wanted)
+    index = Index.open(folder)
+    if (fingerprint, dim) != (index.digest, index.dim):
+        raise _other(folder, "model", f"{index.model} ({index.digest[:8]})", f"{name} ({fingerprint[:8]})")
+    if precision not in ("auto", index.precision):
+        raise _other(folder, "precision", index.precision, precision)
+    for setting, value in asdict(wanted or index.windows).items():
+        if getattr(index.windows, setting) != value:
+            raise _other(folder, setting, getattr(index.windows, setting), value)
+    return index
+
+
+def _other(folder: Path, name: str, theirs: Any, ours: Any) -> ValueError:
+    return ValueError(f"{folder} was made with {name}={theirs!r}, not {ours!r}; name another folder.")
+
+
+def _list_sources(sources: Iterable[str | os.PathLike[str]], index: Index) -> tuple[list[str], list[str]]:
+    """Absolute paths of all videos, and of what was named: folders and files."""
+    files: list[str] = []
+    named: list[str] = []
+    for source in read_paths([os.fspath(source) for source in sources]):
+        path = os.path.abspath(source)
+        named.append(path)
+        if os.path.isdir(path):
+            inside = expand_folders([path])
+            is_emptied = inside == [path] and any(_is_below(file, path) and file != path for file in index.files)
+            files += [] if is_emptied else inside
+        elif os.path.exists(path):
+            files.append(path)
+        elif path not in index.files:
+            raise FileNotFoundError(f"There is no {source}; check the path.")
+    own = os.path.abspath(index.folder)
+    return [file for file in dict.fromkeys(files) if not _is_below(file, own)], named
+
+
+def _is_below(file: str, folder: str) -> bool:
+    return file == folder or file.startswith(os.path.join(folder, ""))
+
+
+def _stamp(file: str) -> tuple[int, int]:
+    stat = os.stat(file)
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _encode_files(encoder: WindowEncoder, files: Iterable[str]) -> Iterator[Encoded]:
+    """Each file with its windows in float16, or with the error that kept it from being read."""
+    for file in files:
+        try:
+            stamp = _stamp(file)  # before it is read: what is written meanwhile is noticed by the next run
+            video = encoder(file)
+            yield file, stamp, replace(video, vectors=cast(video.vectors, "float16"))
+        except (OSError, ValueError) as error:
+            yield file, (0, 0), str(error)
+
+
+class Worker:
+    """A model in a process of Ray."""
+
+    def __init__(self, index: Index, device: str, limits: Limits) -> None:
+        model = load(index.model)
+        check_model(index, model)
+        self.encoder = WindowEncoder(model, index.windows, device, index.precision, limits)
+
+    def encode(self, file: str) -> Encoded:
+        """See `_encode_files`."""
+        return next(_encode_files(self.encoder, [file]))
+
+
+def _encode_with_ray(
+    index: Index, files: Sequence[str], device: str, limits: Limits, workers: int
+) -> Iterator[Encoded]:
+    """`_encode_files` in the processes of a Ray cluster, in the same order."""
+    import ray
+    from ray.util import ActorPool
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False)
+    try:
+        actor = ray.remote(Worker).options(num_gpus=1 if device.startswith("cuda") else 0)
+        pool = ActorPool([actor.remote(index, device, limits) for _ in range(min(workers, len(files)))])
+        yield from pool.map(lambda worker, file: worker.encode.remote(file), list(files))
+    finally:
+        if started:
+            ray.shutdown()

@@ -1,0 +1,220 @@
+"""Search in an index: exact, flat in memory, and overlapping hits are one moment.
+
+**Score.** An example clip or words are a vector, and the score of a window is the cosine of its embedding with it; a
+class of the model's own classifier is its probability.
+
+**Moments.** The score of an instant is the mean score of the windows that show it, first of each scale and rate, then
+over these. A moment has its seed at the instant that scores highest, and reaches to both sides as far as what scores
+above a level outweighs what scores below (the sum of differences over time is largest); the level is a quarter of the
+way from the median of all windows to the seed. Windows that overlap with it are then taken out of the file, and what is
+left has the next. The score of a moment is that of its seed.
+"""
+
+import difflib
+import heapq
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..data.limits import DEFAULT_LIMITS, Limits
+from ..models.stages import InTIModel
+from ..weights.text_tower import read_towers
+from ..weights.zero_shot import build_head, class_words
+from .embedding import embed
+from .index import Index
+
+PIECE = 8192  # windows whose embeddings are in memory together
+LEVEL = 0.25  # of a moment, from the median of all windows to its seed
+Score = Callable[[Tensor], Tensor]  # embeddings (n, D), float32 -> scores (n,)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A stretch of a video that fits a query.
+
+    Attributes:
+        file: the video.
+        start, end: in seconds after its first frame.
+        score: of its best instant.
+    """
+
+    file: str
+    start: float
+    end: float
+    score: float
+
+
+def search(index: Index, score: Score, top: int = 10) -> list[Moment]:
+    """The moments of an index that fit a query best, best first.
+
+    No instant scores higher than the best window of its file, so that files are opened in the order of these, and no
+    more of them than can hold one of the best moments.
+
+    Args:
+        index: the index.
+        score: see `by_vector`, `by_class`, `by_words` and `by_clip`.
+        top: how many, at most.
+
+    Raises:
+        ValueError: for a number below 1, or an index that is damaged.
+    """
+    if top < 1:
+        raise ValueError(f"top={top} is not a number of moments; pass at least 1.")
+    if not len(index):
+        return []
+    scores = score_windows(index, score)
+    median = float(np.median(scores))
+    all_rows = [index.rows(part) for part in index.parts]
+    offsets = np.cumsum([0, *(part.rows for part in index.parts)])
+    firsts = np.concatenate([rows.first[:-1] + offset for rows, offset in zip(all_rows, offsets, strict=False)])
+    of_part = np.repeat(np.arange(len(all_rows)), [len(rows.files) for rows in all_rows])
+    best = np.maximum.reduceat(scores, firsts)
+    closed = iter(np.argsort(-best, kind="stable").tolist())
+    following = next(closed, None)
+    opened: list[tuple[float, int, Moment, Iterator[Moment]]] = []
+    found: list[Moment] = []
+    while len(found) < top:
+        while following is not None and (not opened or best[following] > -opened[0][0]):
+            part = int(of_part[following])
+            rows, offset = all_rows[part], int(offsets[part])
+            first = int(firsts[following])
+            number = rows.place(first - offset)
+            last = offset + int(rows.first[number + 1])
+            of_file = slice(first - offset, last - offset)
+            scale_and_rate = rows.scale[of_file] + 1j * rows.fps[of_file]
+            groups = np.unique(scale_and_rate, return_inverse=True)[1]
+            moments = find_moments(
+                rows.files[number], rows.start[of_file], rows.end[of_file], groups, scores[first:last], median
+            )
+            moment = next(moments)
+            heapq.heappush(opened, (-moment.score, following, moment, moments))
+            following = next(closed, None)
+        if not opened:
+            break
+        _, place, moment, moments = heapq.heappop(opened)
+        found.append(moment)
+        if (after := next(moments, None)) is not None:
+            heapq.heappush(opened, (-after.score, place, after, moments))
+    return sorted(found, key=lambda moment: -moment.score)
+
+
+def find_moments(
+    file: str, start: np.ndarray, end: np.ndarray, groups: np.ndarray, scores: np.ndarray, median: float
+) -> Iterator[Moment]:
+    """The moments of a file, at least one; the rule is at the top of this module.
+
+    Args:
+        file: its name.
+        start, end: of its windows, (W,).
+        groups: the number, from 0, of the scale and rate of each.
+        scores: of each.
+        median: of the scores of all windows.
+    """
+    edges = np.unique(np.concatenate([start, end]))  # windows begin and end at these: between two, all is alike
+    while len(start):
+        curve = _instants(edges, start, end, groups, scores)
+        seed = int(curve.argmax())
+        above = (curve - (median + LEVEL * (curve[seed] - median))) * np.diff(edges)
+        last = seed + int(np.cumsum(above[seed:]).argmax())
+        first = seed - int(np.cumsum(above[seed::-1]).argmax())
+        moment = Moment(file, float(edges[first]), float(edges[last + 1]), float(curve[seed]))
+        yield moment
+        left = (start >= moment.end) | (end <= moment.start)
+        start, end, groups, scores = start[left], end[left], groups[left], scores[left]
+
+
+def _instants(
+    edges: np.ndarray, start: np.ndarray, end: np.ndarray, groups: np.ndarray, scores: np.ndarray
+) -> np.ndarray:
+    """The score between each two neighbours of ``edges``; -inf where no window is."""
+    first, after = np.searchsorted(edges, start), np.searchsorted(edges, end)
+    total, present = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1, np.int64)
+    for group in range(int(groups.max()) + 1):
+        of_group = groups == group
+        ends = {"minlength": len(edges)}
+        count = np.bincount(first[of_group], **ends) - np.bincount(after[of_group], **ends)
+        weights = scores[of_group].astype(np.float64)
+        summed = np.bincount(first[of_group], weights, **ends) - np.bincount(after[of_group], weights, **ends)
+        count, summed = np.cumsum(count)[:-1], np.cumsum(summed)[:-1]
+        total += np.divide(summed, count, out=np.zeros_like(total), where=count > 0)
+        present += count > 0
+    return np.divide(total, present, out=np.full_like(total, -np.inf), where=present > 0)
+
+
+def score_windows(index: Index, score: Score) -> np.ndarray:
+    """The score of every window, float32, a piece at a time.
+
+    Raises:
+        ValueError: a part is damaged.
+    """
+    scores = np.empty(len(index), np.float32)
+    row = 0
+    for part in index.parts:
+        vectors = index.vectors(part)
+        for first in range(0, part.rows, PIECE):
+            piece = torch.from_numpy(vectors[first : first + PIECE].astype(np.float32))
+            with torch.no_grad():
+                scores[row : row + len(piece)] = score(piece).numpy()
+            row += len(piece)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{index.folder} has embeddings that are not finite; remove it and make it again.")
+    return scores
+
+
+# Queries
+
+
+def by_vector(vector: Tensor) -> Score:
+    """The cosine with a vector (D,)."""
+    query = F.normalize(vector.float(), dim=-1)
+    return lambda vectors: (vectors @ query) / vectors.norm(dim=-1).clamp_min(1e-12)
+
+
+def by_class(model: InTIModel, index: int) -> Score:
+    """The probability of a class of the model's own classifier."""
+    head = model.head.float().cpu()
+    return lambda vectors: model.probabilities(head(vectors)[None])[:, index]  # of one view each
+
+
+def by_words(model: InTIModel, text: str) -> Score:
+    """What a text is to a model: a vector, where its head has a projection into the space of texts; else a class.
+
+    Args:
+        model: the one that made the index, on the CPU.
+        text: words for the text tower of the model's image-text model (with the templates ``any``), or the name or
+            number of one of its classes.
+
+    Raises:
+        ValueError: the model has no such class; see `read_towers` too.
+        OSError: the text tower cannot be had.
+    """
+    if model.projects:
+        head = build_head(read_towers(model), model.num_features, [class_words(text, "any")])
+        return by_vector(head.classes.weight[0].detach())
+    names = list(model.pretrained_cfg.get("label_names") or ())
+    if len(names) != model.num_classes:
+        names = [str(number) for number in range(model.num_classes)]
+    if text in names:
+        return by_class(model, names.index(text))
+    near = difflib.get_close_matches(text, names, 3) or names[:3]
+    raise ValueError(
+        f"{text!r} is none of the {len(names)} classes of this model, which knows no other words; ask for one of them, "
+        f"such as {', '.join(map(repr, near))}, for an example clip, or index with an image-text model."
+    )
+
+
+def by_clip(
+    model: InTIModel, path: str | os.PathLike[str], device: str = "cpu", limits: Limits = DEFAULT_LIMITS
+) -> Score:
+    """The cosine with the embedding of an example clip, sampled as the model samples files.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read as a video.
+    """
+    return by_vector(torch.from_numpy(embed(model, [path], device=device, limits=limits).vectors[0]))
