@@ -38,21 +38,21 @@ def rows_of(folder):
 
 
 def test_rows_are_what_the_classifier_says_and_bad_files_have_their_error(videos):
-    label = Labeller(NAME, {}, views=(1, 1), topk=3, features=True, device="cpu")
+    label = Labeller(NAME, {}, views=(1, 1), topk=3, embedding=True, device="cpu")
     rows = label({"path": list(map(str, videos))}).to_pylist()
     assert [row["path"] for row in rows] == list(map(str, videos))
     model = load(NAME)
     classify = VideoClassifier(model)
     for path, row in zip(videos, rows, strict=True):
         if path == videos[3]:
-            assert "cannot be opened as a video" in row["error"] and row["labels"] is row["features"] is None
+            assert "cannot be opened as a video" in row["error"] and row["labels"] is row["embedding"] is None
             continue
         expected = classify(path, 3)
         assert row["labels"] == [label.name for label in expected] and row["error"] is None
         assert row["scores"] == pytest.approx([label.probability for label in expected], abs=1e-5)
-        logits = model.head(torch.tensor(row["features"]))
+        logits = model.head(torch.tensor(row["embedding"]))
         assert torch.allclose(logits.softmax(-1), classify.probabilities(path), atol=1e-5)
-    plain = Labeller(NAME, {}, views=(1, 1), topk=3, features=False, device="cpu")
+    plain = Labeller(NAME, {}, views=(1, 1), topk=3, embedding=False, device="cpu")
     assert plain({"path": [str(videos[0])]}).column_names == ["path", "labels", "scores", "error"]
 
 
@@ -64,11 +64,11 @@ def test_labels_and_features_of_a_file_come_of_one_reading_and_one_pass(videos):
     labeller.classifier.model.patch_embed.register_forward_hook(lambda *_: passes.append(1))
     table = labeller({"path": videos[:3]})
     assert read == [str(path) for path in videos[:3]] and len(passes) == 1
-    assert [len(features) for features in table["features"].to_pylist()] == [labeller.classifier.model.embed_dim] * 3
+    assert [len(features) for features in table["embedding"].to_pylist()] == [labeller.classifier.model.embed_dim] * 3
 
 
 def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
-    label = Labeller(NAME, {}, views=(1, 1), topk=5, features=False, device="cpu")
+    label = Labeller(NAME, {}, views=(1, 1), topk=5, embedding=False, device="cpu")
     earlier = label({"path": list(map(str, videos[:2]))})
     rows = earlier.to_pylist()
     rows[1] |= {"labels": None, "scores": None, "error": "unreadable then"}  # to be tried again
@@ -93,7 +93,7 @@ def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
     ("args", "sentence"),
     [
         ({"views": (2, 1)}, r"views=\[1, 1\], not \[2, 1\]"),
-        ({"features": True}, "features=False, not True"),
+        ({"embedding": True}, "embedding=False, not True"),
         ({"topk": 1}, "topk=5, not 1"),
         ({"precision": "int8"}, "precision='(?:float32|bfloat16)', not 'int8'"),
         ({"compress_at": ()}, "model_args={}, not {'compress_at': \\[\\]}"),
@@ -105,6 +105,18 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, args, sentence):
     assert label_collection([], NAME, tmp_path) == Summary(0, 0, 0)
     with pytest.raises(ValueError, match=f"{sentence}; name another folder"):
         label_collection([], **{"model": NAME, "output": tmp_path, **args})
+
+
+def test_a_folder_of_before_has_no_embeddings(tmp_path):
+    label_collection([], NAME, tmp_path)
+    settings = json.loads((tmp_path / SETTINGS).read_text())
+    del settings["embedding"]
+    (tmp_path / SETTINGS).write_text(json.dumps({**settings, "features": False}))
+    assert label_collection([], NAME, tmp_path) == Summary(0, 0, 0)
+    (tmp_path / SETTINGS).write_text(json.dumps({**settings, "features": True}))
+    for embedding in (False, True):
+        with pytest.raises(ValueError, match="embedding='features', not"):
+            label_collection([], NAME, tmp_path, embedding=embedding)
 
 
 def test_a_folder_keeps_its_precision(videos, tmp_path):

@@ -23,9 +23,13 @@ from .options import (
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("embed", help="make vectors of videos, or of their windows")
+    command = commands.add_parser(
+        "embed",
+        help="make vectors of videos, or of their windows",
+        epilog="example: inti-models embed clip.mp4 --model inti_vit_t8_32_motiondigits -o clip.parquet",
+    )
     command.add_argument(
-        "files", nargs="+", metavar="FILE", help="videos, folders or lists of them (.txt, .csv, .parquet)"
+        "files", nargs="+", metavar="FILE", help="videos, folders of them, or lists (.txt, .csv, .parquet)"
     )
     add_model(command)
     command.add_argument(
@@ -35,7 +39,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_windows(command)
     add_views(command)
     command.add_argument("--normalize", action="store_true", help="bring each vector to length one")
-    command.add_argument("--dtype", choices=("float16", "float32"), default="float32")
+    command.add_argument(
+        "--dtype", choices=("float16", "float32"), default="float32", help="of the vectors (default: %(default)s)"
+    )
     add_batches(command)
     add_device(command)
     add_precision(command)

@@ -11,7 +11,11 @@ from .options import add_device, add_limits, add_precision, add_windows, device_
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("index", help="make an index of videos to search in, or bring it up to date")
+    command = commands.add_parser(
+        "index",
+        help="make an index of videos to search in, or bring it up to date",
+        epilog="example: inti-models index videos --model inti_vit_b16_k400 -o index",
+    )
     command.add_argument(
         "videos", nargs="+", metavar="VIDEOS", help="folders, files, or lists of files (.txt, .csv, .parquet)"
     )

@@ -29,7 +29,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     add_views(command, default=(1, 1))
     command.add_argument("--topk", type=positive, default=5, help="labels for each file (default: %(default)s)")
-    command.add_argument("--features", action="store_true", help="write pooled features too")
+    command.add_argument("--embedding", action="store_true", help="write the embedding of each file too")
     command.add_argument("--part-size", type=positive, default=16, help="files of a part (default: %(default)s)")
     add_batches(command)
     add_device(command)
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
         views=args.views,
         topk=args.topk,
-        features=args.features,
+        embedding=args.embedding,
         device=device_of(args),
         part_size=args.part_size,
         limits=limits_of(args),

@@ -23,13 +23,16 @@ from .options import (
     add_templates,
     add_views,
     device_of,
+    fraction,
     limits_of,
     load_model,
     positive,
 )
 
 if TYPE_CHECKING:
-    from ..inference.predict import ReadAhead
+    from collections.abc import Iterator
+
+    from ..inference.predict import ReadAhead, Window
     from ..models.stages import InTIModel
 
 
@@ -85,6 +88,20 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--fps", type=float, metavar="N", help="frames a second to look at (with --stream; default: all)"
     )
+    command.add_argument("--events", action="store_true", help="print what lasts, from when to when (with --stream)")
+    command.add_argument(
+        "--begin",
+        type=fraction,
+        default=0.5,
+        metavar="P",
+        help="probability that begins an event (default: %(default)s)",
+    )
+    command.add_argument(
+        "--keep", type=fraction, default=0.3, metavar="P", help="probability that keeps it going (default: %(default)s)"
+    )
+    command.add_argument(
+        "--least", type=float, default=0.5, metavar="S", help="seconds that an event lasts (default: %(default)s)"
+    )
     add_labels(command)
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     add_limits(command)
@@ -98,6 +115,8 @@ def run(args: argparse.Namespace) -> int:
     from ..models.schedules import schedule_for_budget
     from ..weights.hub import create
 
+    if args.events and not args.stream:
+        raise ValueError("--events are of a stream; add --stream.")
     if "-" in args.files and not args.stream:
         raise ValueError("- is the standard input, which is read as a stream; add --stream.")
     if not args.stream:
@@ -126,6 +145,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..data import iterate_frames
+    from ..inference.events import find_events
     from ..inference.predict import NONE, classify_stream
 
     if len(args.files) > 1 or args.views not in (None, (1, 1)) or args.chunk is not None or args.compile:
@@ -133,19 +153,36 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=limits_of(args).max_pixels)
-    window = None
-    for window in classify_stream(model, frames, args.stride, args.topk, args.device, threshold=args.threshold):
+    topk, threshold = (model.num_classes, 0.0) if args.events else (args.topk, args.threshold)
+    windows = classify_stream(model, frames, args.stride, topk, args.device, threshold=threshold)
+    windows = _at_least_one(windows, args.files[0], model)
+    if args.events:
+        for event in find_events(windows, args.begin, args.keep, args.least):
+            if args.json:
+                times = {"start": round(event.start, 3), "end": round(event.end, 3)}
+                print(json.dumps({**dataclasses.asdict(event), **times, "precision": model.precision}), flush=True)
+            else:
+                line = f"{event.start:.2f}-{event.end:.2f} s  {printable(event.name)} {event.probability:.1%}"
+                print(line, flush=True)
+        return 0
+    for window in windows:
         if args.json:
             times = {"start": round(window.start, 3), "end": round(window.end, 3)}
             print(json.dumps({**dataclasses.asdict(window), **times, "precision": model.precision}), flush=True)
         else:
             names = ", ".join(f"{printable(label.name)} {label.probability:.1%}" for label in window.labels)
             print(f"{window.start:.2f}-{window.end:.2f} s  {names or NONE}", flush=True)
+    return 0
+
+
+def _at_least_one(windows: "Iterator[Window]", source: str, model: "InTIModel") -> "Iterator[Window]":
+    window = None
+    for window in windows:
+        yield window
     if window is None:
         raise ValueError(
-            f"{args.files[0]} ended before a first window of {model.num_frames} frames; lower --frames or raise --fps."
+            f"{source} ended before a first window of {model.num_frames} frames; lower --frames or raise --fps."
         )
-    return 0
 
 
 def _label_files(model: "InTIModel", args: argparse.Namespace, files: "ReadAhead | list[str]") -> int:

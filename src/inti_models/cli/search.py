@@ -10,7 +10,11 @@ from .options import add_device, add_limits, device_of, limits_of, positive
 
 
 def add_to(commands: argparse._SubParsersAction) -> None:
-    command = commands.add_parser("search", help="find moments in an index, by words, a class or an example clip")
+    command = commands.add_parser(
+        "search",
+        help="find moments in an index, by words, a class or an example clip",
+        epilog="example: inti-models search index 'a dog jumps' --top 3 --preview found.html",
+    )
     command.add_argument("index", type=Path, metavar="INDEX", help="folder that inti-models index made")
     query = command.add_mutually_exclusive_group(required=True)
     query.add_argument("words", nargs="?", metavar="WORDS", help="what to look for, or a class of the model")
@@ -18,7 +22,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--model", help="the model that made the index, if it is now in another place (default: the one it names)"
     )
-    command.add_argument("--top", type=positive, default=10, metavar="N", help="moments to show")
+    command.add_argument("--top", type=positive, default=10, metavar="N", help="moments to show (default: %(default)s)")
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
     command.add_argument("--preview", type=Path, metavar="OUT", help="show them: a file that ends in .html or .gif")
     add_device(command)

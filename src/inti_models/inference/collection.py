@@ -1,4 +1,4 @@
-"""Labels and features of a whole video collection with Ray Data: many processes, many machines.
+"""Labels and embeddings of a whole video collection with Ray Data: many processes, many machines.
 
 One machine needs none of it: ``inti-models predict`` on many files keeps one model busy. Ray pays where there are
 several GPUs or machines.
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from tqdm import tqdm
 
 from ..data.limits import DEFAULT_LIMITS, Limits
@@ -49,7 +50,7 @@ class Labeller:
         model_args: Mapping[str, Any],
         views: tuple[int, int],
         topk: int | None,
-        features: bool,
+        embedding: bool,
         device: str,
         limits: Limits = DEFAULT_LIMITS,
         precision: str = "float32",
@@ -66,7 +67,7 @@ class Labeller:
             batch_size=batch_size,
             compile=compile,
         )
-        self.topk, self.features, self.threshold = topk, features, threshold
+        self.topk, self.embedding, self.threshold = topk, embedding, threshold
 
     def __call__(self, batch: Mapping[str, Iterable[str]]) -> Any:
         import pyarrow as pa
@@ -80,10 +81,12 @@ class Labeller:
                 logits, features = said
                 labels = top_labels(self.classifier.model, logits, self.topk, self.threshold)
                 row |= {"labels": [label.name for label in labels], "scores": [label.probability for label in labels]}
-                row |= {"features": features.tolist()} if self.features else {}
+                if self.embedding:
+                    with torch.no_grad():
+                        row["embedding"] = self.classifier.model.project(features).tolist()
             rows.append(row)
         columns = {"path": pa.string(), "labels": pa.list_(pa.string()), "scores": pa.list_(pa.float32())}
-        columns |= {"error": pa.string()} | ({"features": pa.list_(pa.float32())} if self.features else {})
+        columns |= {"error": pa.string()} | ({"embedding": pa.list_(pa.float32())} if self.embedding else {})
         return pa.Table.from_pylist(rows, pa.schema(columns.items()))
 
 
@@ -95,7 +98,7 @@ def label_collection(
     workers: int = 1,
     views: tuple[int, int] = (1, 1),
     topk: int | None = None,
-    features: bool = False,
+    embedding: bool = False,
     device: str = "cpu",
     part_size: int = 16,
     limits: Limits = DEFAULT_LIMITS,
@@ -105,7 +108,7 @@ def label_collection(
     threshold: float | None = None,
     **model_args: Any,
 ) -> Summary:
-    """Label files on a Ray cluster and write Parquet: ``path``, ``labels``, ``scores``, ``error``, ``features``.
+    """Label files on a Ray cluster and write Parquet: ``path``, ``labels``, ``scores``, ``error``, ``embedding``.
 
     Rows are written in parts of ``part_size`` files, each whole or not at all; files that a part in ``output`` has are
     not done again, so a stopped run resumes. A file that cannot be read has its ``error`` and no labels, and is tried
@@ -118,7 +121,7 @@ def label_collection(
         workers: processes with a model each, on a GPU each if ``device`` is one.
         views: temporal clips and spatial crops; see `VideoClassifier`.
         topk: most labels of a file; see `inti_models.inference.predict.top_labels`.
-        features: also write the pooled features before the classifier, averaged over views.
+        embedding: also write the embedding of each file, the mean over its views of ``model.encode``.
         device: where workers run.
         part_size: files that a worker takes at a time.
         limits: what a file may ask for.
@@ -146,7 +149,7 @@ def label_collection(
         "model_args": model_args,
         "views": views,
         "topk": topk,
-        "features": features,
+        "embedding": embedding,
         "threshold": threshold,
     }
     folder, chosen = Path(output), choose_precision(precision, device)
@@ -175,7 +178,7 @@ def label_collection(
                         model_args,
                         views,
                         topk,
-                        features,
+                        embedding,
                         device,
                         limits,
                         chosen,
@@ -223,7 +226,9 @@ def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool
     if not file.exists():
         write_text(file, json.dumps(ours, indent=2) + "\n")
         return precision
-    theirs = {"precision": "float32", **json.loads(file.read_text(encoding="utf-8"))}
+    theirs = {"precision": "float32", "embedding": False, **json.loads(file.read_text(encoding="utf-8"))}
+    if theirs.get("features"):  # a column that rows of today have not
+        theirs["embedding"] = "features"
     if "threshold" not in theirs:
         theirs |= {"threshold": None} | ({"topk": None} if theirs.get("topk") == TOPK and ours["topk"] is None else {})
     if keep:

@@ -1,0 +1,79 @@
+"""Events of a stream: what lasts, from when to when."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .predict import NONE, Window
+
+
+@dataclass(frozen=True)
+class Event:
+    """A class that a stream showed for a while.
+
+    Attributes:
+        start: in seconds after the stream's first frame.
+        end: when it was over, or the stream.
+        index: class index.
+        name: class name.
+        probability: the highest of its windows.
+    """
+
+    start: float
+    end: float
+    index: int
+    name: str
+    probability: float
+
+
+def find_events(
+    windows: Iterable[Window], begin: float = 0.5, keep: float = 0.3, least: float = 0.0
+) -> Iterator[Event]:
+    """The events of a stream, each as soon as it is over.
+
+    An event begins with a window in which the class is at least as probable as ``begin``, and lasts as long as it is at
+    least as probable as ``keep``: with two thresholds, a probability that trembles about one makes no row of events. A
+    window speaks for its middle, to both sides up to half of the way to its neighbours; the first of a stream from its
+    start, the last up to its end.
+
+    Args:
+        windows: of `classify_stream`, with the labels of all classes (``topk`` of as many, ``threshold`` 0).
+        begin: least probability that begins an event.
+        keep: least probability that keeps one going.
+        least: seconds that an event has to last.
+
+    Raises:
+        ValueError: for thresholds that are not in order, or a duration below zero.
+    """
+    if not 0 < keep <= begin <= 1:
+        raise ValueError(f"begin={begin} and keep={keep} are no thresholds; expected 0 < keep <= begin <= 1.")
+    if not least >= 0:
+        raise ValueError(f"least={least} is no duration; expected seconds of at least 0.")
+    going: dict[int, Event] = {}  # class -> its event up to now
+    before: Window | None = None
+    for window in windows:
+        edge = window.start if before is None else (_middle(before) + _middle(window)) / 2
+        of_classes = (label for label in window.labels if label.name != NONE)
+        probable = {label.index: label for label in of_classes if label.probability >= keep}
+        for index in [index for index in going if index not in probable]:
+            yield from _lasting(going.pop(index), edge, least)
+        for index, label in probable.items():
+            if index in going:
+                event = going[index]
+                highest = max(event.probability, label.probability)
+                going[index] = Event(event.start, event.end, index, event.name, highest)
+            elif label.probability >= begin:
+                going[index] = Event(edge, edge, index, label.name, label.probability)
+        before = window
+    for event in going.values():
+        assert before is not None
+        yield from _lasting(event, before.end, least)
+
+
+def _middle(window: Window) -> float:
+    return (window.start + window.end) / 2
+
+
+def _lasting(event: Event, end: float, least: float) -> Iterator[Event]:
+    """The event with its end, if it lasted."""
+    if end - event.start >= least:
+        yield Event(event.start, end, event.index, event.name, event.probability)
