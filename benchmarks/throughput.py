@@ -4,7 +4,7 @@
 
 Every row is measured in turns with a reference: an InTI model with its naive twin (``compress_at=()``), a peer with
 naive ViT-B/16 on 8 frames. Random weights: cost does not depend on them. Writes
-results/throughput_<device>[_train].json after each row; a stopped run goes on there, and rows with other settings are
+results/throughput_<device>[_train].json after each row; a stopped run resumes there, and rows with other settings are
 measured anew. With ``--only`` or ``--quick`` nothing is written without ``--output``. ``--equal-cost`` measures what
 else can be had for the GFLOPs of InTI, and writes results/throughput_<device>_equal_cost.json.
 """

@@ -63,10 +63,12 @@ def main() -> int:
     torch.set_num_threads(1)  # tiny operators: more threads would wait for each other
     print("\nmilliseconds of a batch, float32, eager, on one CPU thread, in turns:")
     rows = [milliseconds(list(models.values()), views.repeat(size, 1, 1, 1, 1)) for size in BATCHES]
-    for (what, network), *times in zip(models.items(), *rows, strict=True):
-        gflops = count_flops(network, views.shape).gflops
-        columns = "  ".join(f"batch {size}: {ms:6.2f}" for size, ms in zip(BATCHES, times, strict=True))
+    costs = [count_flops(network, views.shape).gflops for network in models.values()]
+    for what, gflops, *spent in zip(models, costs, *rows, strict=True):
+        columns = "  ".join(f"batch {size}: {ms:6.2f}" for size, ms in zip(BATCHES, spent, strict=True))
         print(f"{what:17s} {gflops:.3f} GFLOPs a clip  {columns}")
+    times = ", ".join(f"{ours / twin:.0%} at batch {size}" for size, (ours, twin) in zip(BATCHES, rows, strict=True))
+    print(f"InTI: {costs[0] / costs[1]:.0%} of the naive model's operations; of its time {times}.")
     return 0 if labels[0].index == label else 1
 
 

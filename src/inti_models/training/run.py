@@ -59,8 +59,8 @@ def train(
         recipe: see `inti_models.training.recipe.load_recipe`.
         output: folder for everything that is written (see above). One that holds a run of the same recipe is
             resumed where it stopped.
-        extend: resume also a run of fewer epochs than the recipe has now. Its learning rate then goes on along the
-            schedule of the recipe, as if the run had always had so many epochs.
+        extend: resume also a run of fewer epochs than the recipe has now. Its learning rate then follows the schedule
+            of the recipe, as if the run had always had so many epochs.
 
     Returns:
         The last measurement, or None without validation data.
