@@ -2,12 +2,14 @@
 
     python tools/release.py [--output dist] [--check]
 
-Builds sdist and wheel, installs each in an empty environment, labels a clip there, and checks that version, tag and
-CHANGELOG belong together. Ends with 1 if anything is wrong, and names all of it. --check only checks.
+Builds sdist and wheel, installs each in an empty environment, labels a clip there, runs README's code with the extras
+that README names, and checks that version, tag and CHANGELOG belong together. Ends with 1 if anything is wrong, and
+names all of it. --check only checks.
 """
 
 import argparse
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +17,10 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.environments import extras_named  # noqa: E402
+
 MODEL = "inti_vit_t8_32_motiondigits"
 
 
@@ -49,7 +55,7 @@ def git(*arguments: str) -> str:
 
 
 def try_out(file: Path, folder: Path, clip: Path, expected: str, version: str) -> str:
-    """Install a file in an empty environment and label a clip there; returns what is wrong, if anything."""
+    """Install a file in an empty environment; label a clip and run README's code; return what is wrong there."""
     python = folder / "bin" / "python"
     uv = [sys.executable, "-m", "uv"]
     subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], check=True)
@@ -63,7 +69,20 @@ def try_out(file: Path, folder: Path, clip: Path, expected: str, version: str) -
     label = [*command, "predict", str(clip), "--model", MODEL, "--topk", "1", "--json"]
     printed = subprocess.run(label, cwd=folder, check=True, capture_output=True, text=True).stdout
     name = json.loads(printed)["labels"][0]["name"]
-    return "" if name == expected else f"{file.name} labels a clip of {expected!r} as {name!r}."
+    if name != expected:
+        return f"{file.name} labels a clip of {expected!r} as {name!r}."
+    readme, work = ROOT / "README.md", folder / "work"
+    wanted = f"inti_models[{','.join(extras_named(readme))}] @ {file.resolve().as_uri()}"
+    subprocess.run([*uv, "pip", "install", "--quiet", "--python", str(python), wanted], check=True)
+    work.mkdir()
+    run = subprocess.run(
+        [str(python), "-m", "support.pages", str(readme)],
+        cwd=work,
+        check=False,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests")},
+    )
+    return "" if run.returncode == 0 else f"The code of README.md does not run with {file.name}; see above."
 
 
 def main() -> int:
