@@ -25,7 +25,8 @@ from support.pages import blocks, run_block
 
 FINETUNE, TEMPORAL = ROOT / "docs" / "finetune.md", ROOT / "docs" / "add_a_temporal_module.md"
 TRUNK = ROOT / "docs" / "add_a_trunk.md"  # run by tests/models/test_trunks.py, which goes on with its trunk
-PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path not in (FINETUNE, TEMPORAL, TRUNK))
+SEARCH = ROOT / "docs" / "search.md"  # run by tests/weights/test_search_guide.py, with a CLIP from a Hub
+PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path not in (FINETUNE, TEMPORAL, TRUNK, SEARCH))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -140,7 +141,9 @@ def test_page_runs_as_it_stands(page, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow  # each page in an environment of its own
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))], ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted({*ROOT.glob("docs/*.md")} - {SEARCH})], ids=lambda page: page.stem
+)
 def test_page_runs_with_nothing_but_the_extras_that_it_names(page, tmp_path):
     if not list(blocks(page, slow=True)):
         pytest.skip("the page has no code to run")

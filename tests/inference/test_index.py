@@ -1,5 +1,6 @@
 """An index of videos: what is in it, how it is kept up to date, and what is refused."""
 
+import copy
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from inti_models.data.motion_digits import MotionDigits
 from inti_models.files import locked
 from inti_models.inference import indexing
 from inti_models.inference.embedding import WindowEncoder, Windows
-from inti_models.inference.index import MANIFEST, Index
+from inti_models.inference.index import MANIFEST, Index, model_digest
 from inti_models.inference.indexing import build_index
 from inti_models.inference.search import by_vector, score_windows
 from support.processes import forked, killing
@@ -162,6 +163,19 @@ def test_another_model_and_other_windows_are_refused(videos, tmp_path, capsys):
             build(videos, index, **args)
     assert main(["search", str(index), "0, left", "--model", str(tmp_path / "other")]) == 1
     assert "with other weights than this model's" in capsys.readouterr().err
+
+
+def test_a_model_without_a_checkpoint_is_the_same_at_each_start(tiny):
+    """Its interpolations are drawn anew, and neutral."""
+    first = tiny()
+    second = copy.deepcopy(first)
+    for model in (first, second):
+        for each in model.interpolations.values():
+            torch.nn.init.normal_(each[0].predict.reduce.weight)
+            each[0].predict.init_weights()
+    assert model_digest(first) == model_digest(second)
+    torch.nn.init.ones_(second.interpolations["1"][0].predict.logit.bias)
+    assert model_digest(first) != model_digest(second)
 
 
 def test_a_second_process_is_refused(videos, tmp_path):

@@ -272,14 +272,17 @@ def _read_rows(file: Path, count: int) -> Rows:
 def model_digest(model: InTIModel) -> str:
     """SHA-256, in hex, of what an embedding or a class of it depends on.
 
-    That is all tensors but those of a classifier made of words; where frames are compressed, and how tokens and frames
-    are pooled; and size and normalisation of frames.
+    That is all tensors but those of a classifier made of words and of interpolations that are neutral; where frames are
+    compressed, and how tokens and frames are pooled; and size and normalisation of frames.
     """
-    words = "head.classes." if model.projects else None
-    tensors = {name: t for name, t in model.state_dict().items() if words is None or not name.startswith(words)}
-    weightings = [
-        each.weighting for each in model.interpolations.modules() if isinstance(each, InterFrameInterpolation)
-    ]
+    without = ("head.classes.",) if model.projects else ()
+    weightings = []
+    for name, module in model.named_modules():
+        if isinstance(module, InterFrameInterpolation):
+            weightings.append(module.weighting)
+            if module.is_neutral:  # without a checkpoint of InTI's: its networks are drawn, and do not matter
+                without += (f"{name}.",)
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(without)}
     built = [model.compress_at, weightings, type(model.temporal).__name__, model.global_pool]
     settings = json.dumps([built, resolve_input_data_config(model)], sort_keys=True)
     return hashlib.sha256(f"{settings}\n{digest(tensors)}".encode()).hexdigest()

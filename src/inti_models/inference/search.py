@@ -157,7 +157,7 @@ def score_windows(index: Index, score: Score) -> np.ndarray:
     for part in index.parts:
         vectors = index.vectors(part)
         for first in range(0, part.rows, PIECE):
-            piece = torch.from_numpy(vectors[first : first + PIECE].astype(np.float32))
+            piece = torch.from_numpy(np.array(vectors[first : first + PIECE])).float()  # faster than NumPy's
             with torch.no_grad():
                 scores[row : row + len(piece)] = score(piece).numpy()
             row += len(piece)

@@ -210,6 +210,11 @@ class InterFrameInterpolation(nn.Module):
     def extra_repr(self) -> str:
         return f"weighting={self.weighting!r}"
 
+    @property
+    def is_neutral(self) -> bool:
+        """Whether both frames of any pair get the same weight, whatever the networks before the logits are."""
+        return self.predict is None or not (self.predict.logit.weight.any() or self.predict.logit.bias.any())
+
     def weights(self, frame_pairs: Tensor, grid_size: tuple[int, int]) -> Tensor:
         """The weights of both frames of each pair, (B, P, 2, N, C) -> (B, P, 2, N).
 
