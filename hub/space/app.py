@@ -19,7 +19,7 @@ import torch
 from inti_models import InTIModel, load
 from inti_models.data import FrameSampling, Limits, write_video
 from inti_models.data.motion_digits import MotionDigits
-from inti_models.inference.predict import VideoClassifier, top_labels
+from inti_models.inference.predict import NONE, VideoClassifier, top_labels
 from inti_models.models.flops import count_flops
 from inti_models.models.precision import PRECISIONS, set_precision
 from inti_models.visualize.figures import draw_relevance, draw_stages, draw_weights, explain_clips
@@ -28,6 +28,7 @@ SHIPPED = "inti_vit_t8_32_motiondigits"
 MODELS = (SHIPPED, "inti_vit_b16_k400", "inti_vit_l14_k400")  # the others are downloaded when they are first chosen
 OWN, NAIVE = "the model's own", "none (naive: every frame)"
 MAX_SECONDS, MAX_MEGABYTES, MAX_PLACES = 60, 50, 12
+MAX_LABELS = 20  # shown, of a model that gives a video several
 EXAMPLES = Path(__file__).parent / "examples"
 PASSES = 5
 DEFAULTS = (SHIPPED, OWN, "auto")  # model, schedule, precision
@@ -119,7 +120,7 @@ def classify(
         raise gr.Error(str(error).replace(str(video), "The file"), duration=None, print_exception=False) from error
     reader = VideoClassifier(models[0])
     clip = reader.transform(clips.frames[0]).unsqueeze(0)
-    labels = top_labels(models[0], reader.logits(clip), 5)
+    labels = top_labels(models[0], reader.logits(clip))
     spent = milliseconds(models, clip)
     rows = [
         [label, str(list(each.compress_at)), float(f"{cost:.4g}"), round(ms, 1)]
@@ -128,7 +129,7 @@ def classify(
         )
     ]
     return (
-        {label.name: label.probability for label in labels},
+        {label.name: label.probability for label in labels} or NONE,
         rows,
         draw_weights(explanation),
         draw_stages(explanation),
@@ -167,7 +168,7 @@ def page() -> gr.Blocks:
                 )
                 button = gr.Button("Label it", variant="primary", elem_id="run")
             with gr.Column():
-                labels = gr.Label(label="Labels", num_top_classes=5, elem_id="labels")
+                labels = gr.Label(label="Labels", num_top_classes=MAX_LABELS, elem_id="labels")
                 cost = gr.Dataframe(
                     headers=["model", "after blocks", "GFLOPs", "ms"],
                     column_widths=["32%", "24%", "26%", "18%"],

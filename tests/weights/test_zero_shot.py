@@ -19,6 +19,7 @@ from torch.testing import assert_close
 import inti_models
 from inti_models import zoo
 from inti_models.data import write_video
+from inti_models.inference.predict import NONE, top_labels
 from inti_models.models.heads import set_text_head
 from inti_models.weights import zero_shot
 from inti_models.weights.tensor_files import read_checkpoint, save_checkpoint
@@ -220,6 +221,24 @@ def test_zero_shot_head_ranks_own_words_as_open_clip(clips, repo):
     assert ranks_alike(model(images), theirs @ classifier(clip, WORDS, TEMPLATES["any"]))
     inti_models.set_zero_shot_head(model, WORDS, ["{}!"])
     assert ranks_alike(model(images), theirs @ classifier(clip, WORDS, ["{}!"]))
+
+
+def test_prompts_of_the_background_are_further_rows_as_they_stand(clips, cache, tmp_path):
+    clip, prompts = clips[OPENAI], ["a video.", "a wall {}"]
+    plain = create(clip, num_classes=0)
+    inti_models.set_zero_shot_head(plain, WORDS)
+    model = create(clip, num_classes=0)
+    inti_models.set_zero_shot_head(model, WORDS, background=prompts)
+    assert model.num_classes == 5 and model.probabilities.background == 2
+    assert torch.equal(model.head.classes.weight[:3], plain.head.classes.weight)
+    expected = 100 * classifier(clip, prompts[:1], ["{}"]).T
+    assert_close(model.head.classes.weight[3:4], expected, rtol=1e-3, atol=1e-3)
+    labels = top_labels(model, torch.tensor([[1.0, 0.0, 0.0, 2.0, 2.0]]))
+    assert [label.name for label in labels][0] == NONE and len(labels) == 4
+    inti_models.save_pretrained(model, tmp_path / "saved")
+    again = inti_models.load(tmp_path / "saved")
+    assert again.probabilities == model.probabilities
+    assert torch.equal(again.head.classes.weight, model.head.classes.weight)
 
 
 def test_zero_shot_head_has_the_precision_of_the_model_and_is_saved_with_its_words(clips, tmp_path):

@@ -116,7 +116,8 @@ def run(args: argparse.Namespace) -> int:
             rows = [(row.accuracy, row.name, row.videos) for row in evaluation.per_class()]
         print(f"videos      {len(evaluation.labels)} measured, {len(evaluation.unreadable)} unreadable")
         print("worst classes")
-        for value, name, videos in sorted((value, *row) for value, *row in rows if value is not None)[:5]:
+        worst = sorted((value, name, videos) for value, name, videos in rows if value is not None)
+        for value, name, videos in worst[:5]:
             print(f"  {value:5.1f}%  {printable(name)} ({videos} video{'s' if videos > 1 else ''})")
         if args.output is not None:
             print(f"report      {args.output}")

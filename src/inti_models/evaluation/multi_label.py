@@ -193,5 +193,10 @@ def _rounded(number: float | None) -> float | None:
 
 
 def _rounded_row(row: LabelScores) -> LabelScores:
-    percent = map(_rounded, (row.average_precision, row.precision, row.recall, row.f1))
-    return LabelScores(row.name, row.videos, *percent, round(row.threshold, 4))
+    return row._replace(
+        average_precision=_rounded(row.average_precision),
+        precision=_rounded(row.precision),
+        recall=_rounded(row.recall),
+        f1=_rounded(row.f1),
+        threshold=round(row.threshold, 4),
+    )

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,9 +175,8 @@ def fit_linear(features: Tensor, labels: Tensor, num_classes: int) -> tuple[nn.L
     """
     folds, best, strength = split_folds(labels, num_classes), None, 1e-1
     for candidate in STRENGTHS if folds else ():
-        said = held_out_logits(
-            lambda f, y, c=candidate: logistic_regression(f, y, num_classes, c), features, labels, folds
-        )
+        fit = partial(logistic_regression, num_classes=num_classes, strength=candidate)
+        said = held_out_logits(fit, features, labels, folds)
         if best is None or score(said, labels) >= best:  # of equal ones the stronger
             best, strength = score(said, labels), candidate
     return logistic_regression(features, labels, num_classes, strength), best

@@ -245,18 +245,18 @@ def build_head(
     key = hashlib.sha256(f"{json.dumps(settings, sort_keys=True)}\n{towers.digest}".encode()).hexdigest()
     folder = Path(constants.HF_HOME, "inti_models", "zero_shot") if cache_dir is None else Path(cache_dir)
     path = folder / f"{key}.safetensors"
-    prompts = [[template.replace("{}", name) for template in templates] for name in names]
-    prompts += [[prompt] for prompt in background]
-    head = CosineHead(num_features, len(weight), len(prompts), device="meta")
+    head = CosineHead(num_features, len(weight), len(names) + len(background), device="meta")
     try:
         head.load_state_dict(read_checkpoint(path), assign=True)
     except (OSError, ValueError, RuntimeError):  # not there, or damaged
-        text = towers.features(prompts)  # K D
+        text = towers.features([[template.replace("{}", name) for template in templates] for name in names])  # K D
+        if background:
+            text = torch.cat([text, towers.features([[prompt] for prompt in background])])
         state = {
             "projection.weight": weight,
             "projection.bias": bias,
             "classes.weight": (towers.scale * text.double()).float(),
-            "classes.bias": torch.full((len(prompts),), towers.bias),
+            "classes.bias": torch.full((len(text),), towers.bias),
         }
         if not all(tensor.isfinite().all() for tensor in state.values()):
             raise ValueError(f"{towers.name} has weights that are not finite; download or convert it again.") from None
