@@ -6,6 +6,7 @@ from pathlib import Path
 from .options import (
     add_batches,
     add_device,
+    add_labels,
     add_limits,
     add_precision,
     add_views,
@@ -28,7 +29,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--workers", type=positive, default=1, help="processes with a model each (default: %(default)s)"
     )
     add_views(command, default=(1, 1))
-    command.add_argument("--topk", type=positive, default=5, help="labels for each file (default: %(default)s)")
+    add_labels(command)
     command.add_argument("--embedding", action="store_true", help="write the embedding of each file too")
     command.add_argument("--part-size", type=positive, default=16, help="files of a part (default: %(default)s)")
     add_batches(command)
