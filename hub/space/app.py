@@ -1,4 +1,4 @@
-"""Demo page: a video in; labels, cost beside the naive model, and pictures of what was kept out.
+"""Demo page: a video in; labels, cost beside the naive model, and pictures of what was kept out. And search in videos.
 
     make space        # or: python hub/space/app.py [--port 7860]
 
@@ -19,10 +19,13 @@ import torch
 from inti_models import InTIModel, load
 from inti_models.data import FrameSampling, Limits, write_video
 from inti_models.data.motion_digits import MotionDigits
+from inti_models.inference.embedding import Windows
 from inti_models.inference.predict import NONE, VideoClassifier, top_labels
+from inti_models.inference.search import by_words, search_files
 from inti_models.models.flops import count_flops
 from inti_models.models.precision import PRECISIONS, set_precision
 from inti_models.visualize.figures import draw_relevance, draw_stages, draw_weights, explain_clips
+from inti_models.visualize.moments import draw_time_lines
 
 SHIPPED = "inti_vit_t8_32_motiondigits"
 MODELS = (SHIPPED, "inti_vit_b16_k400", "inti_vit_l14_k400")  # the others are downloaded when they are first chosen
@@ -30,7 +33,9 @@ OWN, NAIVE = "the model's own", "none (naive: every frame)"
 MAX_SECONDS, MAX_MEGABYTES, MAX_PLACES = 60, 50, 12
 MAX_LABELS = 20  # shown, of a model that gives a video several
 EXAMPLES = Path(__file__).parent / "examples"
+LIMITS = Limits(max_duration=MAX_SECONDS, timeout=MAX_SECONDS)
 PASSES = 5
+MOMENTS = 8
 DEFAULTS = (SHIPPED, OWN, "auto")  # model, schedule, precision
 # On a telephone figures keep a size at which their text can be read, and are scrolled. What went wrong stands in the
 # message alone, not in the results too.
@@ -53,6 +58,13 @@ def make_examples(folder: Path = EXAMPLES) -> list[str]:
         if not paths[-1].exists():
             write_video(paths[-1], digits[i][0], fps=8)
     return [str(path) for path in paths]
+
+
+def check_size(video: str) -> None:
+    """A ValueError for a file that is too large."""
+    size = os.path.getsize(video) / 1e6
+    if size > MAX_MEGABYTES:
+        raise ValueError(f"The file has {size:.0f} MB; take one of at most {MAX_MEGABYTES} MB.")
 
 
 def schedule(text: str) -> tuple[int, ...] | None:
@@ -105,12 +117,9 @@ def classify(
     try:
         if not video:
             raise ValueError("There is no video yet; upload or record one, or take an example.")
-        size = os.path.getsize(video) / 1e6
-        if size > MAX_MEGABYTES:
-            raise ValueError(f"The file has {size:.0f} MB; take one of at most {MAX_MEGABYTES} MB.")
+        check_size(video)
         models, gflops = zip(*(model_of(name, at, precision) for at in (schedule(compress_at), ())), strict=True)
-        limits = Limits(max_duration=MAX_SECONDS, timeout=MAX_SECONDS)
-        clips = FrameSampling.of(models[0]).read(video, limits=limits)
+        clips = FrameSampling.of(models[0]).read(video, limits=LIMITS)
         (explanation,) = explain_clips(model_of(name, schedule(compress_at))[0], clips.frames, clips.times)
     except (
         OSError,
@@ -137,6 +146,96 @@ def classify(
     )
 
 
+def find(words: str, name: str, video: str | None):
+    """What the page shows for words: a table of moments in the examples and in a video, and their time lines."""
+    try:
+        if not words.strip():
+            raise ValueError("There are no words yet; write what to look for.")
+        model, _ = model_of(name, None)
+        if video:
+            check_size(video)
+            FrameSampling.of(model).read(video, limits=LIMITS)  # which says what is too long, or no video
+        files = [*make_examples(), *([video] if video else [])]
+        windows = Windows((8.0,), (model.num_frames, 2 * model.num_frames), stride=2)
+        moments = search_files(model, files, by_words(model, words.strip()), windows, MOMENTS)
+    except (OSError, ValueError, ImportError) as error:
+        raise gr.Error(str(error).replace(str(video), "The file"), duration=None, print_exception=False) from error
+    rows = [[Path(m.file).name, round(m.start, 2), round(m.end, 2), round(m.score, 3)] for m in moments]
+    return rows, draw_time_lines(moments, files)
+
+
+def label_tab() -> None:
+    """A video in; labels, costs and pictures out."""
+    with gr.Row():
+        with gr.Column():
+            video = gr.Video(label=f"Video, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB", elem_id="video")
+            gr.Examples(make_examples(), video, label="Examples: MotionDigits, the digit shows in few frames")
+            name = gr.Dropdown(
+                list(MODELS),
+                value=SHIPPED,
+                label="Model",
+                info="The first runs offline and knows MotionDigits: a digit and how it moves, as “3, left”. The "
+                "others know the 400 actions of Kinetics, and take their CLIP from the Hugging Face Hub.",
+            )
+            places = gr.Dropdown(
+                [OWN, NAIVE],
+                value=OWN,
+                label="Compress after blocks",
+                info="Or write your own, such as 2, 5, 6.",
+                allow_custom_value=True,
+            )
+            precision = gr.Dropdown(
+                list(PRECISIONS), value="auto", label="Precision", info="auto: bfloat16 where it is native"
+            )
+            button = gr.Button("Label it", variant="primary", elem_id="run")
+        with gr.Column():
+            labels = gr.Label(label="Labels", num_top_classes=MAX_LABELS, elem_id="labels")
+            cost = gr.Dataframe(
+                headers=["model", "after blocks", "GFLOPs", "ms"],
+                column_widths=["32%", "24%", "26%", "18%"],
+                elem_id="cost",
+                label="Cost of a clip, and its time here",
+                interactive=False,
+                wrap=True,
+            )
+    plots = []
+    for title in (
+        "What was kept: the frames under their weights, and what each group became",
+        "Each compression: the weights of the two frames of each pair",
+        "What speaks for (red) and against (blue) the first label",
+    ):
+        gr.Markdown(f"### {title}")
+        plots.append(gr.Plot(show_label=False, elem_classes="figure"))
+    button.click(
+        classify,
+        [video, name, places, precision],
+        [labels, cost, *plots],
+        api_name="classify",
+        show_progress_on=labels,
+    )
+
+
+def search_tab() -> None:
+    """Words or a class in; moments of the examples and of a video out."""
+    with gr.Row():
+        with gr.Column():
+            words = gr.Textbox(
+                label="What to look for",
+                value="3, left",
+                info="With the first model a digit and how it moves, as “3, left”; with the others any words.",
+                elem_id="words",
+            )
+            name = gr.Dropdown(list(MODELS), value=SHIPPED, label="Model")
+            video = gr.Video(label=f"Beside the examples: a video, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB")
+            button = gr.Button("Find it", variant="primary", elem_id="find")
+        with gr.Column():
+            found = gr.Dataframe(
+                headers=["video", "from, s", "to, s", "score"], label="Moments", elem_id="moments", interactive=False
+            )
+            line = gr.Plot(show_label=False, elem_classes="figure")
+    button.click(find, [words, name, video], [found, line], api_name="find", show_progress_on=found)
+
+
 def page() -> gr.Blocks:
     """The page."""
     with gr.Blocks(title="InTI: what was kept of a video", analytics_enabled=False) as demo:
@@ -145,53 +244,10 @@ def page() -> gr.Blocks:
             "The network halves the frames between its blocks: two neighbouring frames become one, place by place, "
             "with weights that it predicts. Give it a video; see what it says, what it cost, and what it kept."
         )
-        with gr.Row():
-            with gr.Column():
-                video = gr.Video(label=f"Video, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB", elem_id="video")
-                gr.Examples(make_examples(), video, label="Examples: MotionDigits, the digit shows in few frames")
-                name = gr.Dropdown(
-                    list(MODELS),
-                    value=SHIPPED,
-                    label="Model",
-                    info="The first runs offline and knows MotionDigits: a digit and how it moves, as “3, left”. The "
-                    "others know the 400 actions of Kinetics, and take their CLIP from the Hugging Face Hub.",
-                )
-                places = gr.Dropdown(
-                    [OWN, NAIVE],
-                    value=OWN,
-                    label="Compress after blocks",
-                    info="Or write your own, such as 2, 5, 6.",
-                    allow_custom_value=True,
-                )
-                precision = gr.Dropdown(
-                    list(PRECISIONS), value="auto", label="Precision", info="auto: bfloat16 where it is native"
-                )
-                button = gr.Button("Label it", variant="primary", elem_id="run")
-            with gr.Column():
-                labels = gr.Label(label="Labels", num_top_classes=MAX_LABELS, elem_id="labels")
-                cost = gr.Dataframe(
-                    headers=["model", "after blocks", "GFLOPs", "ms"],
-                    column_widths=["32%", "24%", "26%", "18%"],
-                    elem_id="cost",
-                    label="Cost of a clip, and its time here",
-                    interactive=False,
-                    wrap=True,
-                )
-        plots = []
-        for title in (
-            "What was kept: the frames under their weights, and what each group became",
-            "Each compression: the weights of the two frames of each pair",
-            "What speaks for (red) and against (blue) the first label",
-        ):
-            gr.Markdown(f"### {title}")
-            plots.append(gr.Plot(show_label=False, elem_classes="figure"))
-        button.click(
-            classify,
-            [video, name, places, precision],
-            [labels, cost, *plots],
-            api_name="classify",
-            show_progress_on=labels,
-        )
+        with gr.Tab("Label a video"):
+            label_tab()
+        with gr.Tab("Find moments", elem_id="find-tab"):
+            search_tab()
     return demo
 
 

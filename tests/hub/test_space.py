@@ -100,6 +100,23 @@ def test_users_at_once_get_the_schedules_that_they_chose(app, call, video, count
         assert compress_at != "[2, 5]" or labels["label"] == video[1]
 
 
+def test_words_find_moments_in_examples_and_in_a_video(address, video, tmp_path):
+    client = gradio_client.Client(address, verbose=False)
+    upload = {"video": gradio_client.handle_file(str(video[0]))}["video"]
+    found, line = client.predict(video[1], "inti_vit_t8_32_motiondigits", upload, api_name="/find")
+    assert found["headers"] == ["video", "from, s", "to, s", "score"]
+    assert found["data"][0][0] == "clip.mp4" and found["data"][0][3] > 0.5
+    assert {row[0] for row in found["data"]} > {"clip.mp4"}  # and the examples
+    assert line["plot"].startswith("data:image/")
+    for words, path, named in (("", None, "no words"), ("a dog", None, "none of the 120 classes")):
+        with pytest.raises(gradio_client.exceptions.AppError, match=named):
+            client.predict(words, "inti_vit_t8_32_motiondigits", path, api_name="/find")
+    write_video(tmp_path / "long.mp4", torch.zeros(65, 3, 16, 16, dtype=torch.uint8), fps=1)
+    with pytest.raises(gradio_client.exceptions.AppError, match=r"65\.0 s"):
+        upload = gradio_client.handle_file(str(tmp_path / "long.mp4"))
+        client.predict("3, left", "inti_vit_t8_32_motiondigits", upload, api_name="/find")
+
+
 needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver")
 
 

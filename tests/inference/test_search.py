@@ -25,6 +25,7 @@ from inti_models.inference.search import (
     find_moments,
     score_windows,
     search,
+    search_files,
 )
 from inti_models.visualize.moments import frames_of
 from support.numbered import read_numbers
@@ -195,3 +196,12 @@ def test_frames_of_a_moment_are_those_shown_in_it(tmp_path):
 def test_numbers_below_one_are_refused(places):
     with pytest.raises(ValueError, match="top=0"):
         search(Index.open(places[1]), by_vector(torch.ones(64)), 0)
+
+
+def test_search_in_files_is_that_of_their_index(places, model):
+    folder, index, classes = places
+    score = by_class(model, classes[str(folder / "3.mp4")][2])
+    found = search_files(model, sorted(folder.glob("*.mp4")), score, Windows((8.0,), (8, 16), 2), 4)
+    expected = search(Index.open(index), score, 4)
+    assert [(m.file, m.start, m.end) for m in found] == [(m.file, m.start, m.end) for m in expected]
+    assert [m.score for m in found] == pytest.approx([m.score for m in expected], abs=2e-3)

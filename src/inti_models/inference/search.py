@@ -13,7 +13,7 @@ left has the next. The score of a moment is that of its seed.
 import difflib
 import heapq
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +25,7 @@ from ..data.limits import DEFAULT_LIMITS, Limits
 from ..models.stages import InTIModel
 from ..weights.text_tower import read_towers
 from ..weights.zero_shot import build_head, class_words
-from .embedding import embed
+from .embedding import WindowEncoder, Windows, embed
 from .index import Index
 
 PIECE = 8192  # windows whose embeddings are in memory together
@@ -86,8 +86,7 @@ def search(index: Index, score: Score, top: int = 10) -> list[Moment]:
             number = rows.place(first - offset)
             last = offset + int(rows.first[number + 1])
             of_file = slice(first - offset, last - offset)
-            scale_and_rate = rows.scale[of_file] + 1j * rows.fps[of_file]
-            groups = np.unique(scale_and_rate, return_inverse=True)[1]
+            groups = _groups(rows.scale[of_file], rows.fps[of_file])
             moments = find_moments(
                 rows.files[number], rows.start[of_file], rows.end[of_file], groups, scores[first:last], median
             )
@@ -101,6 +100,43 @@ def search(index: Index, score: Score, top: int = 10) -> list[Moment]:
         if (after := next(moments, None)) is not None:
             heapq.heappush(opened, (-after.score, place, after, moments))
     return sorted(found, key=lambda moment: -moment.score)
+
+
+def search_files(
+    model: InTIModel,
+    files: Iterable[str | os.PathLike[str]],
+    score: Score,
+    windows: Windows | None = None,
+    top: int = 10,
+) -> list[Moment]:
+    """`search` in a few videos without an index: their windows are embedded now.
+
+    Args:
+        model: on the CPU.
+        files: video files, images or folders of frames.
+        score, top: see `search`.
+        windows: which windows.
+
+    Raises:
+        FileNotFoundError: a file is not there.
+        ValueError: a file cannot be read as a video.
+    """
+    encode = WindowEncoder(model, windows)
+    videos = [(os.fspath(file), encode(file)) for file in files]
+    with torch.no_grad():
+        scores = [score(torch.from_numpy(video.vectors)).numpy() for _, video in videos]
+    median = float(np.median(np.concatenate(scores)))
+    found = [
+        moment
+        for (file, video), of_file in zip(videos, scores, strict=True)
+        for moment in find_moments(file, video.start, video.end, _groups(video.scale, video.fps), of_file, median)
+    ]
+    return sorted(found, key=lambda moment: -moment.score)[:top]
+
+
+def _groups(scale: np.ndarray, fps: np.ndarray) -> np.ndarray:
+    """The number, from 0, of the scale and rate of each window."""
+    return np.unique(scale + 1j * fps, return_inverse=True)[1]
 
 
 def find_moments(

@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -16,6 +17,9 @@ from ..data.video import read_frames
 from ..files import replacing
 from ..inference.search import Moment
 from ..text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FRAMES, HEIGHT = 6, 120  # of a moment on a page, and their height in pixels
 GIF_SIZE, GIF_FRAMES, GIF_STEP = (240, 180), 8, 200  # pixels; frames of a moment; milliseconds of each
@@ -42,6 +46,30 @@ def write(moments: Sequence[Moment], query: str, path: str | os.PathLike[str], l
     check_ending(path)
     with replacing(path) as unfinished:
         WRITERS[path.suffix](moments, query, unfinished, limits)
+
+
+def draw_time_lines(moments: Sequence[Moment], files: Sequence[str]) -> "Figure":
+    """A line for each file, with its moments, the darker the higher they score.
+
+    Args:
+        moments: what to show.
+        files: in the order of the lines.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.8 + 0.5 * len(files)), layout="constrained")
+    axis = figure.add_subplot()
+    highest = max((moment.score for moment in moments), default=1.0)
+    for moment in moments:
+        opacity = min(1.0, max(0.05, moment.score / highest if highest > 0 else 1.0))
+        stretch = (moment.start, moment.end - moment.start)
+        axis.broken_barh([stretch], (files.index(moment.file) - 0.35, 0.7), color="tab:blue", alpha=opacity)
+    axis.set_yticks(range(len(files)))
+    axis.set_yticklabels([printable(Path(file).name) for file in files], parse_math=False)
+    axis.set_ylim(len(files) - 0.5, -0.5)
+    axis.set_xlim(left=0)
+    axis.set_xlabel("s")
+    return figure
 
 
 def frames_of(moment: Moment, count: int, limits: Limits = DEFAULT_LIMITS) -> Tensor:
