@@ -275,7 +275,7 @@ def model_digest(model: InTIModel) -> str:
     That is all tensors but those of a classifier made of words and of interpolations that are neutral; where frames are
     compressed, and how tokens and frames are pooled; and size and normalisation of frames.
     """
-    without = ("head.classes.",) if model.projects else ()
+    without: tuple[str, ...] = ("head.classes.",) if model.projects else ()
     weightings = []
     for name, module in model.named_modules():
         if isinstance(module, InterFrameInterpolation):
