@@ -168,7 +168,7 @@ class Step(nn.Module):
     def __init__(self, model: Any, scales: tuple[int, ...]) -> None:
         super().__init__()
         self.model, self.stream = model, StreamingWindows(model, scales, 1)
-        self.stream.pool(torch.zeros(1, 2 * max(scales), 3, *model.patch_embed.img_size))
+        self.stream.pool(torch.zeros(1, max(scales), 3, *model.patch_embed.img_size))
 
     def forward(self, frame: Tensor) -> list[Tensor]:
         return [self.model.encode_frames(pooled) for pooled in self.stream.pool(frame)]
