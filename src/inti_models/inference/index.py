@@ -48,7 +48,8 @@ class Rows:
     Attributes:
         files: each file.
         first: the number of its first window, and of the one after the last window of all, (files + 1,).
-        start, end: seconds, float64.
+        start: seconds, float64.
+        end: seconds.
         scale: frames of a window.
         fps: frames a second that it was made of.
         stamps: size in bytes, and time of change in nanoseconds, of each file when it was read.

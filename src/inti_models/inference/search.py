@@ -39,7 +39,8 @@ class Moment:
 
     Attributes:
         file: the video.
-        start, end: in seconds after its first frame.
+        start: in seconds after its first frame.
+        end: in seconds after its first frame.
         score: of its best instant.
     """
 
@@ -114,8 +115,9 @@ def search_files(
     Args:
         model: on the CPU.
         files: video files, images or folders of frames.
-        score, top: see `search`.
+        score: see `search`.
         windows: which windows.
+        top: see `search`.
 
     Raises:
         FileNotFoundError: a file is not there.
@@ -146,7 +148,8 @@ def find_moments(
 
     Args:
         file: its name.
-        start, end: of its windows, (W,).
+        start: of its windows, (W,).
+        end: of its windows.
         groups: the number, from 0, of the scale and rate of each.
         scores: of each.
         median: of the scores of all windows.
