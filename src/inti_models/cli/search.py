@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
     moments = search(index, score, args.top)
     for moment in moments:
         if args.json:
-            print(json.dumps(dataclasses.asdict(moment)))
+            times = {"start": round(moment.start, 3), "end": round(moment.end, 3)}
+            print(json.dumps({**dataclasses.asdict(moment), **times}))
         else:
             print(f"{moment.score:7.3f}  {moment.start:.2f}-{moment.end:.2f} s  {printable(moment.file)}")
     if args.preview is not None:
