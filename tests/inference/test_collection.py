@@ -94,7 +94,8 @@ def test_files_that_are_not_done_are_labelled_on_a_cluster(videos, tmp_path):
     [
         ({"views": (2, 1)}, r"views=\[1, 1\], not \[2, 1\]"),
         ({"embedding": True}, "embedding=False, not True"),
-        ({"topk": 1}, "topk=5, not 1"),
+        ({"topk": 1}, "topk=None, not 1"),
+        ({"threshold": 0.5}, "threshold=None, not 0.5"),
         ({"precision": "int8"}, "precision='(?:float32|bfloat16)', not 'int8'"),
         ({"compress_at": ()}, "model_args={}, not {'compress_at': \\[\\]}"),
         ({"model": "inti_vit_b16_k400"}, f"model='{NAME}', not 'inti_vit_b16_k400'"),
@@ -117,6 +118,18 @@ def test_a_folder_of_before_has_no_embeddings(tmp_path):
     for embedding in (False, True):
         with pytest.raises(ValueError, match="embedding='features', not"):
             label_collection([], NAME, tmp_path, embedding=embedding)
+
+
+def test_a_folder_of_before_had_five_labels_and_no_threshold(tmp_path):
+    label_collection([], NAME, tmp_path)
+    settings = json.loads((tmp_path / SETTINGS).read_text())
+    del settings["threshold"]
+    (tmp_path / SETTINGS).write_text(json.dumps({**settings, "topk": 5}))
+    assert label_collection([], NAME, tmp_path) == Summary(0, 0, 0)
+    assert label_collection([], NAME, tmp_path, topk=5) == Summary(0, 0, 0)
+    for args, sentence in (({"topk": 4}, "topk=5, not 4"), ({"threshold": 0.5}, "threshold=None, not 0.5")):
+        with pytest.raises(ValueError, match=sentence):
+            label_collection([], NAME, tmp_path, **args)
 
 
 def test_a_folder_keeps_its_precision(videos, tmp_path):
