@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -250,3 +252,21 @@ def test_damaged_files_are_refused(videos, tmp_path):
 def test_a_folder_without_an_index_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"is no index, for it has no index\.json"):
         Index.open(tmp_path)
+
+
+@pytest.mark.slow  # a cluster of its own
+def test_workers_of_a_cluster_make_the_same_index(videos, tmp_path, small_parts):
+    pytest.importorskip("ray")
+    build(videos, tmp_path / "alone")
+    code = (
+        "from inti_models.inference import indexing\nfrom inti_models.inference.embedding import Windows\n"
+        "indexing.PART_ROWS = 8\nimport torch\ntorch.set_num_threads(1)\n"
+        f"indexing.build_index([{str(videos)!r}], {str(tmp_path / 'index')!r}, {NAME!r}, "
+        "Windows((8.0,), (8, 16), 4), precision='float32', workers=2)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)  # Ray's threads do not outlive it
+    found, expected = contents(tmp_path / "index"), contents(tmp_path / "alone")
+    assert list(found) == list(expected)
+    for file in expected:
+        assert found[file][:4] == expected[file][:4]
+        np.testing.assert_allclose(np.array(found[file][4]), np.array(expected[file][4]), atol=2e-3)
