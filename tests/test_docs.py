@@ -24,9 +24,12 @@ from support.modules import ROOT
 from support.pages import blocks, run_block
 
 FINETUNE, TEMPORAL = ROOT / "docs" / "finetune.md", ROOT / "docs" / "add_a_temporal_module.md"
+DISTILL = ROOT / "docs" / "distill.md"  # run by tests/weights/test_distill_page.py, with a Hub
 TRUNK = ROOT / "docs" / "add_a_trunk.md"  # run by tests/models/test_trunks.py, which goes on with its trunk
 SEARCH = ROOT / "docs" / "search.md"  # run by tests/weights/test_search_guide.py, with a CLIP from a Hub
-PAGES = sorted(path for path in (ROOT / "docs").glob("*.md") if path not in (FINETUNE, TEMPORAL, TRUNK, SEARCH))
+PAGES = sorted(
+    path for path in (ROOT / "docs").glob("*.md") if path not in (FINETUNE, DISTILL, TEMPORAL, TRUNK, SEARCH)
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .models.streaming import StreamingClassifier, forward_chunked
     from .models.trunks import from_image_model
     from .models.vision_transformer import InTIVisionTransformer
+    from .training.distill import distill
     from .training.run import train
     from .weights.hub import load, push_to_hub, save_pretrained
     from .weights.zero_shot import set_zero_shot_head
@@ -31,6 +32,7 @@ __all__ = [
     "InTIVisionTransformer",
     "InterFrameInterpolation",
     "StreamingClassifier",
+    "distill",
     "embed",
     "forward_chunked",
     "from_image_model",
@@ -49,6 +51,7 @@ _MODULES = {
     "InTIVisionTransformer": "models.vision_transformer",
     "InterFrameInterpolation": "models.interpolation",
     "StreamingClassifier": "models.streaming",
+    "distill": "training.distill",
     "embed": "inference.embedding",
     "forward_chunked": "models.streaming",
     "from_image_model": "models.trunks",

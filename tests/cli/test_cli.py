@@ -242,6 +242,7 @@ def test_recipes_are_listed_printed_and_explained(capsys):
     keys = [line.partition("=")[0] for line in capsys.readouterr().out.splitlines()[::2]]
     values = OmegaConf.to_container(OmegaConf.structured(recipe.Recipe))
     parts = {f"{part}.{key}" for part in ("data", "augmentation", "optimization") for key in values.pop(part)}
+    parts |= {f"distill.{key}" for key in OmegaConf.to_container(OmegaConf.structured(recipe.Distill))}
     assert len(keys) == len(set(keys))
     assert set(keys) == parts | values.keys()
     assert main(["recipes", "nothing"]) == 1

@@ -12,7 +12,7 @@ from inti_models import zoo
 from inti_models.data import create_train_transform
 from inti_models.training.recipe import RECIPES, Recipe, as_yaml, load_recipe
 
-NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml"))
+NAMES = sorted(file.stem for file in RECIPES.glob("*.yaml") if file.stem != "distill")  # those for labels
 OF_REAL_DATA = [name for name in NAMES if name != "motiondigits"]
 MINE = "model: inti_vit_t8_32_motiondigits\ndata: {train: videos/train}\n"
 
@@ -81,6 +81,25 @@ def test_no_clip_is_mirrored_where_left_and_right_are_classes():
 def test_recipe_of_the_largest_model_shards_it():
     recipe = published("k400_l14_336")
     assert (recipe.fsdp, recipe.grad_checkpointing, recipe.precision) == (True, True, "bf16")
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("distill.targets=pixels", "distill.targets='pixels' is unknown; choose one of logits, embedding, both."),
+        ("distill.temperature=0", "distill.temperature=0 is not above 0"),
+        ("distill.held_out=1", "distill.held_out=1 is not between 0 and 1"),
+        ("trainable=head", "trainable=head leaves nothing to distill; choose interpolation or all."),
+        ("augmentation.mixup=0.5", "are for labels, which distill does not use"),
+        ("head=new", "distill keeps the model's; leave them out."),
+        ("pretrained=false", "makes a teacher of random weights"),
+    ],
+)
+def test_recipe_without_labels_refuses_what_it_has_no_use_for(override, sentence):
+    recipe = published("distill", "model=inti_vit_b16_k400")
+    assert recipe.trainable == "interpolation" and recipe.distill is not None
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        published("distill", "model=inti_vit_b16_k400", override)
 
 
 def test_defaults_fill_what_a_file_leaves_out(mine):

@@ -1,6 +1,7 @@
 """What the options of several commands mean."""
 
 import argparse
+import csv
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +45,18 @@ def whole_numbers(text: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers)
 
 
+def class_list(text: str) -> list[str]:
+    try:
+        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [])]
+    except csv.Error:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of names; write them on one line with commas between, and close quotation marks"
+        ) from None
+    if not names:
+        raise argparse.ArgumentTypeError("there are no names; write some, such as 'riding a bike,feeding goats'")
+    return names
+
+
 def views(text: str) -> tuple[int, int]:
     clips, _, crops = text.partition("x")
     if not clips.isdecimal() or int(clips) < 1 or crops not in ("1", "3"):
@@ -57,6 +70,12 @@ def add_model(command: argparse.ArgumentParser) -> None:
         "--model", required=True, help="a model's name, with a tag or without, hf-hub:ORG/NAME[@REVISION], or a folder"
     )
     command.add_argument("--checkpoint", type=Path, help="safetensors file to load instead of the published weights")
+
+
+def add_classes(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--classes", type=class_list, metavar="WORDS", help="your own words, such as 'riding a bike,feeding goats'"
+    )
 
 
 def add_templates(command: argparse.ArgumentParser) -> None:

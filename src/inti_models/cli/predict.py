@@ -1,7 +1,6 @@
 """``inti-models predict``"""
 
 import argparse
-import csv
 import dataclasses
 import json
 import sys
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from ..text import printable
 from .options import (
     add_batches,
+    add_classes,
     add_device,
     add_frames,
     add_labels,
@@ -22,6 +22,7 @@ from .options import (
     add_precision,
     add_templates,
     add_views,
+    class_list,
     device_of,
     fraction,
     limits_of,
@@ -50,13 +51,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_device(command)
     add_precision(command)
     add_batches(command)
-    command.add_argument(
-        "--classes", type=_classes, metavar="WORDS", help="your own words, such as 'riding a bike,feeding goats'"
-    )
+    add_classes(command)
     add_templates(command)
     command.add_argument(
         "--background",
-        type=_classes,
+        type=class_list,
         metavar="PROMPTS",
         help="prompts that compete with --classes and mean 'none of these', or 'default' for a set of them",
     )
@@ -218,15 +217,3 @@ def _label_files(model: "InTIModel", args: argparse.Namespace, files: "ReadAhead
     if failed:
         print(f"inti-models: {failed} of {len(args.files)} files could not be read.", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _classes(text: str) -> list[str]:
-    try:
-        names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [])]
-    except csv.Error:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of names; write them on one line with commas between, and close quotation marks"
-        ) from None
-    if not names:
-        raise argparse.ArgumentTypeError("there are no names; write some, such as 'riding a bike,feeding goats'")
-    return names

@@ -149,7 +149,7 @@ def find_videos(
             raise FileNotFoundError(f"There is no folder {folder} of the split {split!r}; check the split.")
         rows, names = _from_folder(folder)
         return _video_list(folder, rows, _numbered(names) if given is None else given, True, multi_label)
-    rows = _of_split(path, read_list(path, root, labelled=True, multi_label=multi_label), split)
+    rows = of_split(path, read_list(path, root, labelled=True, multi_label=multi_label), split)
     disk = Disk()
     missing = [row for row in rows if disk.kind(row.path) is None]
     if len(missing) == len(rows):
@@ -357,7 +357,8 @@ _NAME_FILES: dict[str, Callable[[Path], list[tuple[int, str]]]] = {
 # From labels as they are written to class indices
 
 
-def _of_split(path: Path, rows: list[Row], split: str | None) -> list[Row]:
+def of_split(path: Path, rows: list[Row], split: str | None) -> list[Row]:
+    """Return the rows of a split; a ValueError where there is none, or where there are several and none is named."""
     splits = list(dict.fromkeys(row.split for row in rows if row.split is not None))
     if split is None:
         if len(splits) > 1:

@@ -300,7 +300,7 @@ def collect(
         for start, (clips, labels, sentences) in zip(range(0, len(mine), step), loader, strict=True):
             indices = mine[start : start + step]
             faults |= {index: sentence for index, sentence in zip(indices, sentences, strict=True) if sentence}
-            _check_unreadable(faults, len(dataset), max_unreadable)
+            check_unreadable(faults, len(dataset), max_unreadable)
             probabilities = _values(model, read, clips, batch_size, device, autocast)
             _check_output(probabilities, indices, classes)
             rows = np.empty(len(indices), row)
@@ -310,11 +310,11 @@ def collect(
             file.flush()
             bar.update(len(indices))
 
-    parts = _of_all_processes((np.concatenate(measured), faults))
+    parts = of_all_processes((np.concatenate(measured), faults))
     table = np.concatenate([done, *(rows for rows, _ in parts)])
     table = table[np.unique(table["index"], return_index=True)[1]]
     faults = dict(sorted((index, fault) for _, some in parts for index, fault in some.items()))
-    _check_unreadable(faults, len(dataset), max_unreadable)
+    check_unreadable(faults, len(dataset), max_unreadable)
     for fault in faults.values() if rank == 0 else ():
         _logger.warning(fault)
     labels, probabilities = (torch.from_numpy(table[name].copy()) for name in ("label", "probabilities"))
@@ -425,7 +425,8 @@ def allowed_unreadable(fraction: float, videos: int) -> int:
     return max(int(fraction * videos), 1 if fraction > 0 else 0)
 
 
-def _check_unreadable(faults: dict[int, str], videos: int, max_unreadable: float) -> None:
+def check_unreadable(faults: dict[int, str], videos: int, max_unreadable: float) -> None:
+    """Raise a ValueError if more videos are unreadable than that fraction allows, or all."""
     if len(faults) > allowed_unreadable(max_unreadable, videos) or len(faults) == videos:
         raise ValueError(
             f"At least {len(faults)} of {videos} videos cannot be read, too many for max_unreadable={max_unreadable:g}"
@@ -485,7 +486,8 @@ def _of_first_process(function: Callable[[], _Value]) -> _Value:
     return box[0]
 
 
-def _of_all_processes(value: _Value) -> list[_Value]:
+def of_all_processes(value: _Value) -> list[_Value]:
+    """Return the values of all processes, in all of them."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()

@@ -4,7 +4,8 @@ What a trained compression has to beat at the same cost (`inti_models.evaluation
 changes a model that has its weights already, through its public modules:
 
 - `keep_frames`: the model sees some frames only, evenly spread or random; `frames_at_cost` finds how many,
-- `drop_frames`: where InTI interpolates two frames, the later one is dropped.
+- `drop_frames`: where InTI interpolates two frames, the later one is dropped; `SimilarityWeights` averages them by a
+  rule, and `compress_by` puts either, or any such module, into a model that does not compress.
 
 Merging tokens within frames is in `token_merging`. Random choices are drawn anew for each clip, from PyTorch's
 generator: `torch.manual_seed` repeats them.
@@ -20,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from .interpolation import interpolate
+from .schedules import check_schedule
 from .stages import InTIModel
 
 
@@ -41,6 +44,59 @@ class DropFrames(nn.Module):
         weights = torch.zeros_like(x[..., 0])
         weights[:, ::2] = 1
         return x[:, ::2], weights
+
+
+class SimilarityWeights(nn.Module):
+    """Averages the frames of each pair by how far each token is from the mean token of its frame.
+
+    The weights are a softmax over the pair of the distances, on tokens of standardised channels, so that a token that
+    stands out counts more than one that looks as the rest of its frame does: nothing is learned. Called as
+    `InterFrameInterpolation` is.
+
+    Args:
+        scale: of the distances, each of which is the mean over channels of the squares.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(
+        self,
+        x: Tensor,
+        grid_size: tuple[int, int],
+        return_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Tokens (B, T, N, C) -> (B, ceil(T/2), N, C); an odd last frame stays. With the weights (B, T, N) if asked."""
+        num_pairs = x.shape[1] // 2
+        z = nn.functional.layer_norm(x, x.shape[-1:])
+        distances = (z - z.mean(dim=2, keepdim=True)).square().mean(dim=-1)  # B T N
+        pairs = distances[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2))
+        weights = (self.scale * pairs).softmax(dim=2)  # B P 2 N
+        y = interpolate(x[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2)), weights)
+        odd = x[:, 2 * num_pairs :]
+        y, weights = torch.cat((y, odd), dim=1), torch.cat((weights.flatten(1, 2), torch.ones_like(odd[..., 0])), dim=1)
+        return (y, weights) if return_weights else y
+
+
+def compress_by(model: InTIModel, compress_at: Sequence[int], build: Callable[[], nn.Module]) -> InTIModel:
+    """Return a model of ``model``'s modules (not copies) that compresses by a rule.
+
+    Args:
+        model: stays as it is.
+        compress_at: see `InTIConfig`.
+        build: makes what stands in for an `InterFrameInterpolation`.
+    """
+    twin = type(model).adopt(model)
+    twin.compress_at = check_schedule(compress_at, len(model.blocks))
+    twin.group_size = 2 ** len(twin.compress_at)
+    twin.interpolations = nn.ModuleDict(
+        {
+            str(at): nn.ModuleList(build() for _ in range(twin.compress_at.count(at)))
+            for at in sorted(set(twin.compress_at))
+        }
+    )
+    return twin
 
 
 def replace_interpolations(model: InTIModel, build: Callable[[], nn.Module]) -> InTIModel:

@@ -148,6 +148,8 @@ def merge_tokens(model: InTIModel, r: Sequence[int]) -> InTIModel:
     """
     if len(r) != len(model.blocks):
         raise ValueError(f"r={r!r} has {len(r)} numbers for {len(model.blocks)} blocks; pass one for each.")
+    if model.temporal.mixes_frames or not all(type(block) is Block for block in model.blocks):
+        raise ValueError(f"{type(model).__name__} has other blocks than timm's Block, in which no token can be merged.")
     if model.compress_at:
         raise ValueError(f"compress_at={model.compress_at} needs every token; create the model with compress_at=().")
     if model.global_pool != "token":

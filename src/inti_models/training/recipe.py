@@ -21,6 +21,7 @@ TRAINABLE = ("all", "interpolation", "adapters", "head")
 LOSSES = ("auto", "asymmetric")
 HEADS = ("auto", "new", "zero_shot")
 PRECISIONS = ("no", "fp16", "bf16")
+TARGETS = ("logits", "embedding", "both")
 # Key of runs that began before it was renamed -> key.
 RENAMED = {
     "lean": "interpolation_logit_init",
@@ -133,6 +134,23 @@ class Optimization:
 
 
 @dataclass
+class Distill:
+    """What a compressed model learns from the model without compression, for `inti-models distill`: no labels.
+
+    Attributes:
+        targets: "logits" (Kullback-Leibler divergence), "embedding" (one minus the cosine), or "both", their sum.
+        temperature: that both logits are divided by.
+        classes: words of a zero-shot head, whose logits are followed; empty for the model's own head.
+        held_out: fraction of the videos, by file, to measure on where there is no data.validation.
+    """
+
+    targets: str = "logits"
+    temperature: float = 1.0
+    classes: list[str] = field(default_factory=list)
+    held_out: float = 0.1
+
+
+@dataclass
 class Recipe:
     """A training run.
 
@@ -149,6 +167,8 @@ class Recipe:
         interpolation_logit_init: at the start the logits of an untrained interpolation are minus this for the earlier
             and plus this for the later frame. 0 is the neutral start, at which a clip and its reverse look the same.
         trainable: "all", "head", "interpolation" (and head) or "adapters" (and interpolations and head).
+        distill: what to learn from the model without compression; null to learn from labels. The head then stays as it
+            is, so that ``trainable`` is "interpolation" or "all" of the rest.
         precision: "no" (float32), "bf16" or "fp16" autocast.
         fsdp: shard parameters over processes (FSDP2) instead of copying them (DDP).
         compile: compile the model with torch.compile.
@@ -170,6 +190,7 @@ class Recipe:
     loss: str = "auto"
     interpolation_logit_init: float = 0.0
     trainable: str = "all"
+    distill: Distill | None = None
     data: Data = field(default_factory=Data)
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimization: Optimization = field(default_factory=Optimization)
@@ -186,7 +207,7 @@ class Recipe:
     save_every: int = 500
 
 
-_PARTS = {"data": Data, "augmentation": Augmentation, "optimization": Optimization}
+_PARTS = {"distill": Distill, "data": Data, "augmentation": Augmentation, "optimization": Optimization}
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -323,6 +344,8 @@ def _check(recipe: Recipe) -> None:
     for name, fraction in fractions.items():
         if not 0 <= fraction <= 1:
             raise ValueError(f"{name}={fraction} is not a fraction; pass a number from 0 to 1.")
+    if recipe.distill is not None:
+        _check_distill(recipe, recipe.distill)
     if o.batch_size % a.repeats:
         raise ValueError(
             f"optimization.batch_size={o.batch_size} is not a multiple of augmentation.repeats={a.repeats}; choose one."
@@ -333,3 +356,23 @@ def _check(recipe: Recipe) -> None:
         raise ValueError(f"views={list(recipe.views)} has {recipe.views[1]} crops; take 1 or 3.")
     if recipe.fsdp and o.ema is not None:
         raise ValueError("fsdp=true cannot be combined with optimization.ema; leave one of them out.")
+
+
+def _check_distill(recipe: Recipe, distill: Distill) -> None:
+    a = recipe.augmentation
+    if distill.targets not in TARGETS:
+        raise ValueError(f"distill.targets={distill.targets!r} is unknown; choose one of {', '.join(TARGETS)}.")
+    if distill.temperature <= 0:
+        raise ValueError(f"distill.temperature={distill.temperature:g} is not above 0; pass such a number, as 1.")
+    if not 0 < distill.held_out < 1:
+        raise ValueError(f"distill.held_out={distill.held_out:g} is not between 0 and 1; pass such a number, as 0.1.")
+    if recipe.trainable not in ("interpolation", "all"):
+        raise ValueError(f"trainable={recipe.trainable} leaves nothing to distill; choose interpolation or all.")
+    if a.mixup or a.cutmix or a.smoothing:
+        raise ValueError(
+            "augmentation.mixup, cutmix and smoothing are for labels, which distill does not use; set them to 0."
+        )
+    if not recipe.pretrained:
+        raise ValueError("pretrained=false makes a teacher of random weights; name a model with weights.")
+    if recipe.factors or recipe.head != "auto":
+        raise ValueError("factors and head make a new head, and distill keeps the model's; leave them out.")

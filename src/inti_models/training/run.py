@@ -18,7 +18,8 @@ import os
 import re
 import shutil
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -71,11 +72,11 @@ def train(
         BlockingIOError: another process trains in the folder.
         OSError: files are missing or cannot be written.
     """
+    if recipe.distill is not None:
+        raise ValueError("The recipe has a teacher and no use for labels (distill); run inti-models distill.")
     output = Path(output)
     accelerator = create_accelerator(recipe)
-    if accelerator.is_main_process and output.is_dir():
-        with locked(output):  # refuses now what would be refused when data and model are there
-            pass
+    check_unlocked(output, accelerator)
     train_source, validation_source = open_data(recipe)
     class_names = train_source.class_names
     model = build_model(recipe, class_names)
@@ -90,18 +91,13 @@ def train(
         results = [] if evaluation is None else evaluation.results(Path(str(recipe.data.validation)).name)
         save_pretrained(trained, folder, label_names=class_names, results=results)
 
-    with locked(output) if accelerator.is_main_process else nullcontext():
-        if accelerator.is_main_process:
-            claim(output, recipe, extend)
-            check_videos(output, recipe, train_source, validation_source)
-        accelerator.wait_for_everyone()
+    with claimed(output, recipe, accelerator, train_source, validation_source, extend=extend):
         objective = objective_of(recipe, len(class_names))
         Trainer(model, recipe, train_set, validation_set, output, accelerator, export, objective).run()
         accelerator.wait_for_everyone()
         evaluation = None
         if validation_source is not None:
             evaluation = _measure_last(recipe, validation_source, output, accelerator)
-        accelerator.end_training()
     return evaluation
 
 
@@ -128,6 +124,32 @@ def _measure_last(
             shutil.rmtree(output / "evaluation")
         accelerator.wait_for_everyone()
         return measure()
+
+
+def check_unlocked(output: Path, accelerator: Accelerator) -> None:
+    """Raise a BlockingIOError now where `claimed` would when data and model are there."""
+    if accelerator.is_main_process and output.is_dir():
+        with locked(output):
+            pass
+
+
+@contextmanager
+def claimed(
+    output: Path, recipe: Recipe, accelerator: Accelerator, *sources: Source | None, extend: bool = False
+) -> Iterator[None]:
+    """Inside, the output folder is this run's, which is of this recipe, and its videos were checked.
+
+    Raises:
+        ValueError: see `claim` and `check_videos`.
+        BlockingIOError: another process trains in the folder.
+    """
+    with locked(output) if accelerator.is_main_process else nullcontext():
+        if accelerator.is_main_process:
+            claim(output, recipe, extend)
+            check_videos(output, recipe, *sources)
+        accelerator.wait_for_everyone()
+        yield
+        accelerator.end_training()
 
 
 def claim(output: Path, recipe: Recipe, extend: bool = False) -> None:

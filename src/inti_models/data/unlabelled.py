@@ -1,0 +1,106 @@
+"""Videos without labels: what is there, and which of it is held out."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from .folders import videos_in
+from .list_files import Disk, read_list, say
+from .lists import VideoList, find_videos, of_split
+
+__all__ = ["find_unlabelled", "hold_out"]
+
+
+def find_unlabelled(
+    source: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None = None,
+    split: str | None = None,
+    class_names: Sequence[str] = (),
+) -> VideoList:
+    """Find videos in a folder, at any depth, or in a list file with labels or without.
+
+    They have labels where `find_videos` finds a class for each of them, and all of these are among ``class_names``;
+    else they have none: no class names, and zeros for labels.
+
+    Args:
+        source: folder or list file, of any form that `find_videos` reads.
+        root: where the paths of a list start; by default in the list's own folder.
+        split: the value of the list's column of splits, or the sub-folder.
+        class_names: of the labels that are of use, in their order.
+
+    Raises:
+        FileNotFoundError: there is no such source, or none of its videos is there.
+        ValueError: there are no videos, or the list cannot be understood.
+    """
+    path = Path(source)
+    if path.is_dir():
+        folder = path if split is None else path / split
+        if not folder.is_dir():
+            raise FileNotFoundError(f"There is no folder {folder} of the split {split!r}; check the split.")
+        left_out: Counter[str] = Counter()
+        paths = [str(video) for video in videos_in(folder, left_out, frozenset())]
+        if not paths:
+            raise ValueError(f"{folder} has no videos; expected some in it, or in folders in it.")
+    else:
+        rows = of_split(path, read_list(path, root), split)
+        disk = Disk()
+        listed = list(dict.fromkeys(row.path for row in rows))
+        paths = [video for video in listed if disk.kind(video) is not None]
+        if not paths:
+            raise FileNotFoundError(
+                f"None of the {len(listed)} videos of {path} is there, such as {listed[0]}; pass the folder that its "
+                "paths start at (data.root)."
+            )
+        if len(paths) < len(listed):
+            say(f"{path}: {len(listed) - len(paths)} of {len(listed)} videos are not there.")
+    labels = _labels(source, root, split, class_names) if class_names else {}
+    if labels.keys() >= set(paths):
+        return VideoList(tuple(paths), tuple(labels[video] for video in paths), tuple(class_names))
+    return VideoList(tuple(paths), (0,) * len(paths), ())
+
+
+def _labels(
+    source: str | os.PathLike[str],
+    root: str | os.PathLike[str] | None,
+    split: str | None,
+    class_names: Sequence[str],
+) -> dict[str, int]:
+    """Path -> index of its class; empty where not all videos have one of these classes."""
+    try:
+        labelled = find_videos(source, root, split=split).relabelled(class_names)
+    except ValueError:
+        return {}
+    return dict(zip(labelled.paths, labelled.labels, strict=True))
+
+
+def hold_out(videos: VideoList, fraction: float) -> tuple[VideoList, VideoList]:
+    """Split videos by file: what stays, and what is held out.
+
+    Those whose path has the smallest digests are held out, so that the same list gives the same parts; at least one is
+    in each.
+
+    Args:
+        videos: no file twice.
+        fraction: held out.
+
+    Raises:
+        ValueError: there is one video alone.
+    """
+    if len(videos) < 2:
+        raise ValueError(
+            f"{videos.paths[0]} is the only video, and none is left to measure on; pass at least two, or "
+            "data.validation."
+        )
+    order = sorted(range(len(videos)), key=lambda i: hashlib.sha256(os.fsencode(videos.paths[i])).digest())
+    count = min(max(1, round(fraction * len(videos))), len(videos) - 1)
+    held_out = set(order[:count])
+
+    def part(held: bool) -> VideoList:
+        indices = [i for i in range(len(videos)) if (i in held_out) == held]
+        return VideoList(
+            tuple(videos.paths[i] for i in indices), tuple(videos.labels[i] for i in indices), videos.class_names
+        )
+
+    return part(False), part(True)
