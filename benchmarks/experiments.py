@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -244,7 +245,7 @@ def run_rows(
         for stage in stages:
             todo = [row for row in stage if row.id in left]
             bar.update(len(stage) - len(todo))
-            with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (threads,)) as pool:
+            with ProcessPoolExecutor(jobs, context, _start_worker, (threads,)) as pool:
                 futures = [pool.submit(run, row, work_dir) for row in todo]
                 try:
                     for future in as_completed(futures):
@@ -254,6 +255,19 @@ def run_rows(
                 except BaseException:
                     pool.shutdown(wait=False, cancel_futures=True)
                     raise
+
+
+def _start_worker(threads: int) -> None:
+    """A worker ends with the process that started it, however that ended."""
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def mean_and_spread(values: Iterable[float]) -> tuple[float, float | None]:
