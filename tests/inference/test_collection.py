@@ -15,6 +15,8 @@ from inti_models.data.motion_digits import MotionDigits
 from inti_models.files import locked
 from inti_models.inference.collection import PART, SETTINGS, Labeller, Summary, label_collection, read_paths
 from inti_models.inference.predict import VideoClassifier
+from inti_models.models.probabilities import Probabilities
+from inti_models.weights.hub import write_probabilities
 
 pq = pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("ray")
@@ -106,6 +108,52 @@ def test_a_folder_of_other_settings_is_refused(tmp_path, args, sentence):
     assert label_collection([], NAME, tmp_path) == Summary(0, 0, 0)
     with pytest.raises(ValueError, match=f"{sentence}; name another folder"):
         label_collection([], **{"model": NAME, "output": tmp_path, **args})
+
+
+def test_a_folder_is_known_by_what_its_model_says_too(tmp_path):
+    model, labels = tmp_path / "model", tmp_path / "labels"
+
+    def label(**args):
+        return label_collection([], str(model), labels, **args)
+
+    save_pretrained(load(NAME), model)
+    label()
+    written = json.loads((labels / SETTINGS).read_text())
+    write_probabilities(model, Probabilities(temperature=2.0))
+    with pytest.raises(ValueError, match="temperature=1.0, not 2.0; name another folder"):
+        label()
+    # Of before: probabilities were as they are of one label, and what else is not said is taken as it is.
+    for name in ("temperature", "thresholds", "multi_label", "background", "label_names", "num_frames"):
+        del written[name]
+    (labels / SETTINGS).write_text(json.dumps(written))
+    with pytest.raises(ValueError, match="temperature=1.0, not 2.0"):
+        label()
+    write_probabilities(model, Probabilities(thresholds=[0.0, 0.5] * 60))
+    with pytest.raises(ValueError, match=r"thresholds=\[0.0, 0.0, .*, not \[0.0, 0.5, .*\.\.\.\]"):
+        label()
+    write_probabilities(model, Probabilities(multi_label=True))
+    with pytest.raises(ValueError, match="multi_label=False, not True"):
+        label()
+    write_probabilities(model, Probabilities())
+    assert label() == Summary(0, 0, 0)
+    (labels / SETTINGS).unlink()
+    label()
+    save_pretrained(load(NAME), model, label_names=[f"class {i}" for i in range(120)])
+    with pytest.raises(ValueError, match="label_names=.*, not \\['class 0'"):
+        label()
+
+
+def test_a_threshold_that_is_no_probability_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="threshold=2 is no probability"):
+        label_collection([], NAME, tmp_path / "labels", threshold=2)
+    assert not (tmp_path / "labels").exists()
+
+
+def test_a_file_of_which_the_model_says_nothing_finite_has_an_error(videos):
+    labeller = Labeller(NAME, {}, (1, 1), None, False, "cpu")
+    torch.nn.init.constant_(labeller.classifier.model.head.bias, float("nan"))
+    (row,) = labeller({"path": [str(videos[0])]}).to_pylist()
+    assert "not finite" in row["error"] and row["labels"] is None
 
 
 def test_a_folder_of_before_has_no_embeddings(tmp_path):

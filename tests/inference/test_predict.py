@@ -122,6 +122,8 @@ def test_command_streams_a_file_or_a_pipe(tmp_path, source, monkeypatch, capsys)
         (["--stream", "a.mp4", "b.mp4"], "--stream"),
         (["--stream", "a.mp4", "--frames", "6"], "num_frames=6"),
         (["--stream", "none.mp4"], "none.mp4"),
+        (["--stream", "--events", "none.mp4", "--threshold", "0.9"], "leave --threshold and --topk out"),
+        (["--stream", "--events", "none.mp4", "--topk", "1"], "leave --threshold and --topk out"),
         (["none.mp4", "--frames", "6", "--chunk", "8"], "num_frames=6"),
         (["none.mp4", "--frames", "64", "--budget", "1"], "budget=1.0"),
     ],

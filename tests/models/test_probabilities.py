@@ -39,6 +39,17 @@ def test_one_label_a_video_ranks_and_a_threshold_leaves_none() -> None:
     assert said(model_of(Probabilities(thresholds=(0.9, 0, 0.5, 0))), topk=5) == ["goat", "lamp"]
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_what_is_no_answer_is_no_answer_of_none(several) -> None:
+    model = model_of(Probabilities(multi_label=several))
+    for wrong in (2, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="is no probability"):
+            said(model, threshold=wrong)
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="not finite"):
+            said(model, torch.tensor([[0.0, wrong, 0.0, 0.0]]))
+
+
 def test_several_labels_are_all_from_their_thresholds_on() -> None:
     model = model_of(Probabilities(multi_label=True))
     labels = top_labels(model, LOGITS)
@@ -66,6 +77,8 @@ def test_background_prompts_are_one_label_that_competes() -> None:
     assert [label.name for label in labels] == [NONE, "bike", "goat"]
     assert sum(label.probability for label in labels) == pytest.approx(1)
     assert labels[0].index == 2
+    assert said(model, torch.tensor([[9.0, 0.0, 0.9, 0.8]]), threshold=0.5) == ["bike"]
+    assert said(model, torch.tensor([[0.0, 0.0, 9.0, 9.0]]), threshold=0.5) == [NONE]
     several = model_of(Probabilities(multi_label=True, background=1))
     assert said(several, torch.tensor([[1.0, 3.0, 0.5, 0.6]])) == ["goat", "bike"]
     assert said(several, torch.tensor([[1.0, 3.0, 0.5, 4.0]])) == []
@@ -129,6 +142,13 @@ def test_they_can_be_written_into_the_config_of_a_saved_model(tmp_path) -> None:
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"thresholds": [0.5, 1.5]}, "1.5"),
         ({"thresholds": [0.5]}, "1 thresholds do not fit 4"),
+        ({"thresholds": []}, "0 thresholds do not fit 4"),
+        ({"thresholds": 0.5}, "thresholds=0.5 are no list"),
+        ({"thresholds": "0000"}, "thresholds='0000' are no list"),
+        ({"thresholds": [0, True, 0, 0]}, "The threshold True"),
+        ({"thresholds": [0, float("nan"), 0, 0]}, "The threshold nan"),
+        ({"temperature": True}, "temperature=True"),
+        ({"temperature": float("nan")}, "temperature=nan"),
         ({"multi_label": 1}, "multi_label=1"),
         ({"background": 4}, "background=4 leaves none"),
         ({"background": -1}, "background=-1"),

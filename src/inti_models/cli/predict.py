@@ -116,6 +116,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.events and not args.stream:
         raise ValueError("--events are of a stream; add --stream.")
+    if args.events and (args.threshold is not None or args.topk is not None):
+        raise ValueError(
+            "--events last while a class is probable, by --begin and --keep; leave --threshold and --topk out."
+        )
     if "-" in args.files and not args.stream:
         raise ValueError("- is the standard input, which is read as a stream; add --stream.")
     if not args.stream:

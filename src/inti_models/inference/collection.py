@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any, cast
 
 import torch
@@ -19,11 +20,14 @@ from ..data.limits import DEFAULT_LIMITS, Limits
 from ..data.list_files import READERS, read_list
 from ..files import locked, replacing, write_text
 from ..models.precision import choose_precision
-from ..weights.hub import WEIGHTS, load
+from ..weights.hub import WEIGHTS, create, load
 from ..weights.tensor_files import stated_digest
-from .predict import TOPK, VideoClassifier, top_labels
+from .export import describe
+from .predict import TOPK, VideoClassifier, check_threshold, top_labels
 
 PART, SETTINGS = "part-*.parquet", "settings.json"
+# Of the settings, those that folders of before do not name, and what they were; thresholds were 0.
+BEFORE = {"precision": "float32", "embedding": False, "multi_label": False, "temperature": 1.0, "background": 0}
 
 
 @dataclass(frozen=True)
@@ -75,11 +79,14 @@ class Labeller:
         rows = []
         for path, said in self.classifier.classify_files([str(path) for path in batch["path"]]):
             row: dict[str, Any] = {"path": path, "labels": None, "scores": None, "error": None}
-            if isinstance(said, Exception):
-                row["error"] = str(said)
-            else:
+            try:
+                if isinstance(said, Exception):
+                    raise said
                 logits, features = said
                 labels = top_labels(self.classifier.model, logits, self.topk, self.threshold)
+            except (OSError, ValueError) as error:
+                row["error"] = str(error)
+            else:
                 row |= {"labels": [label.name for label in labels], "scores": [label.probability for label in labels]}
                 if self.embedding:
                     with torch.no_grad():
@@ -133,13 +140,15 @@ def label_collection(
         **model_args: arguments for `inti_models.load`.
 
     Raises:
-        ValueError: for numbers below 1, or a folder with rows of another model or other settings.
+        ValueError: for numbers below 1, a threshold that is no probability, or a folder with rows of another model or
+            other settings.
         BlockingIOError: another process writes to ``output``.
         ModuleNotFoundError: Ray is not installed.
     """
     for name, value in (("workers", workers), ("part_size", part_size), ("topk", topk)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} is not a positive number; pass at least 1.")
+    check_threshold(threshold)
     import pyarrow as pa
     import pyarrow.parquet as pq
     import ray
@@ -152,6 +161,8 @@ def label_collection(
         "embedding": embedding,
         "threshold": threshold,
     }
+    says = describe(create(model, **{**model_args, "device": "meta"}))  # which its weights are not known by
+    settings = {**settings, **says, **settings}
     folder, chosen = Path(output), choose_precision(precision, device)
     wanted = list(dict.fromkeys(os.fspath(path) for path in paths))
     with locked(folder):
@@ -210,8 +221,8 @@ def _identity(model: str) -> str:
 def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool) -> str:
     """Write down what the rows of a folder are made with, or raise a ValueError if they are made with something else.
 
-    A folder of before, which says nothing, is taken as it is; one that says nothing of precision is in float32, one
-    that says nothing of a threshold has none.
+    A folder of before, which says nothing, is taken as it is; what one does not say that says something is as in
+    `BEFORE`, or as it is now. One that says nothing of a threshold has none.
 
     Args:
         folder: the folder.
@@ -226,17 +237,19 @@ def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool
     if not file.exists():
         write_text(file, json.dumps(ours, indent=2) + "\n")
         return precision
-    theirs = {"precision": "float32", "embedding": False, **json.loads(file.read_text(encoding="utf-8"))}
+    said = json.loads(file.read_text(encoding="utf-8"))
+    theirs = {**ours, **BEFORE, "thresholds": [0.0] * len(ours["thresholds"]), **said}
     if theirs.get("features"):  # a column that rows of today have not
         theirs["embedding"] = "features"
-    if "threshold" not in theirs:
+    if "threshold" not in said:
         theirs |= {"threshold": None} | ({"topk": None} if theirs.get("topk") == TOPK and ours["topk"] is None else {})
     if keep:
         ours["precision"] = theirs["precision"]
     for name, value in ours.items():
         if theirs.get(name) != value:
             raise ValueError(
-                f"{folder} holds rows made with {name}={theirs.get(name)!r}, not {value!r}; name another folder."
+                f"{folder} holds rows made with {name}={shortened(theirs.get(name))}, not {shortened(value)}; name "
+                "another folder."
             )
     return ours["precision"]
 

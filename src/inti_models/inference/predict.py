@@ -359,6 +359,12 @@ def _check_classifier(model: InTIModel) -> None:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
 
 
+def check_threshold(threshold: float | None) -> None:
+    """Raise a ValueError if that is no probability."""
+    if threshold is not None and not 0 <= threshold <= 1:
+        raise ValueError(f"threshold={threshold} is no probability; pass one from 0 to 1.")
+
+
 def top_labels(
     model: InTIModel, logits: Tensor, topk: int | None = None, threshold: float | None = None
 ) -> list[Label]:
@@ -373,8 +379,14 @@ def top_labels(
         logits: of the views of one video.
         topk: most labels; None for all of a model that gives several labels a video, and for `TOPK` of one that gives
             one.
-        threshold: of all classes; None for the model's own (`Probabilities.threshold`).
+        threshold: of all classes, and of `NONE`; None for the model's own (`Probabilities.threshold`).
+
+    Raises:
+        ValueError: for a threshold that is no probability, or logits that are not finite.
     """
+    check_threshold(threshold)
+    if not logits.isfinite().all():
+        raise ValueError("The model's output is not finite; try --precision float32 or other weights.")
     said, several = model.probabilities, model.probabilities.multi_label
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) != model.num_classes:
@@ -388,8 +400,9 @@ def top_labels(
         if probability >= (said.threshold(index) if threshold is None else threshold)
         and not (several and said.background and probability <= background.max())
     ]
-    if said.background and not several:
-        labels.append(Label(classes, NONE, float(background.sum())))
+    none = float(background.sum())
+    if said.background and not several and none >= (threshold or 0):
+        labels.append(Label(classes, NONE, none))
     if topk is None:
         topk = len(labels) if several else TOPK
     return sorted(labels, key=lambda label: -label.probability)[:topk]

@@ -36,10 +36,12 @@ class Probabilities:
     def __post_init__(self) -> None:
         if not isinstance(self.multi_label, bool):
             raise ValueError(f"multi_label={self.multi_label!r} is neither True nor False.")
-        if not isinstance(self.temperature, int | float) or not 1e-3 <= self.temperature <= 1e3:
+        if not _is_number(self.temperature) or not 1e-3 <= self.temperature <= 1e3:
             raise ValueError(f"temperature={self.temperature!r} is no temperature; pass a number from 0.001 to 1000.")
         if self.thresholds is not None:
-            wrong = next((t for t in self.thresholds if not isinstance(t, int | float) or not 0 <= t <= 1), None)
+            if isinstance(self.thresholds, str) or not isinstance(self.thresholds, Sequence):
+                raise ValueError(f"thresholds={self.thresholds!r} are no list; pass one from 0 to 1 for each class.")
+            wrong = next((t for t in self.thresholds if not _is_number(t) or not 0 <= t <= 1), None)
             if wrong is not None:
                 raise ValueError(f"The threshold {wrong!r} is no probability; pass one from 0 to 1 for each class.")
         if type(self.background) is not int or self.background < 0:
@@ -69,6 +71,10 @@ class Probabilities:
         if self.thresholds is None:
             return THRESHOLD if self.multi_label else 0.0
         return self.thresholds[index]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def tempered(probabilities: Tensor, temperature: float, multi_label: bool) -> Tensor:
