@@ -115,6 +115,29 @@ def test_what_can_be_meant_two_ways_is_refused_or_said(tmp_path: Path, caplog) -
         labels_of(tmp_path, "e.csv", "path,label\na.mp4,\nb.mp4,\n")
 
 
+@pytest.mark.parametrize(
+    "label", ["['run', 'wave']", '["run", "wave"]', "[3, 17]", "[3]", "(3;17)", "{3,17}", '"3,17"']
+)
+def test_lists_as_programs_print_them_are_refused(label: str, tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4")
+    quoted = '"' + label.replace('"', '""') + '"'
+    for name, content in (("l.csv", f"path,labels\na.mp4,{quoted}\n"), ("l.txt", f"a.mp4 {label}\n")):
+        with pytest.raises(ValueError, match="looks like a list that a program printed"):
+            labels_of(tmp_path, name, content)
+    assert labels_of(tmp_path, "k.csv", f"path,labels\na.mp4,{quoted}\n", class_names=[label]) == {"a.mp4": (label,)}
+
+
+def test_a_class_twice_in_one_place_is_refused_as_are_rows_of_0_and_1_for_all_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "a.mp4", "b.mp4")
+    for name, content in (
+        ("l.txt", "a.mp4 3,3\nb.mp4 0\n"),
+        ("l.csv", "path,labels\na.mp4,run; wave;run\nb.mp4,run\n"),
+        ("l.json", json.dumps([{"path": "a.mp4", "labels": [0, 1, 1]}, {"path": "b.mp4", "labels": [0, 0, 1]}])),
+    ):
+        with pytest.raises(ValueError, match="twice; name each class that the video has once"):
+            labels_of(tmp_path, name, content)
+
+
 def test_charades_own_files(tmp_path: Path, caplog) -> None:
     touch(tmp_path, "46GP8.mp4", "N11GT.mp4", "0IH69.mp4")
     (tmp_path / "Charades_v1_classes.txt").write_text(

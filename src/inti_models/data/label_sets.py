@@ -1,12 +1,14 @@
 """Several labels of a video, as lists write them: taken apart, and gathered."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .list_files import ANY_NUMBER, Row, say
 
 SEPARATORS = ",;|"  # of the labels of one video
+_IN_BRACKETS = re.compile(r"\s*(\[.*\]|\(.*\)|\{.*\}|\".*\")\s*")  # as a program prints a list of its own
 
 
 def one_label_a_row(source: Path, rows: Sequence[Row], classes: Mapping[int, str] | None) -> list[Row]:
@@ -20,6 +22,13 @@ def one_label_a_row(source: Path, rows: Sequence[Row], classes: Mapping[int, str
     Raises:
         ValueError: there are no labels, or it cannot be told what keeps them apart (see `find_videos`).
     """
+    known = {*(classes or {}).values()}
+    printed = next((row for row in rows if row.label not in known and _IN_BRACKETS.fullmatch(row.label or "")), None)
+    if printed is not None:
+        raise ValueError(
+            f"{source}, {printed.place}, has the label {printed.label!r}, which looks like a list that a program "
+            "printed; write labels with one sign between them and nothing around them, such as run;walk."
+        )
     separator = _separator(source, rows, classes)
 
     def labels_of(row: Row) -> Sequence[str]:
@@ -27,7 +36,16 @@ def one_label_a_row(source: Path, rows: Sequence[Row], classes: Mapping[int, str
             return row.labels
         return [label.strip() for label in row.label.split(separator)] if row.label else []
 
-    apart = [row._replace(label=label, labels=None) for row in rows for label in labels_of(row)]
+    apart = []
+    for row in rows:
+        labels = labels_of(row)
+        twice = next((label for i, label in enumerate(labels) if label and label in labels[:i]), None)
+        if twice is not None:
+            raise ValueError(
+                f"{source}, {row.place}, has the label {twice!r} twice; name each class that the video has once. (A "
+                "row of 0 and 1 for all classes is no list of labels.)"
+            )
+        apart += [row._replace(label=label, labels=None) for label in labels]
     if not apart:
         raise ValueError(f"{source} has no label at all; expected some videos with labels.")
     empty = next((row for row in apart if not row.label), None)
