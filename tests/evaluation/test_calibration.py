@@ -87,5 +87,21 @@ def test_calibration_of_a_measurement() -> None:
     labels, _, sure = sampled(False)
     fitted = calibrate(Evaluation(labels, sure, tuple("abcde"), {}))
     assert fitted.thresholds is None and fitted.error_after < fitted.error_before / 4
-    with pytest.raises(ValueError, match="1 videos cannot be halved"):
+    with pytest.raises(ValueError, match="There are 1 videos"):
         calibrate(Evaluation(labels[:1], sure[:1], tuple("abcde"), {}))
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("sureness", [2.0, 1000.0])  # of the latter probabilities are 0 and 1, in float32 too
+@pytest.mark.parametrize(("right", "sentence"), [(True, "right about all"), (False, "knows nothing")])
+def test_videos_that_no_temperature_fits_best_are_refused(several, sureness, right, sentence) -> None:
+    labels = torch.tensor([0, 1, 2, 0])
+    truth = torch.nn.functional.one_hot(labels, 3).bool()
+    logits = sureness * (2.0 * (truth if right else ~truth) - 1)
+    names = tuple("abc")
+    if several:
+        measured = MultiLabelEvaluation(truth, logits.sigmoid(), (0.5,) * 3, names, {})
+    else:
+        measured = Evaluation(labels, logits.softmax(dim=1), names, {})
+    with pytest.raises(ValueError, match=f"fits 4 videos best, .* {sentence}"):
+        calibrate(measured)

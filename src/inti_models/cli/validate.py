@@ -1,6 +1,7 @@
 """``inti-models validate``"""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,7 @@ def _calibrate(model: "InTIModel", evaluation: "Evaluation | MultiLabelEvaluatio
     from dataclasses import replace
 
     from ..evaluation.calibration import calibrate
+    from ..models.probabilities import THRESHOLD
     from ..weights.hub import write_probabilities
 
     fitted = calibrate(evaluation)
@@ -144,6 +146,10 @@ def _calibrate(model: "InTIModel", evaluation: "Evaluation | MultiLabelEvaluatio
     print(f"temperature {temperature:.3f}")
     if fitted.thresholds is not None:
         print(f"thresholds  {min(fitted.thresholds):.3f} to {max(fitted.thresholds):.3f}, one for each class")
+        if without := int((evaluation.labels.sum(dim=0) == 0).sum()):
+            print(f"            {THRESHOLD} for {without} of them, which no video has")
+    if fitted.error_after > fitted.error_before:
+        print("inti-models: calibration raised the error; pass more videos.", file=sys.stderr)
     print(f"written     {folder / 'config.json'}")
 
 

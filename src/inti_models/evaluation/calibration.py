@@ -95,21 +95,29 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
     The cross-entropy is convex in the inverse of the temperature, so that a golden section finds the least.
     """
-    p = probabilities.double()
-    if labels.ndim == 2:
-        logits, truth = p.clamp(1e-300).log() - (1 - p).clamp_min(1e-16).log(), labels.double()
-    else:
-        logits, truth = p.clamp_min(1e-300).log(), labels
-    entropy = F.binary_cross_entropy_with_logits if labels.ndim == 2 else F.cross_entropy
+    logits = _logits(probabilities, labels)
     low, high = map(math.log, _RANGE)
     ratio = (math.sqrt(5) - 1) / 2
     for _ in range(60):
         left, right = high - ratio * (high - low), low + ratio * (high - low)
-        if entropy(logits / math.exp(left), truth) < entropy(logits / math.exp(right), truth):
+        if _entropy(logits, labels, math.exp(left)) < _entropy(logits, labels, math.exp(right)):
             high = right
         else:
             low = left
     return math.exp((low + high) / 2)
+
+
+def _logits(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Logits (n, K) that have these probabilities, float64."""
+    p = probabilities.double().clamp_min(1e-300)
+    return p.log() - (1 - p).clamp_min(1e-16).log() if labels.ndim == 2 else p.log()
+
+
+def _entropy(logits: Tensor, labels: Tensor, temperature: float) -> float:
+    """Cross-entropy of the labels with the probabilities of logits (n, K) that are divided by a temperature."""
+    if labels.ndim == 2:
+        return F.binary_cross_entropy_with_logits(logits / temperature, labels.double()).item()
+    return F.cross_entropy(logits / temperature, labels).item()
 
 
 def fit_thresholds(probabilities: Tensor, labels: Tensor) -> tuple[float, ...]:
@@ -136,18 +144,25 @@ def calibrate(measured: Measured) -> Calibration:
     """Fit a temperature, and thresholds where a video may have several labels, to what a model says of videos.
 
     Raises:
-        ValueError: there are fewer than two videos.
+        ValueError: there are fewer than two videos, or no temperature fits them best, as of a model that is right about
+            all of them or knows nothing of them.
     """
     probabilities, labels = measured.probabilities, measured.labels
     if len(labels) < 2:
-        raise ValueError(f"{len(labels)} videos cannot be halved to calibrate a model; pass more.")
-    several = labels.ndim == 2
+        raise ValueError(f"There are {len(labels)} videos, of which no half is left to calibrate by; pass more.")
+    several, temperature = labels.ndim == 2, fit_temperature(probabilities, labels)
+    logits = _logits(probabilities, labels)
+    low, least, high = (_entropy(logits, labels, t) for t in (_RANGE[0], temperature, _RANGE[1]))
+    if least >= min(low, high):  # at an end, or the same everywhere
+        what = "is right about all" if low < high else "knows nothing"
+        raise ValueError(
+            f"No temperature from {_RANGE[0]} to {_RANGE[1]:g} fits {len(labels)} videos best, as of a model that "
+            f"{what} of them; calibrate it on more videos, or others."
+        )
     halves = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).tensor_split(2)
     after = probabilities.clone()
     for mine, other in (halves, halves[::-1]):
-        temperature = fit_temperature(probabilities[other], labels[other])
-        after[mine] = tempered(probabilities[mine], temperature, several)
-    temperature = fit_temperature(probabilities, labels)
+        after[mine] = tempered(probabilities[mine], fit_temperature(probabilities[other], labels[other]), several)
     return Calibration(
         temperature,
         fit_thresholds(tempered(probabilities, temperature, several), labels) if several else None,
