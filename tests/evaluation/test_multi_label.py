@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from inti_models.evaluation.evaluate import evaluate, evaluate_multi_label
+from inti_models.evaluation.evaluate import OtherResultsError, evaluate, evaluate_multi_label
 from inti_models.evaluation.multi_label import MultiLabelEvaluation, average_precision
 from inti_models.models.probabilities import Probabilities
 
@@ -128,3 +128,10 @@ def test_temperature_and_thresholds_of_a_model_count_and_rows_are_kept_without_t
     soft = evaluate(Reads(Probabilities(temperature=4.0)), single, batch_size=4, progress=False, max_unreadable=0.1)
     assert torch.equal(soft.ranking(), hard.ranking())
     torch.testing.assert_close(soft.probabilities.log().diff(dim=1) * 4, hard.probabilities.log().diff(dim=1))
+
+
+def test_rows_of_the_sigmoid_are_not_taken_for_those_of_the_softmax(tmp_path) -> None:
+    videos, settings = Videos(several=True), {"batch_size": 4, "progress": False, "max_unreadable": 0.1}
+    evaluate_multi_label(Reads(), videos, work_dir=tmp_path, **settings)
+    with pytest.raises(OtherResultsError, match="results of other read"):
+        evaluate_multi_label(Reads(Probabilities()), videos, work_dir=tmp_path, **settings)

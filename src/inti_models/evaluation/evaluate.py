@@ -277,7 +277,7 @@ def collect(
     name = name if autocast == "no" else autocast
     done, results = np.empty(0, row), os.devnull
     if work_dir is not None:
-        done = _of_first_process(lambda: _finished(Path(work_dir), row, _settings(model, dataset, views, name)))
+        done = _of_first_process(lambda: _finished(Path(work_dir), row, _settings(model, dataset, views, name, read)))
         results = os.fspath(Path(work_dir, f"{uuid4().hex}.rows"))
     if precision is not None:  # after the weights are known by their digest
         set_precision(cast(InTIModel, model), precision, device)
@@ -441,13 +441,16 @@ def contents_of(dataset: Any) -> str:
     return repr((len(dataset), tuple(dataset.class_names), source))
 
 
-def _settings(model: nn.Module, dataset: Videos, views: Tensor, precision: str) -> dict[str, Any]:
+def _settings(
+    model: nn.Module, dataset: Videos, views: Tensor, precision: str, read: Callable[..., Tensor]
+) -> dict[str, Any]:
     """What the results of a run depend on. A data set is known by what it is made of and by its first item."""
     return {
         "model": hashlib.sha256(f"{model}{digest(model.state_dict())}".encode()).hexdigest(),
         "data": hashlib.sha256(f"{contents_of(dataset)}{digest({'views': views})}".encode()).hexdigest(),
         "views": list(views.shape),
         "precision": precision,
+        "read": read.__name__.strip("_"),
     }
 
 
@@ -457,7 +460,7 @@ def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarr
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(settings, indent=2) + "\n")
-    theirs = json.loads(file.read_text(encoding="utf-8"))
+    theirs = {"read": settings["read"], **json.loads(file.read_text(encoding="utf-8"))}  # runs of before do not say
     if theirs.get("precision") == "no":  # as runs of before call it
         theirs["precision"] = "float32"
     other = [name for name in settings if theirs.get(name) != settings[name]]
