@@ -61,12 +61,13 @@ def run(args: argparse.Namespace) -> int:
         max_unreadable=args.max_unreadable,
     )
     what = "mAP" if source.multi_label else "right"
+    few = "there are too few videos" if source.multi_label else "a class has one video alone"
     for method, each in probes.items():
         parts = []
         if each.cross_validated is not None:
             parts.append(f"{each.cross_validated:.2f}% {what} by cross-validation")
         if each.validation is not None:
             parts.append(f"{each.validation:.2f}% {what} of {args.validation}")
-        print(f"{method:<11} {', '.join(parts) or 'not measured: a class has one video alone'}")
+        print(f"{method:<11} {', '.join(parts) or f'not measured: {few}'}")
     print(f"models      {', '.join(str(args.output / method) for method in probes)}")
     return 0

@@ -48,7 +48,7 @@ class Probe:
     Attributes:
         head: features (B, C) -> logits (B, classes), float32.
         cross_validated: percent of the videos that a head is right about that was fitted without them (with several
-            labels mean average precision); None where a class has one video alone.
+            labels mean average precision); None where a class has one video alone, or there are too few.
         validation: likewise of other videos; None where there are none.
     """
 
