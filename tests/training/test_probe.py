@@ -124,13 +124,38 @@ def test_command_computes_features_once_and_saves_models_that_predict(videos, tm
         assert 100 * sum(right) / len(right) == report[method]["validation"]
 
 
-def test_several_labels_have_a_linear_probe_alone(videos, tmp_path) -> None:
+def test_a_stopped_probe_resumes_with_the_videos_that_are_left(videos, tmp_path, monkeypatch) -> None:
+    forward, seen = Features.forward, []
+
+    def command(folder):
+        command = ["probe", str(videos / "train"), "--model", NAME, "--output", str(tmp_path / folder)]
+        return main([*command, "--workers", "0", "--batch-size", "2"])
+
+    def stops(self, clips):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(len(clips))
+        return forward(self, clips)
+
+    monkeypatch.setattr(Features, "forward", stops)
+    assert command("stopped") != 0
+    assert not (tmp_path / "stopped" / "linear").exists()
+    monkeypatch.setattr(Features, "forward", lambda self, clips: seen.append(len(clips)) or forward(self, clips))
+    assert command("stopped") == 0 and sum(seen) == 6
+    assert command("whole") == 0 and sum(seen) == 12
+    for method in ("linear", "prototypes"):
+        ours, whole = (load(tmp_path / folder / method).state_dict() for folder in ("stopped", "whole"))
+        assert all(torch.equal(tensor, whole[name]) for name, tensor in ours.items())
+
+
+def test_several_labels_have_a_linear_probe_alone(videos, tmp_path, capsys) -> None:
     paths = sorted((videos / "train").rglob("*.mp4"))
     rows = [f"{path},clip|{path.parent.name}" for path in paths]
     (tmp_path / "list.csv").write_text("path,labels\n" + "\n".join(rows) + "\n")
     command = ["probe", str(tmp_path / "list.csv"), "--model", NAME, "--output", str(tmp_path / "p")]
     assert main([*command, "--multi-label", "--workers", "0", "--root", "/"]) == 0
     assert not (tmp_path / "p" / "prototypes").exists()
+    assert "not measured: there are too few videos" in capsys.readouterr().out
     model = load(tmp_path / "p" / "linear")
     assert model.probabilities.multi_label
     for path in paths:
