@@ -105,6 +105,10 @@ def test_a_saved_model_keeps_them_and_a_new_head_does_not(tmp_path) -> None:
     assert timm.create_model(f"local-dir:{tmp_path / 'm'}").probabilities.multi_label
     assert load(tmp_path / "m", temperature=2.0).probabilities.temperature == 2.0
     assert load(tmp_path / "m", num_classes=3).probabilities == Probabilities()
+    assert (
+        load(tmp_path / "m", multi_label=False).probabilities == Probabilities()
+    )  # what was fitted was of the sigmoid
+    assert load(tmp_path / "m", multi_label=False, temperature=3.0).probabilities == Probabilities(temperature=3.0)
     again.reset_classifier(4)
     assert again.probabilities == Probabilities()
     save_pretrained(again, tmp_path / "n")

@@ -172,6 +172,9 @@ class _Source:
         if other_classes:  # a head of words goes with its words, thresholds with their classes
             for name in {"text_dim", *OUTPUT} - model_args.keys():
                 args.pop(name, None)
+        if bool(args.get("multi_label")) != bool(self.args.get("multi_label")):  # they were fitted to the others
+            for name in {"temperature", "thresholds"} - model_args.keys():
+                args.pop(name, None)
         model = create_model(self.architecture, pretrained_cfg=self.cfg, pretrained_model_args=self.args, **args)
         model.text_source = self.text_source
         return model
