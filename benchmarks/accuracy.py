@@ -450,8 +450,8 @@ def main() -> None:
     stages = plan()
     finished = partial(collect, FILE, [row for stage in stages for row in stage], args.work_dir)
     if not args.report_only:
-        tables, names = {"image", *args.tables}, {"image", *args.rows}
-        chosen = [[row for row in stage if row.table in tables and row.name in names] for stage in stages]
+        wanted_tables, wanted_rows = {"image", *args.tables}, {"image", *args.rows}
+        chosen = [[row for row in stage if row.table in wanted_tables and row.name in wanted_rows] for stage in stages]
         run_rows(chosen, run, finished, args.work_dir, args.jobs, start_of=lambda row: row.start)
     results = finished()
     if not results:
