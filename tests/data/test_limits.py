@@ -23,7 +23,7 @@ def test_frames_above_the_limit_are_refused(encode: Encode, tmp_path: Path) -> N
         assert read_clips(tmp_path / name, 2, limits=Limits(max_pixels=16 * 64)).frames.shape[1] == 2
         for read in (
             lambda path: read_clips(path, 2, limits=Limits(max_pixels=16 * 64 - 1)),
-            lambda path: next(iterate_frames(path, max_pixels=16 * 64 - 1)),
+            lambda path: next(iterate_frames(path, limits=Limits(max_pixels=16 * 64 - 1))),
         ):
             with pytest.raises(VideoError, match="frames of 64x16 pixels, more than the limit of 1023"):
                 read(tmp_path / name)

@@ -57,5 +57,15 @@ def test_command_prints_the_event_of_a_video(tmp_path, capsys):
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     (event,) = [event for event in events if event["name"] == CLASS_NAMES[label]]
     assert event["start"] == pytest.approx(2.0, abs=0.5) and event["end"] == pytest.approx(3.0, abs=0.5)
-    assert main([*args, "--events"]) == 1
-    assert "add --stream" in capsys.readouterr().err
+    write_video(tmp_path / "short.mp4", clip[:3], fps=8)
+    short = ["predict", str(tmp_path / "short.mp4"), *args[2:], "--stream", "--events"]
+    for words, message in (
+        ([*args, "--events"], "add --stream"),
+        ([*args, "--stream", "--begin", "0.9"], "add --events"),
+        ([*args, "--stream", "--events", "--topk", "1"], "leave --threshold and --topk out"),
+        ([*args, "--stream", "--events", "--begin", "0.2"], "begin=0.2 and keep=0.3 are no thresholds"),
+        (short, "ended before a first window of 8 frames"),
+    ):
+        assert main(words) == 1
+        said = capsys.readouterr()
+        assert message in said.err and not said.out

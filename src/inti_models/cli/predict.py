@@ -89,17 +89,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("--events", action="store_true", help="print what lasts, from when to when (with --stream)")
     command.add_argument(
-        "--begin",
-        type=fraction,
-        default=0.5,
-        metavar="P",
-        help="probability that begins an event (default: %(default)s)",
+        "--begin", type=fraction, metavar="P", help="probability that begins an event (with --events; default: 0.5)"
     )
     command.add_argument(
-        "--keep", type=fraction, default=0.3, metavar="P", help="probability that keeps it going (default: %(default)s)"
+        "--keep", type=fraction, metavar="P", help="probability that keeps it going (with --events; default: 0.3)"
     )
     command.add_argument(
-        "--least", type=float, default=0.5, metavar="S", help="seconds that an event lasts (default: %(default)s)"
+        "--least", type=float, metavar="S", help="seconds that an event lasts (with --events; default: 0.5)"
     )
     add_labels(command)
     command.add_argument("--json", action="store_true", help="print one JSON object a line")
@@ -109,6 +105,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..data.folders import expand_folders
+    from ..inference.events import check_thresholds
     from ..inference.predict import VideoClassifier
     from ..models.precision import set_precision
     from ..models.schedules import schedule_for_budget
@@ -120,6 +117,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "--events last while a class is probable, by --begin and --keep; leave --threshold and --topk out."
         )
+    given = {name: getattr(args, name) for name in ("begin", "keep", "least") if getattr(args, name) is not None}
+    if given and not args.events:
+        raise ValueError(f"--{next(iter(given))} is of events; add --events.")
+    args.events = {"least": 0.5, **given} if args.events else None
+    if args.events:
+        check_thresholds(**args.events)
     if "-" in args.files and not args.stream:
         raise ValueError("- is the standard input, which is read as a stream; add --stream.")
     if not args.stream:
@@ -155,12 +158,12 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
         raise ValueError("--stream takes one file, camera or pipe, and neither --views, --chunk nor --compile.")
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
-    frames = iterate_frames(source, fps=args.fps, every=every, max_pixels=limits_of(args).max_pixels)
+    frames = iterate_frames(source, fps=args.fps, every=every, limits=limits_of(args))
     topk, threshold = (model.num_classes, 0.0) if args.events else (args.topk, args.threshold)
     windows = classify_stream(model, frames, args.stride, topk, args.device, threshold=threshold)
     windows = _at_least_one(windows, args.files[0], model)
     if args.events:
-        for event in find_events(windows, args.begin, args.keep, args.least):
+        for event in find_events(windows, **args.events):
             if args.json:
                 times = {"start": round(event.start, 3), "end": round(event.end, 3)}
                 print(json.dumps({**dataclasses.asdict(event), **times, "precision": model.precision}), flush=True)

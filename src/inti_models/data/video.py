@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .decoding import VideoFile, open_stream, play_stream
 from .images import Stills, find_stills, read_image
-from .limits import DEFAULT_LIMITS, MAX_BYTES, MAX_PIXELS, Guard, Limits, VideoError
+from .limits import DEFAULT_LIMITS, MAX_BYTES, Guard, Limits, VideoError
 from .protocols import RULES, frame_indices
 from .sample_times import check_request, sample_times
 
@@ -82,12 +82,7 @@ def read_clips(
     path = Path(path)
     source = _open(path, Guard(limits, stop))
     timeline = source.timeline
-    duration = timeline.end * timeline.unit
-    if limits.max_duration is not None and duration > limits.max_duration:
-        raise VideoError(
-            f"{path} lasts {duration:.1f} s, more than the limit of {limits.max_duration:g} s: cut it first."
-        )
-
+    _check_duration(path, source, limits)
     if sampling in RULES and generator is None:
         ranks = frame_indices(sampling, num_frames, stride, len(timeline.starts), num_clips)
     else:
@@ -151,7 +146,7 @@ def iterate_frames(
     *,
     fps: float | None = None,
     every: int = 1,
-    max_pixels: int = MAX_PIXELS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[tuple[float, Tensor]]:
     """Yield frames of a video as they come, for as long as they come.
 
@@ -160,7 +155,7 @@ def iterate_frames(
             from without seeking; or a camera that Linux knows as a device (/dev/video0).
         fps: Frames a second to yield, by time: the first at or after each 1 / fps seconds. None for all.
         every: Yield every n-th of these.
-        max_pixels: Of a frame; a source with larger ones is refused.
+        limits: What the source may ask for.
 
     Yields:
         Time in seconds after the first frame, and the frame: uint8, 3,H,W, RGB, of the size of the first.
@@ -174,7 +169,7 @@ def iterate_frames(
     if every < 1:
         raise VideoError(f"every is {every}; expected a whole number of at least 1.")
     due, count = 0, 0
-    for shown, decode in _played(source, Guard(Limits(max_pixels))):
+    for shown, decode in _played(source, Guard(limits)):
         if fps is not None:
             if shown * fps < due - 1e-6:
                 continue
@@ -204,8 +199,27 @@ def _played(source: str | os.PathLike[str] | BinaryIO, guard: Guard) -> Iterator
             return
         found = _open(path, guard)
     timeline = found.timeline
+    _check_duration(path, found, guard.limits)
     for rank, image in found.play():
         yield float(timeline.starts[rank]) * timeline.unit, image
+
+
+def read_duration(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> float:
+    """Seconds from the first frame of a file or folder to the end of its last one.
+
+    Raises:
+        FileNotFoundError, VideoError: see `read_clips`.
+    """
+    timeline = _open(Path(path), Guard(limits)).timeline
+    return float(timeline.end * timeline.unit)
+
+
+def _check_duration(path: Path, source: "VideoFile | Stills", limits: Limits) -> None:
+    duration = source.timeline.end * source.timeline.unit
+    if limits.max_duration is not None and duration > limits.max_duration:
+        raise VideoError(
+            f"{path} lasts {duration:.1f} s, more than the limit of {limits.max_duration:g} s: cut it first."
+        )
 
 
 def _check_size(path: Path, num_images: int, shape: Sequence[int]) -> None:

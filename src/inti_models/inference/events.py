@@ -1,5 +1,6 @@
 """Events of a stream: what lasts, from when to when."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -44,10 +45,7 @@ def find_events(
     Raises:
         ValueError: for thresholds that are not in order, or a duration below zero.
     """
-    if not 0 < keep <= begin <= 1:
-        raise ValueError(f"begin={begin} and keep={keep} are no thresholds; expected 0 < keep <= begin <= 1.")
-    if not least >= 0:
-        raise ValueError(f"least={least} is no duration; expected seconds of at least 0.")
+    check_thresholds(begin, keep, least)
     going: dict[int, Event] = {}  # class -> its event up to now
     before: Window | None = None
     for window in windows:
@@ -67,6 +65,14 @@ def find_events(
     for event in going.values():
         assert before is not None
         yield from _lasting(event, before.end, least)
+
+
+def check_thresholds(begin: float = 0.5, keep: float = 0.3, least: float = 0.0) -> None:
+    """A ValueError for what `find_events` does not take."""
+    if not 0 < keep <= begin <= 1:
+        raise ValueError(f"begin={begin} and keep={keep} are no thresholds; expected 0 < keep <= begin <= 1.")
+    if not 0 <= least < math.inf:
+        raise ValueError(f"least={least} is no duration; expected seconds of at least 0.")
 
 
 def _middle(window: Window) -> float:
