@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,7 +27,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
     with folder:
         partial = Path(folder.name, Path(path).name)
-        yield partial
+        try:
+            yield partial
+        except OSError as error:
+            if error.filename is None:  # of a write to the open file: the disk is full
+                raise _cannot_write(path, error) from error
+            raise
         try:
             with partial.open("rb+") as file:
                 os.fsync(file.fileno())
@@ -38,6 +43,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def _cannot_write(path: str | os.PathLike[str], error: OSError) -> OSError:
     return type(error)(f"{os.fspath(path)} cannot be written ({error.strerror or error}); choose another place.")
+
+
+def check_output(path: str | os.PathLike[str], endings: Collection[str]) -> None:
+    """Raise the error of a file that will be written, before the work for it.
+
+    Raises:
+        ValueError: its name has none of these endings.
+        FileNotFoundError: it is in no folder.
+        IsADirectoryError: it is a folder.
+    """
+    path = Path(path)
+    if path.suffix not in endings:
+        raise ValueError(f"{path} ends in none of {', '.join(endings)}; rename it.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file.")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

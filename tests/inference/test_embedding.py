@@ -1,5 +1,7 @@
 """Embeddings of files and windows: those of `model.encode` on the same frames."""
 
+import os
+
 import numpy as np
 import pytest
 import timm
@@ -49,21 +51,27 @@ def frames_of(model, path, fps=None):
 
 def one_by_one(model, clip, scale, stride):
     with torch.no_grad():
-        return torch.stack(
-            [model.encode(clip[None, s : s + scale])[0] for s in range(0, len(clip) - scale + 1, stride)]
-        )
+        return model.encode(torch.stack([clip[s : s + scale] for s in range(0, len(clip) - scale + 1, stride)]))
 
 
-@pytest.mark.parametrize("stride", [1, 2, 3, 4, 5, 8, 11])
-@pytest.mark.parametrize("kind", ["model", "projecting"])
-def test_rows_are_the_embeddings_of_windows_one_by_one(request, videos, kind, stride):
+@pytest.fixture(scope="module")
+def alone(model, projecting, videos):
+    """Each kind of model -> times, and scale -> embeddings of the windows at stride 1, of the long video."""
+    times, clip = frames_of(model, videos[0])
+    kinds = {"model": model, "projecting": projecting}
+    return times, {
+        kind: {scale: one_by_one(each, clip, scale, 1) for scale in (8, 16, 32)} for kind, each in kinds.items()
+    }
+
+
+@pytest.mark.parametrize("kind, stride", [*(("model", stride) for stride in (1, 2, 3, 4, 5, 8, 11)), ("projecting", 3)])
+def test_rows_are_the_embeddings_of_windows_one_by_one(request, videos, alone, kind, stride):
     model = request.getfixturevalue(kind)
     found = WindowEncoder(model, Windows((8.0,), None, stride))(videos[0])
-    times, clip = frames_of(model, videos[0])
-    shown = [*times, 40 / 8]
+    shown = [*alone[0], 40 / 8]
     for scale in (8, 16, 32):
         rows = found.scale == scale
-        expected = one_by_one(model, clip, scale, stride)
+        expected = alone[1][kind][scale][::stride]
         torch.testing.assert_close(torch.from_numpy(found.vectors[rows]), expected, atol=1e-5, rtol=0)
         half = cast(found.vectors[rows], "float16").astype(np.float32)
         torch.testing.assert_close(torch.from_numpy(half), expected, atol=1e-3, rtol=1e-3)
@@ -171,16 +179,27 @@ def test_impossible_requests_are_refused(model, videos, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=message):
             inti_models.embed(model, videos, **args)
-    for args, message in (({"fps": ()}, "fps="), ({"scales": (0,)}, "scales="), ({"stride": 0}, "stride=0")):
+    for args, message in (
+        ({"fps": ()}, "fps="),
+        ({"fps": (4.0, 4.0)}, "names a rate twice"),
+        ({"scales": (0,)}, "scales="),
+        ({"stride": 0}, "stride=0"),
+    ):
         with pytest.raises(ValueError, match=message):
             Windows(**args)
     with pytest.raises(ValueError, match="not finite in float16"):
         cast(np.array([1e6], np.float32), "float16")
+    (tmp_path / "folder.npy").mkdir()
     for options, message in (
         (["-o", str(tmp_path / "out.csv")], "out.csv ends in none of"),
         (["-o", str(tmp_path / "none" / "out.npy")], "There is no folder"),
+        (["-o", str(tmp_path / "folder.npy")], "is a folder; name a file"),
+        (["-o", str(tmp_path / "out.npy"), "--windows", "--max-frames", "3"], "more frames than the limit of 3"),
         (["-o", str(tmp_path / "out.npy"), "--stride", "2"], "add --windows"),
         (["-o", str(tmp_path / "out.npy"), "--windows", "--views", "2x1"], "leave them out with --windows"),
     ):
         assert main(["embed", str(videos[0]), "--model", NAME, *options]) == 1
         assert message in capsys.readouterr().err
+    unnamed = str(tmp_path / os.fsdecode(b"\xff.mp4"))
+    assert main(["embed", unnamed, "--model", NAME, "-o", str(tmp_path / "out.parquet")]) == 1
+    assert "not in UTF-8" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -10,10 +11,11 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from inti_models import load, save_pretrained
 from inti_models.cli import main
-from inti_models.data import write_video
+from inti_models.data import Limits, write_video
 from inti_models.data.motion_digits import MotionDigits
 from inti_models.files import locked
 from inti_models.inference import indexing
@@ -34,6 +36,14 @@ def rendered(tmp_path_factory):
     (folder / "inner").mkdir()
     for i, name in enumerate(["a.mp4", "b.mp4", "inner/c.mp4", "d.mp4"]):
         write_video(folder / name, torch.cat([digits[3 * i + j][0] for j in range(3)])[: 24 - 3 * i], fps=8)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(rendered, tmp_path_factory):
+    """An index of one video, to read or to copy."""
+    folder = tmp_path_factory.mktemp("built")
+    build(rendered / "a.mp4", folder)
     return folder
 
 
@@ -79,24 +89,34 @@ def test_rows_are_those_of_each_video_in_float16(videos, tmp_path, small_parts):
     assert summary.windows == len(Index.open(tmp_path / "index")) == sum(len(rows[0]) for rows in found.values())
 
 
-@pytest.mark.parametrize(
-    "step", [("write_text", 1), ("write_text", 2), ("replacing", 1), ("replacing", 2), ("replacing", 4)]
-)
-def test_a_killed_run_resumes_to_an_identical_index(videos, tmp_path, small_parts, step):
+def test_a_killed_run_resumes_to_an_identical_index(rendered, tmp_path, small_parts):
     import inti_models.inference.index as module
 
-    build(videos, tmp_path / "whole")
+    def files_of(folder):
+        return {path.name: path.read_bytes() for path in folder.iterdir() if path.name[0] != "."}
 
-    def killed():
-        with killing(module, *step):
-            build(videos, tmp_path / "index")
+    build(rendered, tmp_path / "whole")
+    for step in (("write_text", 2), ("replacing", 1), ("replacing", 4)):
 
-    assert forked(killed) == -9
-    build(videos, tmp_path / "index")
-    files = [sorted(p.name for p in (tmp_path / name).iterdir() if p.name[0] != ".") for name in ("whole", "index")]
-    assert files[0] == files[1]
-    for name in files[0]:
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "index" / name).read_bytes(), name
+        def killed(step=step):
+            with killing(module, *step):
+                build(rendered, tmp_path / "index")
+
+        assert forked(killed) == -9
+        build(rendered, tmp_path / "index")
+        assert files_of(tmp_path / "index") == files_of(tmp_path / "whole"), step
+        shutil.rmtree(tmp_path / "index")
+
+
+def test_a_full_disk_is_named_and_the_index_stays_whole(rendered, tmp_path, small_parts):
+    def full():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # the manifest fits, the embeddings do not
+        with pytest.raises(OSError, match=r"part-.* cannot be written .*choose another place"):
+            build(rendered, tmp_path / "index")
+        assert len(Index.open(tmp_path / "index")) == 0
+
+    assert forked(full) == 0
+    assert build(rendered, tmp_path / "index").added == 4
 
 
 def test_files_are_added_changed_and_dropped(videos, tmp_path, small_parts):
@@ -118,6 +138,15 @@ def test_files_are_added_changed_and_dropped(videos, tmp_path, small_parts):
     assert {p.name for p in index.iterdir() if p.name.startswith("part")} == named
     summary = build(videos, index, windows=None)  # nothing is left; the windows are the index's
     assert (summary.added, summary.changed, summary.dropped, summary.kept) == (0, 0, 0, 4)
+
+
+def test_a_frame_that_changes_in_a_folder_of_frames_is_noticed(tmp_path):
+    (tmp_path / "frames").mkdir()
+    for i in range(4):
+        Image.new("RGB", (32, 32), (60 * i, 0, 0)).save(tmp_path / "frames" / f"{i}.png")
+    build(tmp_path / "frames", tmp_path / "index")
+    os.utime(tmp_path / "frames" / "2.png", ns=(1, 2**62))
+    assert build(tmp_path / "frames", tmp_path / "index").changed == 1
 
 
 def test_what_is_not_named_stays(videos, tmp_path):
@@ -145,12 +174,11 @@ def test_unreadable_files_are_reported_and_tried_again(videos, tmp_path, capsys)
     assert "1 files added" in capsys.readouterr().out
 
 
-def test_another_model_and_other_windows_are_refused(videos, tmp_path, capsys):
-    index = tmp_path / "index"
-    build(videos, index)
+def test_another_model_and_other_windows_are_refused(rendered, built, tmp_path, capsys):
+    index, videos = shutil.copytree(built, tmp_path / "index"), rendered / "a.mp4"
     model = load(NAME)
     save_pretrained(model, tmp_path / "same")
-    assert build(videos, index, model=str(tmp_path / "same")).kept == 4
+    assert build(videos, index, model=str(tmp_path / "same")).kept == 1
     torch.nn.init.zeros_(model.head.bias)
     save_pretrained(model, tmp_path / "other")
     for args, name in (
@@ -180,18 +208,76 @@ def test_a_model_without_a_checkpoint_is_the_same_at_each_start(tiny):
     assert model_digest(first) != model_digest(second)
 
 
-def test_a_second_process_is_refused(videos, tmp_path):
+def test_activations_make_another_model(tiny):
+    model = tiny()
+    before = model_digest(model)
+    for block in model.blocks:
+        block.mlp.act = torch.nn.ReLU()
+    assert model_digest(model) != before
+
+
+def test_a_second_process_is_refused(rendered, tmp_path):
     with locked(tmp_path / "index"), pytest.raises(BlockingIOError, match="Another process is writing to"):
-        build(videos, tmp_path / "index")
+        build(rendered / "d.mp4", tmp_path / "index")
 
 
-def test_models_with_temporal_modules_say_that_windows_are_separate(videos, tmp_path, capsys, randomize_):
+def test_files_of_every_odd_kind_are_reported_and_the_others_indexed(rendered, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    good = (rendered / "d.mp4").read_bytes()
+    for name in ("good.mp4", "line\n\x1b[31m.mp4", os.fsdecode(b"latin\xff.mp4")):
+        (folder / name).write_bytes(good)
+    (folder / "empty.mp4").touch()
+    (folder / "cut.mp4").write_bytes(good[:1000])
+    (folder / "dead.mp4").symlink_to(folder / "nowhere.mp4")
+    (folder / "inside").symlink_to(folder)  # a circle
+    os.mkfifo(folder / "pipe.mp4")  # nobody writes to it
+    write_video(folder / "one frame.mp4", torch.zeros(1, 3, 32, 32, dtype=torch.uint8), fps=8)
+    summary = build_index([folder, folder, folder / "good.mp4"], tmp_path / "index", NAME, WINDOWS)
+    for name, said in {
+        "latin\udcff": "not in UTF-8",
+        "empty": "is empty",
+        "cut": "cannot be opened",
+        "dead": "a link that leads nowhere",
+        "pipe": "is a pipe or a device",
+    }.items():
+        file = str(folder / f"{name}.mp4")
+        assert file in summary.failed[file] and said in summary.failed[file]
+    assert (summary.added, len(summary.failed)) == (3, 5)
+    assert len(Index.open(tmp_path / "index").files) == 3
+    slow = build_index([folder / "good.mp4"], tmp_path / "limited", NAME, limits=Limits(max_duration=1))
+    assert "more than the limit of 1 s" in slow.failed[str(folder / "good.mp4")]
+
+
+def test_what_is_refused_leaves_no_folder(rendered, tmp_path):
+    output = tmp_path / "index"
+    for args, error, message in (
+        ({"sources": tmp_path / "none"}, FileNotFoundError, "There is no"),
+        ({"windows": Windows(scales=(9,))}, ValueError, "num_frames=9"),
+        ({"model": str(tmp_path)}, (OSError, ValueError), str(tmp_path)),
+        ({"output": rendered}, ValueError, "is in the folder of the index"),
+    ):
+        with pytest.raises(error, match=message):
+            build(**{"sources": rendered, "output": output, **args})
+        assert not output.exists() and not (rendered / MANIFEST).exists()
+
+
+def test_models_with_temporal_modules_say_that_windows_are_separate(rendered, tmp_path, capsys, randomize_):
     from inti_models.models.registry import create_model
 
     save_pretrained(
         randomize_(create_model(NAME, temporal="divided_attention", depth=2, compress_at=(1,))), tmp_path / "m"
     )
-    args = ["index", str(videos / "d.mp4"), "--model", str(tmp_path / "m"), "-o", str(tmp_path / "index"), "--fps", "8"]
+    args = [
+        "index",
+        str(rendered / "d.mp4"),
+        "--model",
+        str(tmp_path / "m"),
+        "-o",
+        str(tmp_path / "index"),
+        "--fps",
+        "8",
+    ]
     assert main([*args, "--scales", "8"]) == 0
     assert "each window is computed by itself" in capsys.readouterr().err
 
@@ -199,16 +285,15 @@ def test_models_with_temporal_modules_say_that_windows_are_separate(videos, tmp_
 # The files of an index are not trusted
 
 
-def test_damaged_files_are_refused(videos, tmp_path):
+def test_damaged_files_are_refused(built, tmp_path):
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
-    build(videos / "a.mp4", tmp_path / "index")
-    stated = json.loads((tmp_path / "index" / MANIFEST).read_text())
-    (part,) = Index.open(tmp_path / "index").parts
+    stated = json.loads((built / MANIFEST).read_text())
+    (part,) = Index.open(built).parts
     npy, parquet = (f"part-{part.name}.{ending}" for ending in ("npy", "parquet"))
-    vectors, table = np.load(tmp_path / "index" / npy), pq.read_table(tmp_path / "index" / parquet)
+    vectors, table = np.load(built / npy), pq.read_table(built / parquet)
 
     def attempt(name, content):
-        folder = shutil.copytree(tmp_path / "index", tmp_path / "damaged", dirs_exist_ok=True)
+        folder = shutil.copytree(built, tmp_path / "damaged", dirs_exist_ok=True)
         if isinstance(content, pa.Table):
             pq.write_table(content, folder / name)
         elif isinstance(content, np.ndarray):
@@ -229,6 +314,7 @@ def test_damaged_files_are_refused(videos, tmp_path):
         {"fps": []},
         {"parts": [{"name": "../../../etc", "rows": 1}]},
         {"parts": [{"name": part.name, "rows": part.rows + 1}]},
+        {"parts": [{"name": part.name, "rows": 10**15}]},
         {"parts": [{"name": "0" * 16, "rows": 1}]},
         {"parts": 3},
     ):
@@ -244,6 +330,11 @@ def test_damaged_files_are_refused(videos, tmp_path):
     attempt(parquet, table.slice(1))
     attempt(parquet, table.drop_columns("start"))
     attempt(parquet, table.set_column(table.column_names.index("end"), "end", [[-1.0] * part.rows]))
+    attempt(parquet, table.set_column(table.column_names.index("end"), "end", table["start"]))
+    attempt(parquet, table.set_column(table.column_names.index("end"), "end", [[float("inf")] * part.rows]))
+    attempt(parquet, table.set_column(table.column_names.index("start"), "start", [[float("nan")] * part.rows]))
+    attempt(parquet, table.set_column(table.column_names.index("fps"), "fps", pa.array([-1.0] * part.rows, "float32")))
+    attempt(parquet, table.set_column(table.column_names.index("scale"), "scale", pa.array([0] * part.rows, "int32")))
     attempt(parquet, table.set_column(table.column_names.index("start"), "start", [["x"] * part.rows]))
     attempt(parquet, table.set_column(0, "file", pa.array([None] * part.rows, pa.string())))
     attempt(parquet, table.set_column(0, "file", [[["a", "b"][i % 2] for i in range(part.rows)]]))

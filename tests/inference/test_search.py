@@ -150,6 +150,20 @@ def test_an_example_clip_finds_the_video_it_is_from(places, model):
     assert search(Index.open(index), by_vector(torch.from_numpy(expected)), 1) == [moment]
 
 
+def test_a_query_that_is_like_nothing_is_refused(places, model):
+    for vector in (torch.zeros(96), torch.full((96,), float("nan")), torch.full((96,), float("inf"))):
+        with pytest.raises(ValueError, match="zero or not finite"):
+            by_vector(vector)
+    assert by_vector(torch.ones(4))(torch.zeros(2, 4)).tolist() == [0, 0]  # a window of zeros is like nothing
+    with pytest.raises(ValueError, match="There are no words"):
+        by_words(model, " ")
+    with pytest.raises(ValueError, match="knows neither words nor classes"):
+        by_words(load(NAME, num_classes=0), "3, left")
+    for name in ("none.mp4", ""):
+        with pytest.raises((OSError, ValueError)):
+            by_clip(model, places[0] / name)
+
+
 def test_words_that_are_no_class_are_refused_with_those_that_are_near(model):
     with pytest.raises(ValueError, match="'3, lef' is none of the 120 classes of this model.*'3, left'"):
         by_words(model, "3, lef")
@@ -174,6 +188,31 @@ def test_command_prints_moments_and_shows_them(places, tmp_path, capsys, model):
     assert main(["search", str(index), name, "--preview", str(tmp_path / "out.png")]) == 1
     assert main(["search", str(tmp_path), name]) == 1
     assert "is no index" in capsys.readouterr().err
+
+
+def test_the_command_refuses_before_it_works(places, tmp_path, capsys):
+    from inti_models.inference.index import MANIFEST
+
+    stated = json.loads((places[1] / MANIFEST).read_text())
+    (tmp_path / "void").mkdir()
+    (tmp_path / "void" / MANIFEST).write_text(json.dumps({**stated, "parts": []}))
+    (tmp_path / "folder.html").mkdir()
+    for args, message in (
+        ([str(tmp_path / "void"), "0, left"], "holds no windows"),
+        ([str(places[1]), "0, left", "--preview", str(tmp_path / "folder.html")], "is a folder; name a file"),
+        ([str(places[1]), "0, left", "--preview", str(tmp_path / "none" / "a.gif")], "There is no folder"),
+    ):
+        assert main(["search", *args]) == 1
+        said = capsys.readouterr()
+        assert message in said.err and not said.out
+
+
+def test_the_time_line_of_a_page_is_the_whole_video(tmp_path):
+    from inti_models.visualize.moments import write
+
+    write_video(tmp_path / "a.mp4", torch.zeros(40, 3, 32, 32, dtype=torch.uint8), fps=8)
+    write([Moment(str(tmp_path / "a.mp4"), 1.0, 2.0, 0.5)], "x", tmp_path / "out.html")
+    assert "margin-left:20.00%;width:20.00%" in (tmp_path / "out.html").read_text()
 
 
 def test_a_page_escapes_names_and_says_what_cannot_be_read(tmp_path):

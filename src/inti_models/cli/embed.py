@@ -51,11 +51,17 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from ..data.folders import expand_folders
+    from ..files import check_output
     from ..inference.collection import read_paths
-    from ..inference.embedding import check_ending, collect, embed_files
+    from ..inference.embedding import ENDINGS, check_name, collect, embed_files
 
-    check_ending(args.output)
-    files, windows = read_paths(expand_folders(args.files)), windows_of(args)
+    check_output(args.output, ENDINGS)
+    files, windows = expand_folders(read_paths(args.files)), windows_of(args)
+    if args.output.suffix == ".parquet":
+        import pyarrow  # noqa: F401  # before any work
+
+        for file in files:
+            check_name(file)
     if windows is not None and not args.windows:
         raise ValueError("--fps, --scales and --stride are of windows; add --windows.")
     if args.windows and (args.views is not None or args.batch_size is not None or args.compile):

@@ -31,14 +31,17 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..files import check_output
     from ..inference.index import Index, check_model
     from ..inference.search import by_clip, by_words, search
     from ..visualize import moments as pictures
     from ..weights.hub import load
 
     if args.preview is not None:
-        pictures.check_ending(args.preview)
+        check_output(args.preview, pictures.WRITERS)
     index = Index.open(args.index)
+    if not len(index):
+        raise ValueError(f"{args.index} holds no windows; add videos to it with inti-models index.")
     model = load(args.model or index.model).eval()
     check_model(index, model)
     if args.clip is None:

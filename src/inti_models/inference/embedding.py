@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..data import ClipTransform, Limits, iterate_frames
 from ..data.limits import DEFAULT_LIMITS
-from ..files import replacing
+from ..files import check_output, replacing
 from ..models.precision import set_precision
 from ..models.stages import InTIModel
 from ..models.streaming import SeparateWindows, StreamingWindows
@@ -38,7 +38,7 @@ class Windows:
         stride: frames from the start of a window to the start of the next.
 
     Raises:
-        ValueError: there are no rates or scales, or one is not above 0.
+        ValueError: there are no rates or scales, one is not above 0, or a rate is there twice.
     """
 
     fps: tuple[float, ...] = (4.0,)
@@ -48,6 +48,8 @@ class Windows:
     def __post_init__(self) -> None:
         if not self.fps or not all(0 < fps <= 1000 for fps in self.fps):
             raise ValueError(f"fps={self.fps} are no rates; pass frames a second above 0 and up to 1000.")
+        if len(set(self.fps)) < len(self.fps):
+            raise ValueError(f"fps={self.fps} names a rate twice; leave one out.")
         if self.scales is not None and not (self.scales and all(scale >= 1 for scale in self.scales)):
             raise ValueError(f"scales={self.scales} are no windows; pass numbers of frames of at least 1.")
         if self.stride < 1:
@@ -90,7 +92,7 @@ class WindowEncoder:
         windows: which windows.
         device: where to run.
         precision: see `VideoEncoder`.
-        limits: what a file may ask for; of these ``max_pixels`` counts, for nothing else grows with a file.
+        limits: what a file may ask for.
 
     Raises:
         ValueError: for scales that the model does not take; see `StreamingWindows`.
@@ -128,7 +130,7 @@ class WindowEncoder:
     def _encode_at(self, path: str | os.PathLike[str], fps: float) -> tuple[np.ndarray, ...]:
         """The columns of `VideoWindows` for one rate."""
         self.stream.reset()
-        frames = iterate_frames(path, fps=fps, max_pixels=self.limits.max_pixels)
+        frames = iterate_frames(path, fps=fps, limits=self.limits)
         times: list[float] = []
         vectors: list[list[Tensor]] = [[] for _ in self.scales]
         piece: list[tuple[float, Tensor]] = []
@@ -178,7 +180,7 @@ class Embeddings:
             ValueError: for another ending.
             OSError: the file cannot be written.
         """
-        check_ending(path)
+        check_output(path, ENDINGS)
         with replacing(path) as partial:
             if Path(path).suffix == ".npy":
                 with partial.open("wb") as file:
@@ -193,12 +195,12 @@ class Embeddings:
             pq.write_table(pa.table(columns), partial)
 
 
-def check_ending(path: str | os.PathLike[str]) -> None:
-    """A ValueError for a file that `Embeddings.save` does not write, a FileNotFoundError for one in no folder."""
-    if Path(path).suffix not in ENDINGS:
-        raise ValueError(f"{path} ends in none of {', '.join(ENDINGS)}; rename it.")
-    if not Path(path).parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {Path(path).parent}; make it first.")
+def check_name(file: str) -> None:
+    """A ValueError for a file whose name no Parquet file can hold."""
+    try:
+        file.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"The name of {file} is not in UTF-8; rename the file.") from None
 
 
 def embed(

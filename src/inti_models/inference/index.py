@@ -26,7 +26,6 @@ from ..weights.tensor_files import digest
 from .embedding import VideoWindows, Windows
 
 MANIFEST = "index.json"
-PART_ROWS = 4096  # windows after which a part is written
 MAX_MANIFEST = 2**24  # bytes: of 200,000 parts
 _FORMAT = 1
 _NAME = re.compile(r"[0-9a-f]{16}")
@@ -231,6 +230,10 @@ def _whole(value: Any) -> int:
 
 
 def _damaged(file: Path, fault: str) -> ValueError:
+    if not file.exists():
+        return ValueError(
+            f"There is no {file}; try again if the index was just brought up to date, else remove it and make it again."
+        )
     return ValueError(f"{file} {fault}; remove the index and make it again.")
 
 
@@ -255,16 +258,16 @@ def _read_rows(file: Path, count: int) -> Rows:
         isinstance(name, str) for name in names
     ):
         raise _damaged(file, "has columns of other types")
-    start, end = columns["start"], columns["end"]
-    if not (np.isfinite(start).all() and np.isfinite(end).all() and (start >= 0).all() and (start <= end).all()):
-        raise _damaged(file, "has windows that end before they start")
+    start, end, scale, fps = (columns[name] for name in ("start", "end", "scale", "fps"))
+    if not ((start >= 0) & (start < end) & (end < np.inf) & (scale > 0) & (fps > 0) & (fps < np.inf)).all():
+        raise _damaged(file, "has windows that cannot be")
     begins = [i for i in range(count) if i == 0 or names[i] != names[i - 1]]
     files = [names[i] for i in begins]
     if len(set(files)) < len(files):
         raise _damaged(file, "has the windows of a file in several places")
     stamps = [(int(columns["size"][i]), int(columns["changed"][i])) for i in begins]
     first = np.array([*begins, count])
-    return Rows(files, first, start, end, columns["scale"], columns["fps"], stamps)
+    return Rows(files, first, start, end, scale, fps, stamps)
 
 
 # The model of an index
@@ -274,7 +277,7 @@ def model_digest(model: InTIModel) -> str:
     """SHA-256, in hex, of what an embedding or a class of it depends on.
 
     That is all tensors but those of a classifier made of words and of interpolations that are neutral; where frames are
-    compressed, and how tokens and frames are pooled; and size and normalisation of frames.
+    compressed, activations, and how tokens and frames are pooled; and size and normalisation of frames.
     """
     without: tuple[str, ...] = ("head.classes.",) if model.projects else ()
     weightings = []
@@ -284,7 +287,8 @@ def model_digest(model: InTIModel) -> str:
             if module.is_neutral:  # without a checkpoint of InTI's: its networks are drawn, and do not matter
                 without += (f"{name}.",)
     tensors = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(without)}
-    built = [model.compress_at, weightings, type(model.temporal).__name__, model.global_pool]
+    activations = sorted({type(m).__name__ for m in model.modules() if "activation" in type(m).__module__})
+    built = [model.compress_at, weightings, type(model.temporal).__name__, model.global_pool, activations]
     settings = json.dumps([built, resolve_input_data_config(model)], sort_keys=True)
     return hashlib.sha256(f"{settings}\n{digest(tensors)}".encode()).hexdigest()
 

@@ -15,7 +15,7 @@ from ..models.stages import InTIModel
 from ..models.streaming import StreamingWindows
 from ..weights.hub import load
 from .collection import read_paths
-from .embedding import VideoWindows, WindowEncoder, Windows, cast
+from .embedding import VideoWindows, WindowEncoder, Windows, cast, check_name
 from .index import MANIFEST, Index, check_model, embedding_dim, model_digest
 
 PART_ROWS = 4096  # windows after which a part is written
@@ -83,10 +83,16 @@ def build_index(
     import pyarrow  # noqa: F401  # before any work
 
     folder, loaded = Path(output), load(model)
+    digest, dim = model_digest(loaded), embedding_dim(loaded)  # before its precision is changed
+
+    def claim() -> Index:
+        return _claim(folder, model, loaded, (digest, dim), windows, precision, device)
+
+    index = claim()  # what is refused is refused before a folder is made
+    wanted, named = _list_sources(sources, index)
+    encoder = WindowEncoder(loaded, index.windows, device, index.precision, limits)
     with locked(folder):
-        index = _claim(folder, model, loaded, windows, precision, device)
-        wanted, named = _list_sources(sources, index)
-        encoder = WindowEncoder(loaded, index.windows, device, index.precision, limits)
+        index = claim()  # as another process may have left it
         index.save()
         index.clean()
         if not isinstance(encoder.stream, StreamingWindows):
@@ -95,7 +101,7 @@ def build_index(
             say(f"{len(index.windows.fps)} rates are as many passes over each video.")
         before = index.files
         gone = {file for file in before if not os.path.exists(file) and any(_is_below(file, top) for top in named)}
-        changed = {file for file in wanted if file in before and file not in gone and _stamp(file) != before[file]}
+        changed = {file for file in wanted if file in before and file not in gone and _is_changed(file, before[file])}
         if gone or changed:
             index = index.without(gone | changed)
             index.save()
@@ -104,7 +110,7 @@ def build_index(
         if workers is None:
             found = _encode_files(encoder, left)
         else:
-            found = _encode_with_ray(index, left, device, limits, workers)
+            found = _encode_with_ray(index, model, left, device, limits, workers)
         failed: dict[str, str] = {}
         waiting: list[tuple[str, tuple[int, int], VideoWindows]] = []
         for file, stamp, video in progress(found, len(left)):
@@ -128,16 +134,23 @@ def build_index(
     )
 
 
-def _claim(folder: Path, name: str, model: InTIModel, windows: Windows | None, precision: str, device: str) -> Index:
+def _claim(
+    folder: Path,
+    name: str,
+    model: InTIModel,
+    identity: tuple[str, int],
+    windows: Windows | None,
+    precision: str,
+    device: str,
+) -> Index:
     """The index of a folder, or a new one; a ValueError for one of another model or other settings."""
-    fingerprint, dim = model_digest(model), embedding_dim(model)
     wanted = None if windows is None else replace(windows, scales=windows.scales_of(model))
     if not (folder / MANIFEST).exists():
         wanted = wanted or replace(Windows(), scales=Windows().scales_of(model))
-        return Index(folder, name, fingerprint, dim, choose_precision(precision, device), wanted)
+        return Index(folder, name, *identity, choose_precision(precision, device), wanted)
     index = Index.open(folder)
-    if (fingerprint, dim) != (index.digest, index.dim):
-        raise _other(folder, "model", f"{index.model} ({index.digest[:8]})", f"{name} ({fingerprint[:8]})")
+    if identity != (index.digest, index.dim):
+        raise _other(folder, "model", f"{index.model} ({index.digest[:8]})", f"{name} ({identity[0][:8]})")
     if precision not in ("auto", index.precision):
         raise _other(folder, "precision", index.precision, precision)
     for setting, value in asdict(wanted or index.windows).items():
@@ -166,7 +179,9 @@ def _list_sources(sources: Iterable[str | os.PathLike[str]], index: Index) -> tu
         elif path not in index.files:
             raise FileNotFoundError(f"There is no {source}; check the path.")
     own = os.path.abspath(index.folder)
-    return [file for file in dict.fromkeys(files) if not _is_below(file, own)], named
+    if inside := [file for file in files if _is_below(file, own)]:
+        raise ValueError(f"{inside[0]} is in the folder of the index, {index.folder}; name another folder for that.")
+    return list(dict.fromkeys(files)), named
 
 
 def _is_below(file: str, folder: str) -> bool:
@@ -174,28 +189,49 @@ def _is_below(file: str, folder: str) -> bool:
 
 
 def _stamp(file: str) -> tuple[int, int]:
-    stat = os.stat(file)
-    return stat.st_size, stat.st_mtime_ns
+    """Size and time of change of a file; of a folder of frames the sum, and the latest, of these."""
+    stats = [os.stat(file)]
+    if os.path.isdir(file):
+        stats += [entry.stat() for entry in os.scandir(file)]
+    return sum(stat.st_size for stat in stats), max(stat.st_mtime_ns for stat in stats)
+
+
+def _is_changed(file: str, before: tuple[int, int]) -> bool:
+    try:
+        return _stamp(file) != before
+    except OSError:  # it went meanwhile, which reading it will say
+        return True
 
 
 def _encode_files(encoder: WindowEncoder, files: Iterable[str]) -> Iterator[Encoded]:
     """Each file with its windows in float16, or with the error that kept it from being read."""
     for file in files:
         try:
+            _check_file(file)
             stamp = _stamp(file)  # before it is read: what is written meanwhile is noticed by the next run
             video = encoder(file)
             yield file, stamp, replace(video, vectors=cast(video.vectors, "float16"))
         except (OSError, ValueError) as error:
-            yield file, (0, 0), str(error)
+            said = str(error)
+            yield file, (0, 0), said if file in said else f"{file}: {said}"
+
+
+def _check_file(file: str) -> None:
+    """The error of what is listed but is no file that ends, or cannot be a row."""
+    check_name(file)
+    if not os.path.exists(file):
+        raise FileNotFoundError(f"There is no {file}, or it is a link that leads nowhere; check the path.")
+    if not os.path.isfile(file) and not os.path.isdir(file):
+        raise ValueError(f"{file} is a pipe or a device, not a file; leave it out.")
 
 
 class Worker:
     """A model in a process of Ray."""
 
-    def __init__(self, index: Index, device: str, limits: Limits) -> None:
-        model = load(index.model)
-        check_model(index, model)
-        self.encoder = WindowEncoder(model, index.windows, device, index.precision, limits)
+    def __init__(self, index: Index, model: str, device: str, limits: Limits) -> None:
+        loaded = load(model)
+        check_model(index, loaded)
+        self.encoder = WindowEncoder(loaded, index.windows, device, index.precision, limits)
 
     def encode(self, file: str) -> Encoded:
         """See `_encode_files`."""
@@ -203,7 +239,7 @@ class Worker:
 
 
 def _encode_with_ray(
-    index: Index, files: Sequence[str], device: str, limits: Limits, workers: int
+    index: Index, model: str, files: Sequence[str], device: str, limits: Limits, workers: int
 ) -> Iterator[Encoded]:
     """`_encode_files` in the processes of a Ray cluster, in the same order."""
     import ray
@@ -214,7 +250,7 @@ def _encode_with_ray(
         ray.init(include_dashboard=False, log_to_driver=False)
     try:
         actor = ray.remote(Worker).options(num_gpus=1 if device.startswith("cuda") else 0)
-        pool = ActorPool([actor.remote(index, device, limits) for _ in range(min(workers, len(files)))])
+        pool = ActorPool([actor.remote(index, model, device, limits) for _ in range(min(workers, len(files)))])
         yield from pool.map(lambda worker, file: worker.encode.remote(file), list(files))
     finally:
         if started:

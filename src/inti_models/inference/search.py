@@ -125,6 +125,8 @@ def search_files(
     """
     encode = WindowEncoder(model, windows)
     videos = [(os.fspath(file), encode(file)) for file in files]
+    if not videos:
+        return []
     with torch.no_grad():
         scores = [score(torch.from_numpy(video.vectors)).numpy() for _, video in videos]
     median = float(np.median(np.concatenate(scores)))
@@ -191,15 +193,14 @@ def score_windows(index: Index, score: Score) -> np.ndarray:
     Raises:
         ValueError: a part is damaged.
     """
-    scores = np.empty(len(index), np.float32)
-    row = 0
+    found = []  # as long as the files, not as they are said to be
     for part in index.parts:
         vectors = index.vectors(part)
         for first in range(0, part.rows, PIECE):
             piece = torch.from_numpy(np.array(vectors[first : first + PIECE])).float()  # faster than NumPy's
             with torch.no_grad():
-                scores[row : row + len(piece)] = score(piece).numpy()
-            row += len(piece)
+                found.append(score(piece).numpy())
+    scores = np.concatenate(found)
     if not np.isfinite(scores).all():
         raise ValueError(f"{index.folder} has embeddings that are not finite; remove it and make it again.")
     return scores
@@ -209,7 +210,9 @@ def score_windows(index: Index, score: Score) -> np.ndarray:
 
 
 def by_vector(vector: Tensor) -> Score:
-    """The cosine with a vector (D,)."""
+    """The cosine with a vector (D,); a ValueError for one without a direction."""
+    if not 0 < vector.float().norm() < float("inf"):
+        raise ValueError("The query's embedding is zero or not finite, and like nothing; take another query.")
     query = F.normalize(vector.float(), dim=-1)
     return lambda vectors: (vectors @ query) / vectors.norm(dim=-1).clamp_min(1e-12)
 
@@ -225,19 +228,23 @@ def by_words(model: InTIModel, text: str) -> Score:
 
     Args:
         model: the one that made the index, on the CPU.
-        text: words for the text tower of the model's image-text model (with the templates ``any``), or the name or
-            number of one of its classes.
+        text: words for the text tower of the model's image-text model (with the templates ``any``), or the name of
+            one of its classes (its number, where classes have no names).
 
     Raises:
-        ValueError: the model has no such class; see `read_towers` too.
+        ValueError: there are no words, or the model has no such class; see `read_towers` too.
         OSError: the text tower cannot be had.
     """
+    if not text.strip():
+        raise ValueError("There are no words in the query; write what to look for.")
     if model.projects:
         head = build_head(read_towers(model), model.num_features, [class_words(text, "any")])
         return by_vector(head.classes.weight[0].detach())
     names = list(model.pretrained_cfg.get("label_names") or ())
     if len(names) != model.num_classes:
         names = [str(number) for number in range(model.num_classes)]
+    if not names:
+        raise ValueError("This model knows neither words nor classes; ask for moments like an example clip.")
     if text in names:
         return by_class(model, names.index(text))
     near = difflib.get_close_matches(text, names, 3) or names[:3]

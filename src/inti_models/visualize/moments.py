@@ -5,6 +5,7 @@ import html
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from ..data import Limits
 from ..data.limits import DEFAULT_LIMITS
-from ..data.video import read_frames
-from ..files import replacing
+from ..data.video import read_duration, read_frames
+from ..files import check_output, replacing
 from ..inference.search import Moment
 from ..text import printable
 
@@ -25,14 +26,6 @@ FRAMES, HEIGHT = 6, 120  # of a moment on a page, and their height in pixels
 GIF_SIZE, GIF_FRAMES, GIF_STEP = (240, 180), 8, 200  # pixels; frames of a moment; milliseconds of each
 
 
-def check_ending(path: Path) -> None:
-    """A ValueError for a file that is neither a page nor an animation, a FileNotFoundError for one in no folder."""
-    if path.suffix not in WRITERS:
-        raise ValueError(f"{path} ends in none of {', '.join(WRITERS)}; rename it.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
-
-
 def write(moments: Sequence[Moment], query: str, path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> None:
     """Write what the file's ending says, .html or .gif, whole or not at all.
 
@@ -40,10 +33,10 @@ def write(moments: Sequence[Moment], query: str, path: str | os.PathLike[str], l
 
     Raises:
         ValueError: for another ending, or a GIF of no moments.
-        FileNotFoundError: there is no such folder.
+        OSError: it is in no folder, or cannot be written.
     """
     path = Path(path)
-    check_ending(path)
+    check_output(path, WRITERS)
     with replacing(path) as unfinished:
         WRITERS[path.suffix](moments, query, unfinished, limits)
 
@@ -86,6 +79,9 @@ def _write_html(moments: Sequence[Moment], query: str, path: Path, limits: Limit
     ends: dict[str, float] = {}
     for moment in moments:
         ends[moment.file] = max(ends.get(moment.file, 0.0), moment.end)
+    for file, end in ends.items():
+        with suppress(OSError, ValueError):
+            ends[file] = max(end, read_duration(file, limits))
     sections = []
     for moment in moments:
         try:
