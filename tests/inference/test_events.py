@@ -62,7 +62,6 @@ def test_command_prints_the_event_of_a_video(tmp_path, capsys):
     for words, message in (
         ([*args, "--events"], "add --stream"),
         ([*args, "--stream", "--begin", "0.9"], "add --events"),
-        ([*args, "--stream", "--events", "--topk", "1"], "leave --threshold and --topk out"),
         ([*args, "--stream", "--events", "--begin", "0.2"], "begin=0.2 and keep=0.3 are no thresholds"),
         (short, "ended before a first window of 8 frames"),
     ):
