@@ -21,7 +21,7 @@ from typing import Any, cast
 import real_videos
 import torch
 from experiments import SAVE_EVERY, collect, file_name, finish, mean_and_spread, run_rows
-from real_videos import SCALE, StoredFrames, read_folds
+from real_videos import StoredFrames, Training, read_folds
 from timm.data import resolve_input_data_config
 from torch import Tensor, nn
 
@@ -157,7 +157,7 @@ def data_of(row: Row, setup: Setup, model: InTIModel) -> tuple[Clips, Any]:
     assert setup.data is not None and setup.work_dir is not None
     folds = read_folds(setup.data)
     frames = StoredFrames(model.num_frames, folder=setup.work_dir / "frames" / setup.data.name)
-    augment = create_train_transform(**config, scale=SCALE)
+    augment = create_train_transform(**config, scale=Training().scale)
     train_clips = VideoDataset(folds.part(folds.train[row.fold]), augment, frames, train=True, seed=row.seed)
     return train_clips, VideoDataset(folds.part(folds.test[row.fold]), transform, frames)
 
