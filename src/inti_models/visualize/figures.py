@@ -129,7 +129,7 @@ def draw_weights(explanation: Explanation) -> "Figure":
         if span > 1 and frames[-1] == min((group + 1) * span, len(e.frames)) - 1:
             _show(row[-1], e.aggregated[group], None, "became")
     assert image is not None
-    figure.colorbar(image, ax=cells.ravel().tolist(), fraction=0.03, label="weight in the frame that it became")
+    figure.colorbar(image, ax=cells.ravel().tolist(), fraction=0.03, label="weight")
     _draw_fractions(figure.add_subplot(figure.inti_grid[-1, :]), e)  # type: ignore[attr-defined]
     figure.suptitle(f"{printable(e.labels[0].name)} ({e.labels[0].probability:.1%})", parse_math=False)
     return figure
