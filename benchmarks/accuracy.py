@@ -97,7 +97,7 @@ class Row:
         return file_name(f"{self.table} {self.name} seed{self.seed}")
 
 
-DEFAULT = "InTI (2, 5, 6)"  # schedule of the rows that name none
+DEFAULT = "InTI (2, 5, 6)"  # rows that name no schedule have this one
 NAIVE: dict[str, Any] = {"compress_at": []}
 TWICE, THRICE = {"compress_at": [2, 5]}, {"compress_at": [2, 5, 6]}  # as dear: no block comes after the third
 ADAPTATION = (
@@ -303,9 +303,15 @@ SHIPPED = {
 
 
 def ship(work_dir: Path) -> None:
-    """Put the weights of the best rows into the package, and what was measured of them into ``hub``."""
+    """Put the weights of the best rows into the package, and what was measured of them into ``hub``.
+
+    A model whose row is not finished stays as it is.
+    """
     rows = {row.id: row for stage in plan() for row in stage}
     for name, (row, how) in SHIPPED.items():
+        if not (work_dir / row.id / "result.json").exists():
+            print(f"{name} stays: {row.id} is not finished")
+            continue
         result = json.loads((work_dir / row.id / "result.json").read_text())
         chain = [row]  # with what it started from, without the image model
         while chain[-1].start in rows and rows[chain[-1].start].start is not None:

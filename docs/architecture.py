@@ -51,8 +51,9 @@ def draw() -> Figure:
             rows = [sum(pair) / 2 for pair in zip(rows[::2], rows[1::2], strict=True)]
             for i, row in enumerate(above):
                 axes.plot([x, x + 0.75], [row, rows[i // 2]], color="black", linewidth=1.1)
-            axes.text(x + 0.3, -1.0, "$w_0 x_0 + w_1 x_1$", ha="center", fontsize=9)
+            axes.text(x + 0.3, -0.5, "$w_0 x_0 + w_1 x_1$", ha="center", fontsize=9)
             x += 0.75
+        left = x
         for frame, row in zip(frames, rows, strict=True):
             show(axes, frame, x + PICTURE / 2, row)
         x += PICTURE + 0.1
@@ -66,13 +67,13 @@ def draw() -> Figure:
                 axes.add_patch(box)
             axes.text(x + BLOCK / 2, len(clip[0]) - 0.25, f"block {block + 1}", ha="center", fontsize=9)
             x += BLOCK
-        count = f"{len(rows)} frames"
-        axes.text((start + x) / 2, -1.0, count, ha="center", fontsize=11, color=BLUE, weight="bold")
+        count = f"{len(rows)} frames" if len(rows) > 1 else "1 frame"
+        axes.text((left + x) / 2, -1.1, count, ha="center", fontsize=11, color=BLUE, weight="bold")
         for row in rows:
             axes.plot([start, x], [row, row], color=BLUE, linewidth=1.1, zorder=0)
     for row in rows:
         axes.plot([x, x + 0.6], [row, sum(rows) / len(rows)], color="black", linewidth=1.1)
-    axes.text(x + 0.7, sum(rows) / len(rows), f"mean, head\n“{explanation.labels[0].name}”", va="center", fontsize=10)
+    axes.text(x + 0.7, sum(rows) / len(rows), f"head\n“{explanation.labels[0].name}”", va="center", fontsize=10)
     cost, naive = zoo_cost(NAME, model.num_frames), zoo_cost(NAME, model.num_frames, compress_at=())
     axes.text(
         (x + 1) / 2,
@@ -82,7 +83,7 @@ def draw() -> Figure:
         fontsize=10,
         color=GRAY,
     )
-    axes.set(xlim=(-0.1, x + 2.4), ylim=(len(clip[0]) + 1, -1.5))
+    axes.set(xlim=(-0.1, x + 2.4), ylim=(len(clip[0]) + 1, -1.6))
     return figure
 
 

@@ -135,7 +135,7 @@ def test_page_runs_as_it_stands(page, tmp_path, monkeypatch):
     if page.stem == "deploy":
         windows = [line.split()[0] for line in lines if re.match(r"\d+\.\d\d-", line)]
         assert windows == [f"{start / 2:.2f}-{start / 2 + 0.875:.2f}" for start in range(7)]
-        assert "(4, 10) (0, 0, 1, 4, 6) (0, 0, 3, 7, 11, 15)" in lines
+        assert "(4, 10, 12) (0, 0, 1, 4, 6, 12) (0, 0, 3, 7, 11, 15, 24)" in lines
     if page.stem == "pictures":
         assert {path.name for path in tmp_path.iterdir()} >= {"out.png", "out.gif", "out.html", "weights-1.png"}
         assert "torch.Size([1, 8]) torch.Size([1, 8, 4, 4])" in lines

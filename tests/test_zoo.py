@@ -184,7 +184,9 @@ def test_architecture_is_that_of_timms_image_model(name, key):
     assert {m.eps for m in image_model.modules() if isinstance(m, nn.LayerNorm)} == {1e-5}
 
 
-@pytest.mark.parametrize(("architecture", "schedule"), [("b16", (4, 10)), ("l14", (8, 20)), ("l14_336", (8, 20))])
+@pytest.mark.parametrize(
+    ("architecture", "schedule"), [("b16", (4, 10, 12)), ("l14", (8, 20, 24)), ("l14_336", (8, 20, 24))]
+)
 def test_schedule_is_that_of_the_model_card(architecture, schedule):
     model = meta_model(f"inti_vit_{architecture}_k400")
     assert model.compress_at == schedule
@@ -302,7 +304,7 @@ def test_temporal_model_has_its_method_and_clips(name, key):
     assert (model.in_chans, *model.patch_embed.img_size) == cfg.input_size
     assert cfg.hf_hub_id == timm.get_pretrained_cfg(f"inti_vit_{architecture}_{dataset}.openai").hf_hub_id
     assert activations(model) == {"QuickGELU"}
-    assert model.compress_at == ((4, 10) if architecture == "b16" else (8, 20))
+    assert model.compress_at == ((4, 10, 12) if architecture == "b16" else (8, 20, 24))
     naive = meta_model(name, compress_at=())
     assert naive.compress_at == ()
     assert {k for k in model.state_dict() if not k.startswith("interp")} == set(naive.state_dict())

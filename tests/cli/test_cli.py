@@ -127,7 +127,7 @@ def test_list_says_that_nothing_matches(capsys):
 def test_info_shows_schedule_and_gflops_beside_the_naive_model(capsys):
     assert main(["info", NAME]) == 0
     out = capsys.readouterr().out
-    assert "compress_at=(2, 5): 8 frames become 2" in out
+    assert "compress_at=(2, 5, 6): 8 frames become 1" in out
     assert "GFLOPs      0.06113" in out
     assert "0.09528" in out
     assert "35.8% less" in out

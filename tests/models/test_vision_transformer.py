@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from inti_models import InTIVisionTransformer, from_image_model
 from inti_models.models.interpolation import InterFrameInterpolation, frame_order, repeat_evenly
-from inti_models.models.schedules import check_schedule, default_schedule
+from inti_models.models.schedules import check_schedule, default_schedule, mean_frames
 from inti_models.weights.checkpoint_filter import checkpoint_filter_fn
 
 
@@ -678,17 +678,25 @@ def test_survives_copying_and_pickling(tiny, clip):
 # Schedules
 
 
-@pytest.mark.parametrize(("depth", "schedule"), [(12, (4, 10)), (24, (8, 20)), (6, (2, 5))])
+@pytest.mark.parametrize(("depth", "schedule"), [(12, (4, 10, 12)), (24, (8, 20, 24)), (6, (2, 5, 6))])
 def test_default_schedule_takes_three_eighths_off_the_blocks(depth, schedule):
     assert default_schedule(depth) == schedule
-    first, second = schedule
-    assert (first + (second - first) / 2 + (depth - second) / 4) / depth == 0.625
+    assert mean_frames(schedule, depth, frames=8) / 8 == 0.625
 
 
-def test_default_schedule_is_used_where_none_is_given(tiny):
-    model = tiny(depth=6, compress_at=None)
-    assert model.compress_at == (2, 5)
-    assert set(model.interpolations) == {"2", "5"}
+@pytest.mark.parametrize(("num_frames", "schedule"), [(8, (2, 5, 6)), (16, (2, 5, 6)), (4, (2, 5)), (12, (2, 5))])
+def test_default_schedule_is_used_where_none_is_given(tiny, num_frames, schedule):
+    model = tiny(depth=6, compress_at=None, num_frames=num_frames)
+    assert model.compress_at == schedule
+    assert set(model.interpolations) == set(map(str, schedule))
+
+
+def test_only_a_third_compression_tells_which_half_of_eight_frames_came_first(tiny):
+    clip = torch.randn(2, 8, 3, 32, 48)
+    swapped = torch.cat([clip[:, 4:], clip[:, :4]], dim=1)
+    twice, thrice = (tiny(depth=6, compress_at=at).eval() for at in ((2, 5), (2, 5, 6)))
+    torch.testing.assert_close(twice(swapped), twice(clip))
+    assert not torch.allclose(thrice(swapped), thrice(clip), atol=1e-3)
 
 
 def test_state_dict_keys_say_where_it_compresses(tiny):

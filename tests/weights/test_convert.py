@@ -512,7 +512,7 @@ def test_the_command_keeps_a_video_models_head_and_logits(video, tmp_path, capsy
     command = [str(path), "--model", model, *arguments(**options), "--labels", str(tmp_path / "names.txt")]
     assert main(["convert", *command, "--output", str(tmp_path / "converted")]) == 0
     assert "dropped  epoch: state of a training run\n" in (printed := capsys.readouterr().out)
-    assert "kept     7 classes\nnew      compress_at=(1, 3)\n" in printed
+    assert "kept     7 classes\nnew      compress_at=(1, 3, 4)\n" in printed
 
     expected, _, _ = convert.convert_checkpoint(path, model, options)
     loaded = inti_models.load(tmp_path / "converted").eval()

@@ -8,12 +8,21 @@ from fractions import Fraction
 from .interpolation import frame_order
 
 
-def default_schedule(depth: int) -> tuple[int, ...]:
-    """Compress after a third and after five sixths of the blocks: 37.5% off the blocks' cost.
+def default_schedule(depth: int, num_frames: int = 8) -> tuple[int, ...]:
+    """Compress after a third, after five sixths and, where frames can be halved once more, after the last block.
 
-    ``1/3 * 1 + 1/2 * 1/2 + 1/6 * 1/4 = 0.625``: (4, 10) of 12 blocks, (8, 20) of 24.
+    The first two leave ``1/3 * 1 + 1/2 * 1/2 + 1/6 * 1/4 = 0.625`` of the blocks' cost. The third costs no more, as no
+    block comes after it: it replaces the mean over the last frames, which forgets their order, by learned weights.
+
+    >>> default_schedule(12), default_schedule(24), default_schedule(12, num_frames=12)
+    ((4, 10, 12), (8, 20, 24), (4, 10))
+
+    Args:
+        depth: number of blocks.
+        num_frames: of a clip.
     """
-    return (round(depth / 3), round(depth * 5 / 6))
+    twice = (round(depth / 3), round(depth * 5 / 6))
+    return (*twice, depth) if num_frames % 8 == 0 else twice
 
 
 def check_schedule(compress_at: Sequence[int], depth: int) -> tuple[int, ...]:
@@ -65,8 +74,9 @@ def schedule_for_budget(depth: int, frames: int, budget: float) -> tuple[int, ..
 
     Compressions are as many as leave two frames, k = ceil(log2(frames)) - 1. They are spaced evenly, the i-th after
     ``depth * i / k`` blocks, and all moved along the depth together, to the latest places that meet the budget.
-    With 5 of 8 frames this gives the default schedules, (4, 10) of 12 blocks and (8, 20) of 24. The rule is ours; the
-    paper gives no other numbers of frames.
+    Where ``frames`` is a power of two, the two that are left become one after the last block, at no cost.
+    With 5 of 8 frames this gives the default schedules, (4, 10, 12) of 12 blocks and (8, 20, 24) of 24. The rule is
+    ours; the paper gives no other numbers of frames.
 
     Args:
         depth: number of blocks.
@@ -90,7 +100,7 @@ def schedule_for_budget(depth: int, frames: int, budget: float) -> tuple[int, ..
         places = (Fraction(depth * i, k) - Fraction(step, 2 * k) for i in range(1, k + 1))
         schedule = tuple(min(depth, max(0, math.floor(place + Fraction(1, 2)))) for place in places)
         if mean_frames(schedule, depth, frames) <= budget:
-            return schedule
+            return (*schedule, depth) if frames == 2 ** (k + 1) else schedule
     raise ValueError(
         f"budget={budget} is below what {frames} frames can be brought to, {mean_frames(schedule, depth, frames):g} a "
         "block; pass at least that, or fewer frames."

@@ -110,7 +110,7 @@ class InTIModel(nn.Module):
     def add_interpolations(self, config: InTIConfig, device: Any, dtype: torch.dtype | None) -> None:
         """Turn an image model into a video model: all that is in the config."""
         depth = len(self.blocks)
-        schedule = default_schedule(depth) if config.compress_at is None else config.compress_at
+        schedule = default_schedule(depth, config.num_frames) if config.compress_at is None else config.compress_at
         self.compress_at = check_schedule(schedule, depth)
         self.group_size = 2 ** len(self.compress_at)
         self.num_frames, self.sampling, self.frame_stride = config.num_frames, config.sampling, config.frame_stride

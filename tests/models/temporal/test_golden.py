@@ -103,7 +103,7 @@ def test_a_converted_checkpoint_runs_compressed(case, tmp_path):
     clip = golden.draw_clip(8, golden.CASES[case]["sizes"][0])
     compressed = load(case, 8, tmp_path, compress_at=None, reduction=4)
     original = load(case, 8, tmp_path)
-    assert compressed.compress_at == (1, 3)
+    assert compressed.compress_at == (1, 3, 4)
     logits = compressed(clip)
     assert logits.shape == (2, golden.CLASSES) and logits.isfinite().all()
     assert not torch.allclose(logits, original(clip), atol=1e-3)

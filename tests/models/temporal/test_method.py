@@ -93,14 +93,14 @@ def test_any_number_of_frames_runs_and_the_head_of_features_is_the_model(model, 
 @pytest.mark.parametrize("frames", [8, 5])
 def test_modules_see_the_frames_that_remain_at_their_depth(variant, small, frames):
     model = small(*VARIANTS[variant], depth=12, compress_at=None, embed_dim=16)
-    assert model.compress_at == (4, 10)
+    assert model.compress_at == (4, 10, 12)
     seen = []
     for block in model.blocks:
         block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
     model(torch.randn(1, frames, 3, 32, 48))
     start = embedded(variant, frames)
-    last = -(-start // 4)
-    half = 2 * last if start >= 4 else -(-start // 2)
+    half = -(-start // 2)
+    last = -(-half // 2)
     assert seen == [start] * 4 + [half] * 6 + [last] * 2
 
 
