@@ -44,6 +44,11 @@ def videos_in(folder: Path, left_out: Counter[str], above: frozenset[str], depth
     yield from sorted([*videos, *inner])
 
 
+def what_was_left_out(left_out: Counter[str]) -> str:
+    """A sentence to follow another; empty if there is nothing to say."""
+    return "" if not left_out else f" Left out: {', '.join(f'{n} {what}' for what, n in sorted(left_out.items()))}."
+
+
 def expand_folders(paths: Iterable[str]) -> list[str]:
     """Return paths with each folder of videos replaced by the videos in it, at any depth, as one line says.
 

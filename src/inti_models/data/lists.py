@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .folders import entries, videos_in
+from .folders import entries, videos_in, what_was_left_out
 from .label_sets import gather, one_label_a_row
 from .list_files import (
     ANY_NUMBER,
@@ -202,7 +202,7 @@ def _from_folder(folder: Path) -> tuple[list[Row], list[str]]:
         videos = list(videos_in(kind, left_out, frozenset()))
         rows += [Row(str(video), str(video), kind.name) for video in videos]
         empty += [] if videos else [kind.name]
-    found = "" if not left_out else f" Left out: {', '.join(f'{n} {what}' for what, n in sorted(left_out.items()))}."
+    found = what_was_left_out(left_out)
     if not rows:
         raise ValueError(f"{folder} has no videos; expected a folder for each class, with videos in it.{found}")
     inner = {

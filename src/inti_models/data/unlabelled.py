@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from .folders import videos_in
+from .folders import videos_in, what_was_left_out
 from .list_files import Disk, read_list, say
 from .lists import VideoList, find_videos, of_split
 
-__all__ = ["find_unlabelled", "hold_out"]
+__all__ = ["check_apart", "find_unlabelled", "hold_out"]
 
 
 def find_unlabelled(
@@ -21,8 +21,8 @@ def find_unlabelled(
 ) -> VideoList:
     """Find videos in a folder, at any depth, or in a list file with labels or without.
 
-    They have labels where `find_videos` finds a class for each of them, and all of these are among ``class_names``;
-    else they have none: no class names, and zeros for labels.
+    They have labels where each of them comes with a class, as in `find_videos`, and all of these are among
+    ``class_names``; else they have none: no class names, and zeros for labels.
 
     Args:
         source: folder or list file, of any form that `find_videos` reads.
@@ -41,8 +41,11 @@ def find_unlabelled(
             raise FileNotFoundError(f"There is no folder {folder} of the split {split!r}; check the split.")
         left_out: Counter[str] = Counter()
         paths = [str(video) for video in videos_in(folder, left_out, frozenset())]
+        found = what_was_left_out(left_out)
         if not paths:
-            raise ValueError(f"{folder} has no videos; expected some in it, or in folders in it.")
+            raise ValueError(f"{folder} has no videos; expected some in it, or in folders in it.{found}")
+        if found:
+            say(f"{folder} has {len(paths)} videos.{found}")
     else:
         rows = of_split(path, read_list(path, root), split)
         disk = Disk()
@@ -55,21 +58,26 @@ def find_unlabelled(
             )
         if len(paths) < len(listed):
             say(f"{path}: {len(listed) - len(paths)} of {len(listed)} videos are not there.")
-    labels = _labels(source, root, split, class_names) if class_names else {}
+    if path.is_dir():  # a folder for each class, in which not all videos need be
+        index = {name: i for i, name in enumerate(class_names)}
+        parts = {video: Path(video).relative_to(folder).parts for video in paths}
+        labels = {video: index[first] for video, (first, *rest) in parts.items() if rest and first in index}
+    else:
+        labels = _labels(path, root, split, class_names) if class_names else {}
     if labels.keys() >= set(paths):
         return VideoList(tuple(paths), tuple(labels[video] for video in paths), tuple(class_names))
     return VideoList(tuple(paths), (0,) * len(paths), ())
 
 
 def _labels(
-    source: str | os.PathLike[str],
+    file: Path,
     root: str | os.PathLike[str] | None,
     split: str | None,
     class_names: Sequence[str],
 ) -> dict[str, int]:
-    """Path -> index of its class; empty where not all videos have one of these classes."""
+    """Path -> index of its class, of a list; empty where not all videos have one of these classes."""
     try:
-        labelled = find_videos(source, root, split=split).relabelled(class_names)
+        labelled = find_videos(file, root, split=split).relabelled(class_names)
     except ValueError:
         return {}
     return dict(zip(labelled.paths, labelled.labels, strict=True))
@@ -78,8 +86,8 @@ def _labels(
 def hold_out(videos: VideoList, fraction: float) -> tuple[VideoList, VideoList]:
     """Split videos by file: what stays, and what is held out.
 
-    Those whose path has the smallest digests are held out, so that the same list gives the same parts; at least one is
-    in each.
+    Those are held out whose paths, from the folder that has all of them, have the smallest digests: the same videos
+    give the same parts wherever they lie, and in whatever order. At least one is in each.
 
     Args:
         videos: no file twice.
@@ -93,7 +101,10 @@ def hold_out(videos: VideoList, fraction: float) -> tuple[VideoList, VideoList]:
             f"{videos.paths[0]} is the only video, and none is left to measure on; pass at least two, or "
             "data.validation."
         )
-    order = sorted(range(len(videos)), key=lambda i: hashlib.sha256(os.fsencode(videos.paths[i])).digest())
+    paths = [os.path.abspath(path) for path in videos.paths]
+    top = os.path.commonpath(paths)
+    digests = [hashlib.sha256(os.fsencode(os.path.relpath(path, top))).digest() for path in paths]
+    order = sorted(range(len(videos)), key=digests.__getitem__)
     count = min(max(1, round(fraction * len(videos))), len(videos) - 1)
     held_out = set(order[:count])
 
@@ -104,3 +115,14 @@ def hold_out(videos: VideoList, fraction: float) -> tuple[VideoList, VideoList]:
         )
 
     return part(False), part(True)
+
+
+def check_apart(train: VideoList, validation: VideoList) -> None:
+    """Raise a ValueError if files to measure on are also learned from."""
+    learned = set(map(os.path.realpath, train.paths))
+    both = [path for path in validation.paths if os.path.realpath(path) in learned]
+    if both:
+        raise ValueError(
+            f"{len(both)} of the {len(validation)} videos of data.validation are in data.train too, such as {both[0]}; "
+            "leave them out of one, or leave data.validation out."
+        )
