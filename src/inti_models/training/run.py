@@ -44,7 +44,7 @@ from ..weights.hub import load, save_pretrained
 from ..weights.zero_shot import set_zero_shot_head
 from .objectives import objective_of
 from .recipe import Recipe, as_yaml, recipe_of_run
-from .trainer import Trainer, create_accelerator
+from .trainer import STATE, Trainer, create_accelerator
 
 RECIPE = "recipe.yaml"
 PRECISIONS = {"no": "float32", "bf16": "bfloat16", "fp16": "float16"}  # of autocast -> of what was trained
@@ -155,11 +155,13 @@ def claimed(
 def claim(output: Path, recipe: Recipe, extend: bool = False) -> None:
     """Write the recipe to the output folder, or see that it holds a run of this one; to extend, of fewer epochs.
 
+    A run that stopped before it saved anything, as for a value that does not fit the data, is none.
+
     Raises:
         ValueError: it holds a run of another recipe.
     """
     file, text = output / RECIPE, as_yaml(recipe)
-    if not file.exists():
+    if not file.exists() or not any((output / saved).exists() for saved in (STATE, "last")):
         write_text(file, text)
         return
     longer = False

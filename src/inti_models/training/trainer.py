@@ -50,6 +50,7 @@ from .recipe import Recipe
 
 LOG_EVERY = 20  # updates
 STATE = "state.pt"
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 FUSABLE = ("adamw", "adam", "sgd")  # timm's names of PyTorch's own
 
 
@@ -245,6 +246,9 @@ class Trainer:
         """Do the updates of an epoch that are not done yet, and return how many clips a second that were."""
         progress, accumulation = self.progress, self.recipe.optimization.accumulation
         self.model.train()
+        for module in self.model.modules():
+            if isinstance(module, BATCH_NORMS) and not any(p.requires_grad for p in module.parameters()):
+                module.eval()  # frozen: so are its statistics
         done = progress.updates - epoch * self.updates_per_epoch
         self.sampler.set_epoch(epoch, start_batch=done * accumulation)
         before = progress.seconds
