@@ -8,8 +8,11 @@ import torch
 import inti_models
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
+from inti_models.evaluation.fidelity import Readout
 from inti_models.inference.predict import VideoClassifier
 from inti_models.models.registry import create_model
+from inti_models.training.distill import Distillation
+from inti_models.training.recipe import Distill
 
 NAME = "inti_vit_t8_32_motiondigits"
 CUDA = pytest.param(
@@ -65,6 +68,26 @@ def test_autocast_keeps_the_weights_in_float32(device, model, clips, expected):
         logits, weights = there(clips.to(device)), there.interpolation_weights(clips.to(device))
     assert {stage.dtype for stage in weights} == {torch.float32}
     assert (logits.float().cpu() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+def test_distillation_learns_on_after_it_was_measured(device, model, clips):
+    class Videos:
+        class_names = CLASS_NAMES
+
+        def __len__(self):
+            return len(clips)
+
+        def __getitem__(self, index):
+            return clips[index, None], 0, ""
+
+    teacher, student = (copy.deepcopy(model).to(device) for _ in range(2))
+    readout = Readout.take(teacher)
+    Readout.take(student)
+    objective = Distillation(teacher, readout, Distill("both"))
+    for _ in range(2):
+        assert objective.loss(student, clips.to(device), None) < 1e-3
+        measured = objective.measure(student, Videos(), batch_size=2, device=device, progress=False)
+        assert measured.agreement == 100 and measured.accuracy is not None
 
 
 def test_gradients_of_a_recomputed_pass_and_a_fused_step(device, model, clips):

@@ -27,6 +27,13 @@ def test_embedding_is_that_of_the_space_shared_with_texts():
     assert Fidelity.of(Readout(head, True), a, b).cosine == pytest.approx(expected)
 
 
+def test_labels_are_of_use_where_they_are_of_the_models_own_classes():
+    head, labels = nn.Linear(8, 2), torch.tensor([0, 1])
+    assert Readout(head, True, label_names=("a", "b")).known(labels, Videos()) is labels
+    for others in (("b", "a"), ("c", "d"), ()):
+        assert Readout(head, True, label_names=others).known(labels, Videos()) is None
+
+
 class Videos:
     """Six videos, of which one cannot be read."""
 

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributions import Bernoulli, kl_divergence
 from torch.nn import functional as F
 
 import inti_models
 from inti_models.data import write_video
 from inti_models.data.motion_digits import CLASS_NAMES, MotionDigits
-from inti_models.evaluation.fidelity import PLAIN_MEAN, TEACHER, Readout
+from inti_models.evaluation.fidelity import PLAIN_MEAN, TEACHER, Fidelity, Readout
 from inti_models.models.registry import create_model
 from inti_models.training import trainer
-from inti_models.training.distill import DISTILLED, Distillation, build_pair, distill, open_unlabelled
-from inti_models.training.recipe import Distill, Recipe
-from inti_models.training.run import train, training_set
+from inti_models.training.distill import DISTILLED, Distillation, build_pair, describe, distill, open_unlabelled
+from inti_models.training.recipe import Distill, Recipe, as_yaml, load_recipe, recipe_of_run
+from inti_models.training.run import claim, train, training_set
 from support.models import randomize_model_
 from support.processes import forked, killing, launched
 from support.runs import assert_equal, metrics, optimization, tiny_recipe, weights
@@ -165,6 +166,38 @@ def test_loss_is_the_divergence_of_softened_logits_and_the_cosine(teacher, tempe
         torch.testing.assert_close(loss, expected)
 
 
+def test_of_classes_by_themselves_the_divergence_is_that_of_each_sigmoid(teacher):
+    _, naive, _, readout = pair(teacher, model_args={"compress_at": [1], "multi_label": True})
+    features, wanted = torch.randn(5, 16), torch.randn(5, 16)
+    p, q = ((readout.head(x) / 2).sigmoid() for x in (wanted, features))
+    kl = 4 * kl_divergence(Bernoulli(p), Bernoulli(q)).sum(dim=1).mean()
+    loss = Distillation(naive, readout, Distill("logits", 2.0)).distance(features, wanted)
+    torch.testing.assert_close(loss, kl)
+    assert Fidelity.of(readout, wanted, wanted).kl == pytest.approx(0, abs=1e-6)
+
+
+def test_low_precision_of_the_trunk_is_not_that_of_the_logits(teacher):
+    _, naive, _, readout = pair(teacher)
+    features, wanted = torch.randn(5, 16), torch.randn(5, 16)
+    objective = Distillation(naive, readout, Distill("both"))
+    expected = objective.distance(features, wanted)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(objective.distance(features, wanted), expected)
+
+
+def test_frozen_statistics_stay_as_they_are(tmp_path):
+    args = {"depth": 2, "embed_dim": 16, "num_heads": 1, "num_frames": 4}
+    args |= {"temporal": "uniformerv2", "temporal_args": {"local_reduction": 2, "num_global": 1}}
+    model = randomize_model_(create_model("inti_vit_t8_32_motiondigits", compress_at=(), **args))
+    inti_models.save_pretrained(model, tmp_path / "model", label_names=CLASS_NAMES)
+    changes = optimization(epochs=1, lr=1e-2, weight_decay=0.5, ema=0.5)
+    distill(recipe_of(tmp_path / "model", optimization=changes), tmp_path / "run")
+    before, after = load_file(tmp_path / "model" / "model.safetensors"), weights(tmp_path / "run")
+    assert any("running_mean" in name for name in before)
+    assert_equal(before, {name: after[name] for name in before})
+    assert any(after[name].any() for name in after.keys() - before.keys() if ".logit." in name)
+
+
 def test_equal_frames_leave_nothing_to_learn(teacher):
     _, naive, student, readout = pair(teacher)
     still = torch.randn(3, 1, 3, 32, 32).expand(3, 4, 3, 32, 32)
@@ -217,6 +250,22 @@ def test_labels_serve_to_measure_where_they_are_the_models_classes(teacher, tmp_
     assert open_unlabelled(recipe, ("other", "classes"))[1].class_names == ()
 
 
+def test_what_is_measured_on_must_not_be_learned_from(teacher, folder, tmp_path):
+    recipe = recipe_of(teacher)
+    (tmp_path / "again").symlink_to(folder)
+    recipe.data = dataclasses.replace(recipe.data, train=str(folder), validation=str(tmp_path / "again"), train_args={})
+    recipe.data.validation_args = {}
+    with pytest.raises(ValueError, match="20 of the 20 videos of data.validation are in data.train too"):
+        open_unlabelled(recipe, ())
+
+
+def test_the_working_folder_has_a_name_in_the_card(teacher, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    recipe = recipe_of(teacher)
+    recipe.data.train = "."
+    assert f"8 clips of {folder.name};" in describe(recipe, build_pair(recipe)[0], 8)
+
+
 # What cannot be
 
 
@@ -225,12 +274,51 @@ def test_labels_serve_to_measure_where_they_are_the_models_classes(teacher, tmp_
     [
         ({"model_args": {}}, "compresses nothing; say after which blocks"),
         ({"distill": None}, "does not say what to learn from the teacher"),
+        ({"model_args": {"compress_at": [1], "num_classes": 7}}, "no weights for its head of 7 classes"),
+        ({"model_args": {"compress_at": [1], "weighting": "uniform"}}, "have nothing to learn"),
     ],
 )
 def test_what_cannot_be_distilled_is_refused(teacher, tmp_path, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         distill(recipe_of(teacher, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_probability_of_a_single_class_is_nothing_to_follow(tmp_path):
+    args = {"depth": 2, "embed_dim": 16, "num_heads": 1, "num_frames": 4, "num_classes": 1, "compress_at": [1]}
+    for name, multi_label in (("softmax", False), ("sigmoid", True)):
+        model = create_model("inti_vit_t8_32_motiondigits", **args, multi_label=multi_label)
+        inti_models.save_pretrained(model, tmp_path / name)
+    with pytest.raises(ValueError, match="One class alone has a probability of 1"):
+        build_pair(recipe_of(tmp_path / "softmax"))
+    build_pair(recipe_of(tmp_path / "sigmoid"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"distill.temperature={t}" for t in (0, -1, ".nan", ".inf")),
+        *(f"distill.held_out={fraction}" for fraction in (0, 1, ".nan")),
+        *("trainable=head", "pretrained=false", "head=new", "augmentation.mixup=0.2", "augmentation.smoothing=0.1"),
+        *("data.multi_label=true", "views=[4,3]", "distill.targets=features"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_without_labels_is_refused(override):
+    with pytest.raises(ValueError, match=override.partition("=")[0].rpartition(".")[2]):
+        load_recipe("distill", ["model=any", "data.train=any", override])
+
+
+def test_a_run_is_not_resumed_with_another_target(teacher, undisturbed):
+    with pytest.raises(ValueError, match="another recipe"):
+        distill(recipe_of(teacher, distill=Distill("both")), undisturbed)
+
+
+def test_a_run_that_never_began_leaves_the_folder_free(teacher, tmp_path):
+    with pytest.raises(ValueError, match="less than one batch"):
+        distill(recipe_of(teacher, optimization=optimization(batch_size=100)), tmp_path / "run")
+    recipe = recipe_of(teacher, optimization=optimization(batch_size=32))
+    claim(tmp_path / "run", recipe)
+    assert as_yaml(recipe_of_run(tmp_path / "run" / "recipe.yaml")) == as_yaml(recipe)
 
 
 def test_interpolations_that_were_trained_make_no_teacher(undisturbed, tmp_path):

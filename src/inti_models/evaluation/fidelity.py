@@ -42,16 +42,22 @@ class Readout(nn.Module):
     Args:
         head: of the model, without its dropout.
         has_classes: whether it gives logits.
+        multi_label: whether these are of each class by itself (sigmoid), and not of one among all (softmax).
+        label_names: of the classes; empty where they have none.
     """
 
-    def __init__(self, head: nn.Module, has_classes: bool) -> None:
+    def __init__(
+        self, head: nn.Module, has_classes: bool, multi_label: bool = False, label_names: Sequence[str] = ()
+    ) -> None:
         super().__init__()
-        self.head, self.has_classes = head, has_classes
+        self.head, self.has_classes, self.multi_label = head, has_classes, multi_label
+        self.label_names = tuple(label_names)
 
     @classmethod
     def take(cls, model: InTIModel) -> Self:
         """Take the head off a model, which then gives the features (B, C) that the head was given."""
-        readout = cls(model.head, model.num_classes > 0)
+        names = model.pretrained_cfg.get("label_names") or ()
+        readout = cls(model.head, model.num_classes > 0, model.probabilities.multi_label, names)
         model.head = nn.Identity()
         return readout
 
@@ -63,6 +69,16 @@ class Readout(nn.Module):
     def logits(self, features: Tensor) -> Tensor | None:
         """(B, C) -> (B, classes) in float32; None for a head without classes."""
         return self.head(features).float() if self.has_classes else None
+
+    def divergence(self, features: Tensor, wanted: Tensor, temperature: float = 1.0) -> Tensor:
+        """Return the `divergence` of what the head says of the features (B, C) of two models."""
+        logits, others = self.logits(features), self.logits(wanted)
+        assert logits is not None and others is not None
+        return divergence(logits, others, temperature, self.multi_label)
+
+    def known(self, labels: Tensor, videos: Videos) -> Tensor | None:
+        """The labels of videos if they are of the model's own classes, else None."""
+        return labels if self.label_names and tuple(videos.class_names) == self.label_names else None
 
 
 @dataclass(frozen=True)
@@ -85,18 +101,20 @@ class Fidelity:
 
     @classmethod
     def of(cls, readout: Readout, features: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Self:
-        """Compare features (n, C) of a model with those of the one that it is to follow."""
+        """Compare features (n, C) of a model with those of the one that it is to follow, on any device."""
+        device = next((parameter.device for parameter in readout.parameters()), features.device)
+        features, teacher = features.to(device), teacher.to(device)
         with torch.no_grad():
             cosine = F.cosine_similarity(readout.embedding(features), readout.embedding(teacher)).mean().item()
             logits, wanted = readout.logits(features), readout.logits(teacher)
             if logits is None or wanted is None:
                 return cls(len(features), cosine)
-            first = logits.argmax(dim=1)
+            first, theirs = logits.argmax(dim=1).cpu(), wanted.argmax(dim=1).cpu()
             return cls(
                 len(features),
                 cosine,
-                agreement=100 * (first == wanted.argmax(dim=1)).double().mean().item(),
-                kl=divergence(logits, wanted).item(),
+                agreement=100 * (first == theirs).double().mean().item(),
+                kl=readout.divergence(features, teacher).item(),
                 accuracy=None if labels is None else 100 * (first == labels).double().mean().item(),
             )
 
@@ -111,12 +129,17 @@ class Fidelity:
         return {name: value for name, value in asdict(self).items() if name != "videos" and value is not None}
 
 
-def divergence(logits: Tensor, wanted: Tensor, temperature: float = 1.0) -> Tensor:
+def divergence(logits: Tensor, wanted: Tensor, temperature: float = 1.0, multi_label: bool = False) -> Tensor:
     """Return the mean over clips of KL(softmax(wanted / t) || softmax(logits / t)) t**2, in nats.
 
-    The factor keeps the size of its gradients at any temperature (Hinton et al., 2015, arXiv 1503.02531).
+    The factor keeps the size of its gradients at any temperature (Hinton et al., 2015, arXiv 1503.02531). With
+    ``multi_label`` each class is there or not by itself: the sum over classes, with (sigmoid(x), sigmoid(-x)) for
+    softmax(x).
     """
-    log_q, log_p = ((x / temperature).log_softmax(dim=-1) for x in (logits, wanted))
+    if multi_label:
+        log_q, log_p = (F.logsigmoid(torch.stack((x, -x), dim=-1) / temperature) for x in (logits, wanted))
+    else:
+        log_q, log_p = ((x / temperature).log_softmax(dim=-1) for x in (logits, wanted))
     return temperature**2 * F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data import Limits, Source, open_source
 from ..data.sources import NAMED, ListedVideos
-from ..data.unlabelled import find_unlabelled, hold_out
+from ..data.unlabelled import check_apart, find_unlabelled, hold_out
 from ..evaluation.evaluate import Videos, views_of
 from ..evaluation.fidelity import (
     TEACHER,
@@ -24,7 +24,6 @@ from ..evaluation.fidelity import (
     Readout,
     Report,
     controls,
-    divergence,
     gflops_of,
     outputs_of,
     write_fidelity,
@@ -74,15 +73,15 @@ class Distillation:
         return self.distance(model(clips), wanted)
 
     def distance(self, features: Tensor, wanted: Tensor) -> Tensor:
-        """The loss for features (B, C) of the student and of the teacher."""
+        """The loss for features (B, C) of the student and of the teacher, in float32: logits may be near 100."""
         loss = features.new_zeros((), dtype=torch.float32)
-        if self.targets != "embedding":
-            logits, teachers = self.readout.logits(features), self.readout.logits(wanted)
-            assert logits is not None and teachers is not None
-            loss = loss + divergence(logits, teachers, self.temperature)
-        if self.targets != "logits":
-            embedding = self.readout.embedding
-            loss = loss + 1 - torch.cosine_similarity(embedding(features).float(), embedding(wanted).float()).mean()
+        with torch.autocast(features.device.type, enabled=False):
+            features, wanted = features.float(), wanted.float()
+            if self.targets != "embedding":
+                loss = loss + self.readout.divergence(features, wanted, self.temperature)
+            if self.targets != "logits":
+                embedding = self.readout.embedding
+                loss = loss + 1 - torch.cosine_similarity(embedding(features), embedding(wanted)).mean()
         return loss
 
     def measure(self, model: nn.Module, videos: Videos, **settings: Any) -> Fidelity:
@@ -92,7 +91,7 @@ class Distillation:
             self._measured = videos, outputs["teacher"], labels
         _, wanted, labels = self._measured
         features = outputs_of({"student": model}, videos, **settings)[0]["student"]
-        return Fidelity.of(self.readout.cpu(), features, wanted, labels if videos.class_names else None)
+        return Fidelity.of(self.readout, features, wanted, self.readout.known(labels, videos))
 
 
 def distill(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False) -> Report:
@@ -118,10 +117,10 @@ def distill(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False
     accelerator = create_accelerator(recipe)
     check_unlocked(output, accelerator)
     teacher, student = build_pair(recipe)
-    label_names = teacher.pretrained_cfg.get("label_names") or ()
-    train_source, held_out_source = open_unlabelled(recipe, tuple(label_names))
     readout = Readout.take(teacher)
+    train_source, held_out_source = open_unlabelled(recipe, readout.label_names)
     head = copy.deepcopy(Readout.take(student).head)  # of the student that is saved
+    measured_on = recipe.data.validation or recipe.data.train
     objective = Distillation(teacher.to(accelerator.device), readout.to(accelerator.device), recipe.distill)
     train_set = training_set(recipe, student, train_source)
     held_out = views_of(held_out_source, student, (1, 1))
@@ -131,7 +130,7 @@ def distill(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False
         save_pretrained(
             model,
             folder,
-            results=report.results(f"{len(held_out)} held-out clips of {Path(recipe.data.train).name}"),
+            results=report.results(f"{len(held_out)} held-out clips of {Path(measured_on).absolute().name}"),
             description=describe(recipe, teacher, clips),
         )
 
@@ -187,8 +186,7 @@ def compare(
     made, without = controls(teacher, compress_at)
     models: dict[str, nn.Module] = {**students, **made, TEACHER: teacher}
     outputs, labels = outputs_of(models, held_out, **settings)
-    known = labels if held_out.class_names else None
-    readout = readout.cpu()
+    known = readout.known(labels, held_out)
     fidelity = {name: Fidelity.of(readout, outputs[name], outputs[TEACHER], known) for name in models}
     return Report({name: (gflops_of(models[name], teacher), fidelity[name]) for name in models}, without)
 
@@ -197,7 +195,8 @@ def build_pair(recipe: Recipe) -> tuple[InTIModel, InTIModel]:
     """The teacher, which compresses nothing, and the student: the same weights, with interpolations to be trained.
 
     Raises:
-        ValueError: the student compresses nothing either, or the weights come with trained interpolations.
+        ValueError: the student compresses nothing either, or nothing that can be trained; the weights come with trained
+            interpolations, or without the head; or the softmax of a single class is to be followed.
     """
     assert recipe.distill is not None
     args = dict(recipe.model_args)
@@ -218,13 +217,29 @@ def build_pair(recipe: Recipe) -> tuple[InTIModel, InTIModel]:
             "model that it was made from."
         )
     teacher = load(recipe.model, **{**args, "compress_at": ()})
+    # What no file has is drawn anew by each load.
+    if any(not torch.equal(p, q) for p, q in zip(teacher.head.parameters(), student.head.parameters(), strict=True)):
+        raise ValueError(
+            f"{recipe.model} has no weights for its head of {teacher.num_classes} classes, whose logits are random; "
+            "name some words (--classes), or set distill.targets=embedding and model_args.num_classes=0."
+        )
     if classes:
         for model in (teacher, student):
             set_zero_shot_head(model, classes)
+    if teacher.num_classes == 1 and not teacher.probabilities.multi_label and recipe.distill.targets != "embedding":
+        raise ValueError(
+            "One class alone has a probability of 1 for any clip, which is nothing to follow; name more words "
+            "(--classes), or set distill.targets=embedding."
+        )
     init_interpolation_logits(student, recipe.interpolation_logit_init)
     if recipe.grad_checkpointing:
         student.set_grad_checkpointing(stages=recipe.checkpoint_stages or None)
     freeze(student, recipe.trainable)
+    if recipe.trainable == "interpolation" and not any(p.requires_grad for p in student.interpolations.parameters()):
+        raise ValueError(
+            "The interpolations of weighting=uniform have nothing to learn; leave the weighting out, or set "
+            "trainable=all."
+        )
     return teacher, student
 
 
@@ -247,7 +262,10 @@ def open_unlabelled(recipe: Recipe, class_names: tuple[str, ...]) -> tuple[Sourc
 
     train = opened(data.train, "train", data.train_split, data.train_args)
     if data.validation is not None:
-        return train, opened(data.validation, "validation", data.validation_split, data.validation_args)
+        validation = opened(data.validation, "validation", data.validation_split, data.validation_args)
+        if isinstance(train, ListedVideos) and isinstance(validation, ListedVideos):
+            check_apart(train.videos, validation.videos)
+        return train, validation
     if not isinstance(train, ListedVideos):
         return train, opened(data.train, "validation", None, data.validation_args)
     kept, held_out = hold_out(train.videos, recipe.distill.held_out)
@@ -256,12 +274,13 @@ def open_unlabelled(recipe: Recipe, class_names: tuple[str, ...]) -> tuple[Sourc
 
 def describe(recipe: Recipe, teacher: InTIModel, clips: int) -> str:
     """What a card says of a distilled model."""
+    data = Path(recipe.data.train).absolute().name
     blind = "" if teacher.temporal.mixes_frames else f" {INHERITED}"
     trained = "its interpolations only" if recipe.trainable == "interpolation" else "all but its head"
     return (
         f"Compression learned without labels from `{recipe.model}` without compression, the teacher, on {clips:,} "
-        f"clips of {Path(recipe.data.train).name}; trained were {trained}. Below is how closely it follows the teacher "
-        f"on clips that were held out.{blind}"
+        f"clips of {data}; trained were {trained}. Below is how closely it follows the teacher on clips that were held "
+        f"out.{blind}"
     )
 
 

@@ -4,6 +4,7 @@ The published recipes are the YAML files in ``recipes`` beside this file; each s
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -362,8 +363,8 @@ def _check_distill(recipe: Recipe, distill: Distill) -> None:
     a = recipe.augmentation
     if distill.targets not in TARGETS:
         raise ValueError(f"distill.targets={distill.targets!r} is unknown; choose one of {', '.join(TARGETS)}.")
-    if distill.temperature <= 0:
-        raise ValueError(f"distill.temperature={distill.temperature:g} is not above 0; pass such a number, as 1.")
+    if not 0 < distill.temperature < math.inf:
+        raise ValueError(f"distill.temperature={distill.temperature:g} is no number above 0; pass one, such as 1.")
     if not 0 < distill.held_out < 1:
         raise ValueError(f"distill.held_out={distill.held_out:g} is not between 0 and 1; pass such a number, as 0.1.")
     if recipe.trainable not in ("interpolation", "all"):
@@ -372,6 +373,10 @@ def _check_distill(recipe: Recipe, distill: Distill) -> None:
         raise ValueError(
             "augmentation.mixup, cutmix and smoothing are for labels, which distill does not use; set them to 0."
         )
+    if recipe.data.multi_label:
+        raise ValueError("data.multi_label is for labels, which distill does not use; leave it out.")
+    if recipe.views != (1, 1):
+        raise ValueError(f"views={list(recipe.views)} are not used by distill, which measures one; leave them out.")
     if not recipe.pretrained:
         raise ValueError("pretrained=false makes a teacher of random weights; name a model with weights.")
     if recipe.factors or recipe.head != "auto":
