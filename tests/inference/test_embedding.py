@@ -168,13 +168,14 @@ def test_files_that_cannot_be_read_are_named_and_the_others_written(videos, tmp_
     assert pq.read_table(tmp_path / "out.parquet")["file"].to_pylist() == files[1:]
     assert main(["embed", *files, "--model", NAME, "-o", str(tmp_path / "out.npy")]) == 1
     assert not (tmp_path / "out.npy").exists()
-    with pytest.raises(ValueError, match=r"bad\.mp4"):
-        inti_models.embed(NAME, files)
+    with pytest.raises(ValueError, match=r"bad\.mp4") as error:
+        inti_models.embed(NAME, files[::-1])
+    assert torch.is_grad_enabled(), error  # which holds the loop over files, stopped in its middle
 
 
 def test_impossible_requests_are_refused(model, videos, tmp_path, capsys):
     for args, message in (
-        ({"windows": Windows(scales=(6,))}, "num_frames=6 is not a multiple of the 4 frames"),
+        ({"windows": Windows(scales=(6,))}, "num_frames=6 is not a multiple of the 8 frames"),
         ({"dtype": "float64"}, "dtype='float64'"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -253,12 +253,14 @@ def embed_files(
                 yield os.fspath(path), error
         return
     encoder = VideoEncoder(model, device=device, **encoder_args)
-    with closing(encoder.pool_files(files)) as pooled_files, torch.no_grad():
+    with closing(encoder.pool_files(files)) as pooled_files:
         for path, pooled in pooled_files:
-            if isinstance(pooled, Tensor):
-                yield os.fspath(path), encoder.model.project(pooled).mean(dim=0).float().cpu().numpy()
-            else:
+            if isinstance(pooled, Exception):
                 yield os.fspath(path), pooled
+                continue
+            with torch.no_grad():  # not around a yield: the caller's gradients would be off too
+                vector = encoder.model.project(pooled).mean(dim=0).float().cpu().numpy()
+            yield os.fspath(path), vector
 
 
 def collect(
