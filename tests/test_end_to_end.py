@@ -229,7 +229,7 @@ def test_a_broken_video_is_replaced_in_training(with_broken, capsys):
     evaluation = json.loads((data / "run" / "evaluation" / "evaluation.json").read_text())
     assert (evaluation["videos"], len(evaluation["unreadable"])) == (15, 1)
     assert train(data, data / "run", *overrides) == 0
-    assert sentences(capsys) == []  # what was checked is not checked again
+    assert not any(broken in sentence for sentence in sentences(capsys))  # what was checked is not checked again
 
 
 @pytest.mark.parametrize("change", ["renamed", "added", "removed"])

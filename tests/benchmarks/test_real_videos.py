@@ -112,7 +112,7 @@ def test_a_row_is_trained_without_its_fold_and_measured_on_it(benchmark, folder,
     correct = result["correct"]
     assert len(correct) == len(benchmark.read_folds(folder).test[1])
     assert result["top1"] == pytest.approx(100 * correct.count("1") / len(correct), abs=0.01)
-    inti = 0.06113  # at 32 pixels
+    inti = 0.06125  # at 32 pixels
     assert result["gflops"] == pytest.approx(inti, rel=0.05)
 
 

@@ -449,7 +449,7 @@ def test_iteration_ends() -> None:
 def test_missing_scikit_learn_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     motion_digits._scans.cache_clear()
-    with pytest.raises(ImportError, match="scikit-learn.*pip install scikit-learn"):
+    with pytest.raises(ImportError, match=r"sklearn.*inti_models\[motiondigits\]"):
         MotionDigits("train")
 
 

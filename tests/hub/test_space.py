@@ -61,7 +61,7 @@ def test_video_gets_labels_costs_and_three_figures(call, video, precision):
     assert labels["label"] == name and len(labels["confidences"]) == 5
     assert cost["headers"] == ["model", "after blocks", "GFLOPs", "ms"]
     (ours, naive) = cost["data"]
-    assert ours[:3] == [f"this model, {precision}", "[2, 5, 6]", 0.06124] and naive[:3] == ["naive", "[]", 0.09528]
+    assert ours[:3] == [f"this model, {precision}", "[2, 5, 6]", 0.06125] and naive[:3] == ["naive", "[]", 0.09528]
     assert ours[3] > 0 and naive[3] > 0
     assert len(figures) == 3 and all(figure["plot"].startswith("data:image/") for figure in figures)
 

@@ -25,7 +25,8 @@ def test_config_is_flat_in_what_is_saved_and_read_back(tiny):
     assert rest == {"embed_dim": 32}
     assert (config.compress_at, config.num_frames, config.temporal_args) == ([1, 3], 5, {"scale": 1.0})
     names = {field.name for field in dataclasses.fields(InTIConfig)}
-    assert set(config.model_args()) == names - {"antialias", "resize_rounding", "views"}  # which have their defaults
+    defaults = {"antialias", "resize_rounding", "views", "multi_label", "temperature", "thresholds", "background"}
+    assert set(config.model_args()) == names - defaults
     assert InTIConfig(views=(4, 3)).model_args()["views"] == (4, 3)
     assert "temporal" not in tiny()._model_args
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -33,7 +33,7 @@ def test_explanation_shows_what_the_model_saw(model, video):
     assert e.frames.shape == (8, 3, 32, 32) and e.frames.dtype == torch.uint8
     assert e.times.tolist() == pytest.approx([i / 8 for i in range(8)])
     assert torch.allclose(e.fractions, frame_fractions(e.weights.frame_weights)[0])
-    assert e.aggregated.shape == (2, 3, 32, 32) and e.relevance.shape == (8, 4, 4)
+    assert e.aggregated.shape == (1, 3, 32, 32) and e.relevance.shape == (8, 4, 4)
     assert e.label == e.labels[0] and len(e.labels) == 5
     assert visualize.explain_file(model, video, 7).label.index == 7
 
