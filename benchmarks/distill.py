@@ -113,6 +113,8 @@ def plan(real: bool) -> list[Row]:
     rows += [Row(table, schedule, SCHEDULES[schedule], seed) for seed in range(SEEDS) for schedule in others]
     rows += [Row("steps", main, 2 * SHORT), Row("steps", main, 2 * SHORT, steps=True)]
     rows += [dataclasses.replace(row, table="targets at a scale of 100", scaled=True) for row in targets]
+    words = Row("a head of digits alone", main, SCHEDULES[(1, 3)], temperature=2.0, scaled=True)
+    rows += [dataclasses.replace(words, clips=0), *(dataclasses.replace(words, seed=seed) for seed in range(SEEDS))]
     return rows
 
 
