@@ -3,28 +3,16 @@
 import copy
 
 import pytest
-import timm
 import torch
 
 from inti_models.models.flops import count_flops
 from inti_models.models.reductions import drop_frames
+from support.models import assert_all_train, digits_model
 from support.modules import load_module
 
 baselines = load_module("benchmarks/baselines.py")
 
-NAME = "inti_vit_t8_32_motiondigits"
 CLIP = (2, 4, 3, 32, 32)
-
-
-@pytest.fixture
-def build(randomize_):
-    """The benchmark's model, 16 + 1 tokens a frame, with random weights."""
-
-    def build(compress_at=(), **kwargs):
-        args = {"img_size": 32, "num_classes": 10, "compress_at": compress_at, "num_frames": 4}
-        return randomize_(timm.create_model(NAME, **{**args, **kwargs}))
-
-    return build
 
 
 @pytest.fixture
@@ -32,38 +20,31 @@ def clip():
     return torch.randn(CLIP)
 
 
-def assert_all_train(model, clip):
-    """Every parameter gets a gradient that is not zero."""
-    model.train()(clip).square().sum().backward()
-    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not idle
-
-
 # Attention over the frames
 
 
 @pytest.mark.parametrize("global_pool", ["token", "avg"])
-def test_temporal_attention_starts_as_the_naive_model(build, clip, global_pool):
-    naive = build(global_pool=global_pool)
+def test_temporal_attention_starts_as_the_naive_model(clip, global_pool):
+    naive = digits_model(global_pool=global_pool)
     model = baselines.add_temporal_attention(naive)
     torch.testing.assert_close(model(clip), naive(clip))
     assert count_flops(model, CLIP).gflops > count_flops(naive, CLIP).gflops
 
 
-def test_temporal_attention_sees_the_order_through_its_positions_alone(build, clip, randomize_):
-    model = randomize_(baselines.add_temporal_attention(build()))
+def test_temporal_attention_sees_the_order_through_its_positions_alone(clip, randomize_):
+    model = randomize_(baselines.add_temporal_attention(digits_model()))
     assert not torch.allclose(model(clip.flip(1)), model(clip), atol=1e-2)
     torch.nn.init.zeros_(model.frame_attention.pos_embed)
     torch.testing.assert_close(model(clip[:, [2, 0, 3, 1]]), model(clip), rtol=1e-4, atol=1e-4)
 
 
-def test_temporal_attention_mixes_frames_not_clips(build, clip, randomize_):
-    model = randomize_(baselines.add_temporal_attention(build()))
+def test_temporal_attention_mixes_frames_not_clips(clip, randomize_):
+    model = randomize_(baselines.add_temporal_attention(digits_model()))
     torch.testing.assert_close(model(clip)[1:], model(clip[1:]), rtol=1e-4, atol=1e-4)
 
 
-def test_temporal_attention_trains_and_keeps_the_image_weights_keys(build, clip, randomize_):
-    naive = build()
+def test_temporal_attention_trains_and_keeps_the_image_weights_keys(clip, randomize_):
+    naive = digits_model()
     keys = set(naive.state_dict())
     model = baselines.add_temporal_attention(naive)
     assert {key for key in model.state_dict() if not key.startswith("frame_attention.")} == keys
@@ -71,8 +52,8 @@ def test_temporal_attention_trains_and_keeps_the_image_weights_keys(build, clip,
     assert {"frame_attention.pos_embed", "pos_embed"} <= set(model.no_weight_decay())
 
 
-def test_the_zero_start_can_be_left(build, clip):
-    model = baselines.add_temporal_attention(build()).train()
+def test_the_zero_start_can_be_left(clip):
+    model = baselines.add_temporal_attention(digits_model()).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     for _ in range(2):
         optimizer.zero_grad()
@@ -96,8 +77,8 @@ def test_the_head_learns_a_direction_in_time_in_few_steps():
     assert (logits.argmax(dim=1) == labels).float().mean() > 0.9
 
 
-def test_a_new_head_works_with_temporal_attention(build, clip):
-    naive = build()
+def test_a_new_head_works_with_temporal_attention(clip):
+    naive = digits_model()
     model = baselines.add_temporal_attention(naive)
     model.head = torch.nn.Linear(96, 3)
     assert model(clip).shape == (2, 3)
@@ -106,29 +87,29 @@ def test_a_new_head_works_with_temporal_attention(build, clip):
     assert naive(clip).shape == (2, 10)
 
 
-def test_temporal_attention_names_the_number_of_frames_it_expects(build, clip):
+def test_temporal_attention_names_the_number_of_frames_it_expects(clip):
     with pytest.raises(ValueError, match="4 frames.*positions for 8"):
-        baselines.add_temporal_attention(build(), num_frames=8)(clip)
+        baselines.add_temporal_attention(digits_model(), num_frames=8)(clip)
 
 
 @pytest.mark.parametrize("args", [{"compress_at": (2,)}, {"global_pool": ""}])
-def test_temporal_attention_refuses_a_model_without_features_of_all_frames(build, args):
+def test_temporal_attention_refuses_a_model_without_features_of_all_frames(args):
     with pytest.raises(ValueError, match=next(iter(args))):
-        baselines.add_temporal_attention(build(**args))
+        baselines.add_temporal_attention(digits_model(**args))
 
 
 # Fewer tokens, merged frames
 
 
 @pytest.mark.parametrize("drop", [baselines.drop_tokens, baselines.drop_static_tokens])
-def test_keeping_every_token_is_the_naive_model(build, clip, drop):
-    model = build()
+def test_keeping_every_token_is_the_naive_model(clip, drop):
+    model = digits_model()
     expected = model(clip)
     torch.testing.assert_close(drop(model, 16)(clip), expected)
     with pytest.raises(ValueError, match="keep=17"):
-        drop(build(), 17)
+        drop(digits_model(), 17)
     with pytest.raises(ValueError, match="every place"):
-        drop(build((2,)), 4)
+        drop(digits_model((2,)), 4)
 
 
 def test_random_tokens_are_drawn_for_each_frame_and_keep_their_order():
@@ -140,11 +121,11 @@ def test_random_tokens_are_drawn_for_each_frame_and_keep_their_order():
     assert (counts[1:] > 0).all() and len({tuple(frame) for frame in seen.tolist()}) > 50
 
 
-def test_static_tokens_go_and_changed_ones_stay(build):
+def test_static_tokens_go_and_changed_ones_stay():
     clip = torch.randn(1, 1, 3, 32, 32).repeat(1, 4, 1, 1, 1)
     clip[:, 2, :, 8:16, 16:24] += 1  # patch 6 differs in frame 2: it changes there and, back again, in frame 3
     clip[:, :, :, 0:8, 0:8] = torch.randn(1, 4, 3, 8, 8) * 9  # patch 0 changes always, and most
-    model = build()
+    model = digits_model()
     tokens, _ = model.embed(clip)
     kept, _ = baselines.drop_static_tokens(model, 2).embed(clip)
     for frame in (2, 3):
@@ -171,15 +152,15 @@ def test_merged_frames_are_means_of_the_most_similar_tokens(randomize_):
     torch.testing.assert_close(baselines.MergeFrames()(still, (4, 4)), still[:, :2])  # nothing moves: nothing changes
 
 
-def test_merging_frames_costs_what_dropping_them_does_and_the_similarities(build):
-    merging = count_flops(baselines.merge_frames(build((2, 5))), (1, *CLIP[1:]))
-    dropping = count_flops(drop_frames(build((2, 5))), (1, *CLIP[1:]))
+def test_merging_frames_costs_what_dropping_them_does_and_the_similarities():
+    merging = count_flops(baselines.merge_frames(digits_model((2, 5))), (1, *CLIP[1:]))
+    dropping = count_flops(drop_frames(digits_model((2, 5))), (1, *CLIP[1:]))
     assert merging.gflops - dropping.gflops == pytest.approx((2 + 1) * 16 * 16 * 96 / 1e9, rel=1e-4)
 
 
-def test_tokens_at_a_cost_are_the_closest(build):
-    naive = build(depth=2)
-    target = count_flops(build((1,), depth=2), (1, 4, *CLIP[2:])).gflops
+def test_tokens_at_a_cost_are_the_closest():
+    naive = digits_model(depth=2)
+    target = count_flops(digits_model((1,), depth=2), (1, 4, *CLIP[2:])).gflops
     costs = {
         keep: count_flops(baselines.drop_tokens(copy.deepcopy(naive), keep), (1, 4, *CLIP[2:])).gflops
         for keep in range(1, 17)

@@ -1,25 +1,13 @@
 """What is cheaper without training leaves out what it says, and costs what it says."""
 
 import pytest
-import timm
 import torch
 
 from inti_models.models import reductions
 from inti_models.models.flops import count_flops
+from support.models import assert_all_train, digits_model
 
-NAME = "inti_vit_t8_32_motiondigits"
 CLIP = (2, 4, 3, 32, 32)
-
-
-@pytest.fixture
-def build(randomize_):
-    """The benchmark's model, 16 + 1 tokens a frame, with random weights."""
-
-    def build(compress_at=(), **kwargs):
-        args = {"img_size": 32, "num_classes": 10, "compress_at": compress_at, "num_frames": 4}
-        return randomize_(timm.create_model(NAME, **{**args, **kwargs}))
-
-    return build
 
 
 @pytest.fixture
@@ -27,39 +15,32 @@ def clip():
     return torch.randn(CLIP)
 
 
-def assert_all_train(model, clip):
-    """Every parameter gets a gradient that is not zero."""
-    model.train()(clip).square().sum().backward()
-    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not idle
-
-
 @pytest.mark.parametrize(("schedule", "step"), [((0,), 2), ((0, 0), 4)])
-def test_dropping_before_the_first_block_is_the_naive_model_on_fewer_frames(build, clip, schedule, step):
-    model = build(schedule)
-    naive = build()
+def test_dropping_before_the_first_block_is_the_naive_model_on_fewer_frames(clip, schedule, step):
+    model = digits_model(schedule)
+    naive = digits_model()
     naive.load_state_dict(model.state_dict(), strict=False)
     reductions.drop_frames(model)
     torch.testing.assert_close(model(clip), naive(clip[:, ::step]))
     assert not torch.allclose(model(clip), naive(clip), atol=1e-3)
 
 
-def test_dropping_later_sees_no_other_frame_either(build, clip):
-    model = reductions.drop_frames(build((2, 5)))
+def test_dropping_later_sees_no_other_frame_either(clip):
+    model = reductions.drop_frames(digits_model((2, 5)))
     changed = clip.clone()
     changed[:, 1:] = torch.randn_like(clip[:, 1:])
     torch.testing.assert_close(model(changed), model(clip))
 
 
-def test_weights_say_which_frames_are_kept(build):
-    model = reductions.drop_frames(build((3,)))
+def test_weights_say_which_frames_are_kept():
+    model = reductions.drop_frames(digits_model((3,)))
     clip = torch.randn(1, 5, 3, 32, 32)
     assert model.forward_features(clip).shape == (1, 3, 17, 96)
     assert model.interpolation_weights(clip)[0][0, :, 0].tolist() == [1, 0, 1, 0, 1, 0]  # of frames 0 1 | 2 2 | 3 4
 
 
-def test_dropping_leaves_every_other_weight_alone(build, clip):
-    model = build((2, 5))
+def test_dropping_leaves_every_other_weight_alone(clip):
+    model = digits_model((2, 5))
     before = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("interpolations.")}
     after = reductions.drop_frames(model).state_dict()
     assert after.keys() == before.keys()
@@ -67,8 +48,8 @@ def test_dropping_leaves_every_other_weight_alone(build, clip):
     assert_all_train(model, clip)
 
 
-def test_kept_frames_are_spread_evenly_or_drawn_for_each_clip(build):
-    model, clip = build(), torch.randn(64, 4, 3, 32, 32)
+def test_kept_frames_are_spread_evenly_or_drawn_for_each_clip():
+    model, clip = digits_model(), torch.randn(64, 4, 3, 32, 32)
     torch.testing.assert_close(reductions.keep_frames(model, 2)(clip[:2]), model(clip[:2, [1, 3]]))
     torch.testing.assert_close(reductions.keep_frames(model, 4, random=True)(clip[:2]), model(clip[:2]))
     numbered = torch.arange(4.0).view(1, 4, 1, 1, 1).expand(64, 4, 3, 1, 1)
@@ -77,9 +58,9 @@ def test_kept_frames_are_spread_evenly_or_drawn_for_each_clip(build):
     assert {tuple(pair) for pair in seen.tolist()} == {(a, b) for a in range(4) for b in range(a + 1, 4)}
 
 
-def test_frames_at_a_cost_are_the_closest(build):
-    naive = build(depth=2)
-    target = count_flops(build((1,), depth=2), (1, 4, *CLIP[2:])).gflops
+def test_frames_at_a_cost_are_the_closest():
+    naive = digits_model(depth=2)
+    target = count_flops(digits_model((1,), depth=2), (1, 4, *CLIP[2:])).gflops
     costs = {n: count_flops(naive, (1, n, *CLIP[2:])).gflops for n in range(1, 5)}
     assert reductions.frames_at_cost(naive, target, most=4) == min(costs, key=lambda n: abs(costs[n] - target))
 

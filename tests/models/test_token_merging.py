@@ -9,20 +9,9 @@ import torch
 
 from inti_models.models import token_merging
 from inti_models.models.flops import count_flops
+from support.models import assert_all_train, digits_model
 
-NAME = "inti_vit_t8_32_motiondigits"
 CLIP = (2, 4, 3, 32, 32)
-
-
-@pytest.fixture
-def build(randomize_):
-    """The benchmark's model, 16 + 1 tokens a frame, with random weights."""
-
-    def build(compress_at=(), **kwargs):
-        args = {"img_size": 32, "num_classes": 10, "compress_at": compress_at, "num_frames": 4}
-        return randomize_(timm.create_model(NAME, **{**args, **kwargs}))
-
-    return build
 
 
 @pytest.fixture
@@ -30,15 +19,8 @@ def clip():
     return torch.randn(CLIP)
 
 
-def assert_all_train(model, clip):
-    """Every parameter gets a gradient that is not zero."""
-    model.train()(clip).square().sum().backward()
-    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not idle
-
-
-def test_merging_nothing_is_the_naive_model(build, clip):
-    model = build()
+def test_merging_nothing_is_the_naive_model(clip):
+    model = digits_model()
     expected = model(clip)
     assert torch.equal(token_merging.merge_tokens(model, [0] * 6)(clip), expected)
 
@@ -69,9 +51,9 @@ def test_merged_tokens_are_means_of_their_patches_and_the_class_token_stays():
     assert sizes.max() > 2
 
 
-def test_a_merged_duplicate_is_attended_to_like_both(build):
+def test_a_merged_duplicate_is_attended_to_like_both():
     """Proportional attention: a block on merged duplicates gives what it gives on the duplicates themselves."""
-    blocks = build().blocks
+    blocks = digits_model().blocks
     distinct = torch.randn(3, 9, 96)
     duplicates = torch.cat((distinct, distinct[:, 1:]), dim=1)  # the class token and 8 patches twice
     order = [0, *(i for pair in zip(range(1, 9), range(9, 17), strict=True) for i in pair)]
@@ -84,8 +66,8 @@ def test_a_merged_duplicate_is_attended_to_like_both(build):
     torch.testing.assert_close(merged[..., :-1], expected[:, [0, *range(1, 17, 2)]], rtol=1e-4, atol=1e-4)
 
 
-def test_each_block_leaves_r_tokens_fewer(build, clip):
-    model = token_merging.merge_tokens(build(), [0, 3, 0, 2, 4, 1])
+def test_each_block_leaves_r_tokens_fewer(clip):
+    model = token_merging.merge_tokens(digits_model(), [0, 3, 0, 2, 4, 1])
     tokens = []
     for block in model.blocks:
         block.register_forward_hook(lambda *args: tokens.append(tuple(args[2].shape)))
@@ -93,15 +75,15 @@ def test_each_block_leaves_r_tokens_fewer(build, clip):
     assert tokens == [(8, 17, 96), (8, 14, 97), (8, 14, 97), (8, 12, 97), (8, 8, 97), (8, 7, 96)]
 
 
-def test_frames_are_merged_each_for_itself(build, clip):
-    model = token_merging.merge_tokens(build(), [2] * 6)
+def test_frames_are_merged_each_for_itself(clip):
+    model = token_merging.merge_tokens(digits_model(), [2] * 6)
     features = model.forward_features(clip)
     assert features.shape == (2, 4, 5, 96)
     torch.testing.assert_close(features[1, 2], model.forward_features(clip[1:, 2])[0])
 
 
-def test_merging_trains_with_checkpointing_as_without(build, clip):
-    model = token_merging.merge_tokens(build(), [0, 3, 0, 3, 3, 1])
+def test_merging_trains_with_checkpointing_as_without(clip):
+    model = token_merging.merge_tokens(digits_model(), [0, 3, 0, 3, 3, 1])
     assert_all_train(model, clip)
     twin = copy.deepcopy(model)
     twin.zero_grad()
@@ -111,15 +93,17 @@ def test_merging_trains_with_checkpointing_as_without(build, clip):
         torch.testing.assert_close(other.grad, parameter.grad, msg=name)
 
 
-def test_merging_runs_in_bfloat16(build, clip):
-    model = token_merging.merge_tokens(build(), [2] * 6)
+def test_merging_runs_in_bfloat16(clip):
+    model = token_merging.merge_tokens(digits_model(), [2] * 6)
     with torch.autocast("cpu", torch.bfloat16):
         assert model(clip).isfinite().all()
 
 
-def test_layer_decay_sees_the_blocks_of_a_merged_model(build):
-    groups = timm.models.group_parameters(token_merging.merge_tokens(build(), [2] * 6), build().group_matcher())
-    plain = timm.models.group_parameters(build(), build().group_matcher())
+def test_layer_decay_sees_the_blocks_of_a_merged_model():
+    groups = timm.models.group_parameters(
+        token_merging.merge_tokens(digits_model(), [2] * 6), digits_model().group_matcher()
+    )
+    plain = timm.models.group_parameters(digits_model(), digits_model().group_matcher())
     assert {k: len(v) for k, v in groups.items()} == {k: len(v) for k, v in plain.items()}
 
 
@@ -131,17 +115,17 @@ def test_layer_decay_sees_the_blocks_of_a_merged_model(build):
         ({"global_pool": "avg"}, [2] * 6, "global_pool"),
     ],
 )
-def test_merging_refuses_what_it_cannot_do(build, args, r, message):
+def test_merging_refuses_what_it_cannot_do(args, r, message):
     with pytest.raises(ValueError, match=message):
-        token_merging.merge_tokens(build(**args), r)
+        token_merging.merge_tokens(digits_model(**args), r)
 
 
-def test_no_more_than_half_of_the_tokens_merge(build, clip):
+def test_no_more_than_half_of_the_tokens_merge(clip):
     with pytest.raises(ValueError, match="r=9 of 16 tokens"):
-        token_merging.merge_tokens(build(), [9, 0, 0, 0, 0, 0])(clip)
+        token_merging.merge_tokens(digits_model(), [9, 0, 0, 0, 0, 0])(clip)
 
 
-def test_cost_of_merging_is_the_closed_formula(build):
+def test_cost_of_merging_is_the_closed_formula():
     r, tokens, dim, patch_dim, frames = (1, 2, 0, 2, 3, 2), 17, 96, 3 * 8 * 8, 4
     operations = frames * 16 * patch_dim * dim + dim * 10
     for i in r:
@@ -150,13 +134,13 @@ def test_cost_of_merging_is_the_closed_formula(build):
         similarity = a * (tokens - 1 - a) * 32 if i else 0  # heads of 32 channels
         tokens -= i
         operations += frames * (attention + similarity + 8 * tokens * dim**2)
-    model = token_merging.merge_tokens(build(), r)
+    model = token_merging.merge_tokens(digits_model(), r)
     assert count_flops(model, (1, *CLIP[1:])).gflops == pytest.approx(operations / 1e9, rel=1e-6)
 
 
-def test_schedule_is_the_closest_to_what_inti_costs(build):
+def test_schedule_is_the_closest_to_what_inti_costs():
     depth, shape = 3, (1, 2, *CLIP[2:])
-    naive = build(depth=depth)
+    naive = digits_model(depth=depth)
     keys = set(naive.state_dict())
 
     def cost(schedule):
@@ -165,7 +149,7 @@ def test_schedule_is_the_closest_to_what_inti_costs(build):
     most = cost((0,) * depth)
     costs = {s: cost(s) for s in {token_merging.even_schedule(Fraction(i, 6), depth, 16) for i in range(6 * 8 + 1)}}
     for compress_at in ((0,), (1, 2), ()):
-        target = min(count_flops(build(compress_at, depth=depth), shape).gflops, most)
+        target = min(count_flops(digits_model(compress_at, depth=depth), shape).gflops, most)
         r = token_merging.tome_schedule(naive, 2, target)
         assert set(naive.state_dict()) == keys  # untouched
         assert abs(costs[r] - target) == min(abs(c - target) for c in costs.values())
@@ -182,7 +166,7 @@ def test_even_schedules_are_as_equal_as_half_of_the_tokens_allows():
         assert max(r) - min(r) <= 1
 
 
-def test_schedule_refuses_a_target_out_of_reach(build):
+def test_schedule_refuses_a_target_out_of_reach():
     for target in (1e-3, 10.0):
         with pytest.raises(ValueError, match="target_gflops"):
-            token_merging.tome_schedule(build(), 4, target)
+            token_merging.tome_schedule(digits_model(), 4, target)

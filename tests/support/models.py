@@ -1,5 +1,6 @@
 """Small models with random weights."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -27,6 +28,19 @@ def randomize_model_(model: nn.Module) -> nn.Module:
             embedding = parameter.ndim in (1, 3)
             parameter.normal_(std=0.5 if embedding else 2 * parameter[0].numel() ** -0.5)
     return model.eval()
+
+
+def digits_model(compress_at: Sequence[int] = (), **kwargs: Any) -> nn.Module:
+    """The small model of the zoo for four frames, 16 + 1 tokens a frame, with random weights."""
+    args = {"img_size": 32, "num_classes": 10, "compress_at": compress_at, "num_frames": 4}
+    return randomize_model_(timm.create_model("inti_vit_t8_32_motiondigits", **{**args, **kwargs}))
+
+
+def assert_all_train(model: nn.Module, clip: torch.Tensor) -> None:
+    """Every parameter gets a gradient that is not zero."""
+    model.train()(clip).square().sum().backward()
+    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not idle
 
 
 # Families of image models -> a model of timm's, and arguments beside `TINY` that make a miniature of it; what is said
