@@ -68,7 +68,7 @@ def test_frames_at_a_cost_are_the_closest():
 def test_tokens_that_stand_out_of_their_frame_weigh_more():
     x = torch.randn(1, 1, 1, 8).repeat(2, 5, 6, 1) + 0.01 * torch.randn(2, 5, 6, 8)
     x[:, 1, 3] = torch.randn(2, 8) * 3
-    y, weights = reductions.SimilarityWeights()(x, (2, 3), return_weights=True)
+    y, weights = reductions.SimilarityWeights(8)(x, (2, 3), return_weights=True)
     assert y.shape == (2, 3, 6, 8) and torch.equal(y[:, 2], x[:, 4])
     torch.testing.assert_close(weights[:, :4].unflatten(1, (2, 2)).sum(dim=2), torch.ones(2, 2, 6))
     assert (weights[:, 1, 3] > 0.6).all() and (weights[:, 2:4] - 0.5).abs().max() < 0.01

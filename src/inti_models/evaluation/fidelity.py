@@ -228,7 +228,9 @@ def controls(teacher: InTIModel, compress_at: Sequence[int]) -> tuple[dict[str, 
             teacher, frames_at_cost(teacher, target, most=teacher.num_frames)
         ),
         "ToMe within frames": merged,
-        "weights by similarity": lambda: compress_by(teacher, compress_at, SimilarityWeights),
+        "weights by similarity": lambda: compress_by(
+            teacher, compress_at, partial(SimilarityWeights, teacher.embed_dim)
+        ),
     }
     without: dict[str, str] = {}
     for name, make in makers.items():

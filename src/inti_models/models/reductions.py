@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .interpolation import interpolate
+from .interpolation import InterFrameInterpolation
 from .schedules import check_schedule
 from .stages import InTIModel
 
@@ -46,37 +46,25 @@ class DropFrames(nn.Module):
         return x[:, ::2], weights
 
 
-class SimilarityWeights(nn.Module):
+class SimilarityWeights(InterFrameInterpolation):
     """Averages the frames of each pair by how far each token is from the mean token of its frame.
 
     The weights are a softmax over the pair of the distances, on tokens of standardised channels, so that a token that
-    stands out counts more than one that looks as the rest of its frame does: nothing is learned. Called as
-    `InterFrameInterpolation` is.
+    stands out counts more than one that looks as the rest of its frame does: nothing is learned.
 
     Args:
+        dim: C, width of a token.
         scale: of the distances, each of which is the mean over channels of the squares.
     """
 
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__()
+    def __init__(self, dim: int, scale: float = 1.0) -> None:
+        super().__init__(dim, reduction=1, weighting="uniform")
         self.scale = scale
 
-    def forward(
-        self,
-        x: Tensor,
-        grid_size: tuple[int, int],
-        return_weights: bool = False,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Tokens (B, T, N, C) -> (B, ceil(T/2), N, C); an odd last frame stays. With the weights (B, T, N) if asked."""
-        num_pairs = x.shape[1] // 2
-        z = nn.functional.layer_norm(x, x.shape[-1:])
-        distances = (z - z.mean(dim=2, keepdim=True)).square().mean(dim=-1)  # B T N
-        pairs = distances[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2))
-        weights = (self.scale * pairs).softmax(dim=2)  # B P 2 N
-        y = interpolate(x[:, : 2 * num_pairs].unflatten(1, (num_pairs, 2)), weights)
-        odd = x[:, 2 * num_pairs :]
-        y, weights = torch.cat((y, odd), dim=1), torch.cat((weights.flatten(1, 2), torch.ones_like(odd[..., 0])), dim=1)
-        return (y, weights) if return_weights else y
+    def weights(self, frame_pairs: Tensor, grid_size: tuple[int, int]) -> Tensor:
+        z = nn.functional.layer_norm(frame_pairs, frame_pairs.shape[-1:])
+        distances = (z - z.mean(dim=3, keepdim=True)).square().mean(dim=-1)  # B P 2 N
+        return (self.scale * distances).softmax(dim=2)
 
 
 def compress_by(model: InTIModel, compress_at: Sequence[int], build: Callable[[], nn.Module]) -> InTIModel:
