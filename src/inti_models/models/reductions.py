@@ -15,7 +15,6 @@ Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .interpolation import InterFrameInterpolation
 from .schedules import check_schedule
-from .stages import InTIModel
+from .stages import InTIModel, interpolations_at
 
 
 class DropFrames(nn.Module):
@@ -78,19 +77,13 @@ def compress_by(model: InTIModel, compress_at: Sequence[int], build: Callable[[]
     twin = type(model).adopt(model)
     twin.compress_at = check_schedule(compress_at, len(model.blocks))
     twin.group_size = 2 ** len(twin.compress_at)
-    twin.interpolations = nn.ModuleDict(
-        {
-            str(at): nn.ModuleList(build() for _ in range(twin.compress_at.count(at)))
-            for at in sorted(set(twin.compress_at))
-        }
-    )
+    twin.interpolations = interpolations_at(twin.compress_at, build)
     return twin
 
 
 def replace_interpolations(model: InTIModel, build: Callable[[], nn.Module]) -> InTIModel:
     """Put another module, called as `InterFrameInterpolation` is, at each place. Changes and returns the model."""
-    for at, places in model.interpolations.items():
-        model.interpolations[at] = nn.ModuleList(build() for _ in cast(nn.ModuleList, places))
+    model.interpolations = interpolations_at(model.compress_at, build)
     return model
 
 

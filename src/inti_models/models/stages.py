@@ -4,7 +4,8 @@ Shapes: ``B`` clips, ``T`` frames (``T'`` of them remaining), ``N`` tokens a fra
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self, cast
 
 import torch
@@ -23,6 +24,16 @@ from .schedules import check_schedule, default_schedule, stage_bounds
 from .temporal import TemporalBlock, TemporalMethod, build_method
 
 Tensors = dict[str, Tensor]  # by name, as a file has them
+
+
+def interpolations_at(compress_at: Sequence[int], build: Callable[[], nn.Module]) -> nn.ModuleDict:
+    """What halves the frames, made by ``build`` for each place of a schedule.
+
+    Keys say where a checkpoint compresses: interpolations.<blocks run>.<repeat>.<parameter>
+    """
+    return nn.ModuleDict(
+        {str(at): nn.ModuleList(build() for _ in range(compress_at.count(at))) for at in sorted(set(compress_at))}
+    )
 
 
 class InTIModel(nn.Module):
@@ -118,24 +129,17 @@ class InTIModel(nn.Module):
         self.views = (config.views[0], config.views[1])
         self.probabilities = config.probabilities
         self.probabilities.check(self.num_classes)
-        # Keys say where a checkpoint compresses: interpolations.<blocks run>.<repeat>.<parameter>
-        self.interpolations = nn.ModuleDict(
-            {
-                str(at): nn.ModuleList(
-                    InterFrameInterpolation(
-                        self.embed_dim,
-                        self.num_prefix_tokens,
-                        reduction=config.reduction,
-                        context=config.context,
-                        weighting=config.weighting,
-                        device=device,
-                        dtype=dtype,
-                    )
-                    for _ in range(self.compress_at.count(at))
-                )
-                for at in sorted(set(self.compress_at))
-            }
+        build = partial(
+            InterFrameInterpolation,
+            self.embed_dim,
+            self.num_prefix_tokens,
+            reduction=config.reduction,
+            context=config.context,
+            weighting=config.weighting,
+            device=device,
+            dtype=dtype,
         )
+        self.interpolations = interpolations_at(self.compress_at, build)
         args = config.temporal_args or {}
         self.temporal = build_method(self, config.temporal, args, config.num_frames, device, dtype)
         self.temporal.init_patch_embed(self.patch_embed)
