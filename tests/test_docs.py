@@ -145,7 +145,7 @@ def test_page_runs_as_it_stands(page, tmp_path, monkeypatch):
 
 @pytest.mark.slow  # each page in an environment of its own
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted({*ROOT.glob("docs/*.md")} - {SEARCH})], ids=lambda page: page.stem
+    "page", [ROOT / "README.md", *sorted({*ROOT.glob("docs/*.md")} - {DISTILL, SEARCH})], ids=lambda page: page.stem
 )
 def test_page_runs_with_nothing_but_the_extras_that_it_names(page, tmp_path):
     if not list(blocks(page, slow=True)):
