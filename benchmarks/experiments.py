@@ -18,7 +18,6 @@ import numpy as np
 import timm
 import torch
 from baselines import add_temporal_attention, drop_tokens, tokens_at_cost
-from timm.layers import set_fused_attn
 from torch import nn
 from tqdm import tqdm
 
@@ -31,10 +30,6 @@ from inti_models.training.objectives import Objective
 from inti_models.training.recipe import Data, Optimization, Recipe
 from inti_models.training.run import init_interpolation_logits
 from inti_models.training.trainer import Clips, Progress, Trainer, create_accelerator
-
-# Compiled under bfloat16 on a CPU, attention as plain matrix products takes 0.4 of the time of the fused kernel for the
-# few tokens of small frames (a training step of the naive model at 48 pixels: 130 ms, fused 346 ms).
-set_fused_attn(torch.cuda.is_available())
 
 # Logits at the start: weights 0.12 and 0.88 in each weighting.
 LOGIT_INIT = {"softmax": 1.0, "sigmoid": 2.0, "linear": 0.381, "uniform": 0.0}
@@ -76,6 +71,17 @@ def adapt(model: InTIModel, method: str, gflops: float, logit_init: float | None
     return model
 
 
+def use_plain_attention(model: nn.Module) -> None:
+    """Compute attention as plain matrix products, where there is no GPU.
+
+    Compiled under bfloat16 on a CPU, that takes 0.4 of the time of the fused kernel for the few tokens of small frames
+    (a training step of the naive model at 48 pixels: 130 ms, fused 346 ms).
+    """
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):  # timm's
+            module.fused_attn = torch.cuda.is_available()
+
+
 def fit(
     model: nn.Module,
     clips: Clips,
@@ -97,6 +103,7 @@ def fit(
         objective: what is minimised; None for classification.
         **optimization: fields of `Optimization` that differ from AdamW with a cosine schedule.
     """
+    use_plain_attention(model)
     values = {"warmup_epochs": 0.05, "weight_decay": 0.05, "opt_args": {"fused": True}, **optimization}
     recipe = Recipe(
         model="",
@@ -148,6 +155,8 @@ def throughput(models: dict[str, nn.Module], clip: Callable[[str], torch.Tensor]
         rounds: after one that warms up.
     """
     torch.set_num_threads(1)
+    for model in models.values():
+        use_plain_attention(model)
     times: dict[str, list[float]] = {name: [] for name in models}
     for _ in tqdm(range(rounds + 1), desc="throughput"):
         for name, model in models.items():
