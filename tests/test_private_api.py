@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 import transformers
+from accelerate.state import AcceleratorState
 from accelerate.utils import FullyShardedDataParallelPlugin
 from huggingface_hub import constants, hf_hub_download
 from omegaconf.errors import OmegaConfBaseException
@@ -65,6 +66,7 @@ RELIED_UPON = {
     "huggingface_hub.constants": (constants, "HF_HOME"),
     "argparse": (argparse, "_SubParsersAction"),
     "ArgumentParser": (argparse.ArgumentParser(), "_actions"),
+    "AcceleratorState": (AcceleratorState, "_reset_state"),
     "FullyShardedDataParallelPlugin": (FullyShardedDataParallelPlugin, "transformer_cls_names_to_wrap"),
     "OmegaConfBaseException": (OmegaConfBaseException(), "full_key"),
     "tqdm": (tqdm(disable=True), "format_dict"),

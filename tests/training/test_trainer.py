@@ -154,6 +154,11 @@ def test_sharding_without_gpus_is_refused():
         create_accelerator(tiny_recipe(fsdp=True))
 
 
+def test_runs_of_one_process_have_each_their_own_precision():
+    for precision in ("bf16", "no", "bf16"):
+        assert create_accelerator(tiny_recipe(precision=precision)).mixed_precision == precision
+
+
 def test_moving_average_is_what_is_saved(plain, tmp_path):
     """One that forgets everything is the model itself, and one that forgets nothing is that of the start."""
     train(tiny_recipe(optimization=optimization(ema=0.0)), tmp_path / "forgets")

@@ -21,6 +21,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import (
     DistributedDataParallelKwargs,
     DistributedType,
@@ -99,6 +100,7 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     # A clip of fewer frames than 2**len(compress_at) leaves the last interpolations without a gradient.
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     fsdp = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+    AcceleratorState._reset_state()  # a run before this one in the same process may have had another precision
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # said, it joins the processes of a launch there too
         mixed_precision=recipe.precision,
