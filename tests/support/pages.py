@@ -18,7 +18,7 @@ from pathlib import Path
 from inti_models.cli import main
 
 _BLOCK = re.compile(r"^(?:<!-- (not run|slow): [^\n]+ -->\n)?```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_COMMAND = re.compile(r"^inti-models (.*)$", re.MULTILINE)
+_COMMAND = re.compile(r"^inti-models ((?:.*\\\n)*.*)$", re.MULTILINE)
 
 
 def blocks(page: Path, slow: bool = False) -> Iterator[tuple[str, str]]:
@@ -50,7 +50,7 @@ def _run_shell(text: str) -> None:
     """Call `main` for each line of `inti-models`; bash runs what is between them."""
     for i, part in enumerate(_COMMAND.split(text)):
         if i % 2:
-            words = shlex.split(part, comments=True)
+            words = shlex.split(part.replace("\\\n", " "), comments=True)
             status = main([name for word in words for name in sorted(glob.glob(word)) or [word]])
             assert status == 0, f"inti-models {part}: {status}"
         elif part.strip():
