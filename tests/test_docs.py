@@ -71,8 +71,8 @@ def test_walk_trains_a_model_that_names_the_readers_classes(walk):
 
 def test_walk_leaves_the_files_that_the_guide_lists(walk):
     folder, _ = walk
-    table = FINETUNE.read_text(encoding="utf-8").split("are then\n\n")[1].split("\n\n")[0]
-    names = {name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    table = FINETUNE.read_text(encoding="utf-8").split("| file | what it is |\n")[1].split("\n\n")[0]
+    names = {name for row in table.splitlines()[1:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
     assert {path.name for path in (folder / "runs" / "mine").iterdir()} - {"validation"} == {
         name.rstrip("/") for name in names - {"unreadable.json"}
     }
