@@ -620,13 +620,33 @@ def test_numbers_of_frames_of_a_video_file_are_announced(
 
 
 @pytest.mark.parametrize("columns", ["start,end", "start_time,end_time", "t_start,t_end", "Start Frame,Stop Frame"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_parts_of_videos_are_announced_as_whole_videos(
-    three: Path, caplog: pytest.LogCaptureFixture, columns: str
+    three: Path, caplog: pytest.LogCaptureFixture, columns: str, suffix: str
 ) -> None:
-    file = a_list(three / "list.csv", table(f"path,label,{columns}\n", more=",0,10"))
-    assert labels_of(file) == TABLE
-    (sentence,) = caplog.messages
+    (sentence,) = announced(three, caplog, table(f"path,label,{columns}\n", more=",0,10"), suffix)
     assert all(column in sentence for column in columns.split(","))
+
+
+@pytest.mark.parametrize("columns", ["fold,is_train", "Fold,isTest"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_columns_that_choose_videos_are_announced_as_unused(
+    three: Path, caplog: pytest.LogCaptureFixture, columns: str, suffix: str
+) -> None:
+    (sentence,) = announced(three, caplog, table(f"path,label,{columns}\n", more=",2,1"), suffix)
+    assert all(column in sentence for column in columns.split(","))
+
+
+def announced(folder: Path, caplog: pytest.LogCaptureFixture, content: str, suffix: str) -> list[str]:
+    """What is said when a list of `TABLE` with more columns is read."""
+    file = a_list(folder / "list.csv", content)
+    if suffix == "parquet":
+        pytest.importorskip("pyarrow")
+        from pyarrow import csv, parquet
+
+        parquet.write_table(csv.read_csv(file), file := file.with_suffix(".parquet"))
+    assert labels_of(file) == TABLE
+    return caplog.messages
 
 
 @pytest.mark.parametrize("labels", ["102", "021", "220"])

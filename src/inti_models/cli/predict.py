@@ -80,9 +80,8 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument(
         "--stride",
         type=positive,
-        default=1,
         metavar="N",
-        help="of windows, in frames (with --stream; default: %(default)s)",
+        help="of windows, in frames (with --stream; default: 1)",
     )
     command.add_argument(
         "--fps", type=float, metavar="N", help="frames a second to look at (with --stream; default: all)"
@@ -113,6 +112,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.events and not args.stream:
         raise ValueError("--events are of a stream; add --stream.")
+    for name in ("stride", "fps"):
+        if getattr(args, name) is not None and not args.stream:
+            raise ValueError(f"--{name} {getattr(args, name):g} is of a stream; add --stream, or leave it out.")
     if args.events and (args.threshold is not None or args.topk is not None):
         raise ValueError(
             "--events last while a class is probable, by --begin and --keep; leave --threshold and --topk out."
@@ -160,7 +162,7 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, limits=limits_of(args))
     topk, threshold = (model.num_classes, 0.0) if args.events else (args.topk, args.threshold)
-    windows = classify_stream(model, frames, args.stride, topk, args.device, threshold=threshold)
+    windows = classify_stream(model, frames, args.stride or 1, topk, args.device, threshold=threshold)
     windows = _at_least_one(windows, args.files[0], model)
     if args.events:
         for event in find_events(windows, **args.events):

@@ -44,6 +44,8 @@ _SPLIT = ("split", "subset", "partition", "set", "phase", "usage")
 _SEGMENT = frozenset(
     f"{end}{unit}" for end in ("start", "begin", "end", "stop") for unit in ("", "time", "frame", "sec", "seconds")
 ) | {"timestart", "timeend", "tstart", "tend", "segment"}
+# Of what says which videos to use, in ways that only its author knows.
+_PART = frozenset({"fold", "folds", "istrain", "istraining", "isval", "isvalid", "isvalidation", "istest"})
 # Names of splits, which are no classes.
 SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 
@@ -457,7 +459,7 @@ def _from_parquet(path: Path, disk: Disk, labelled: bool, several: bool) -> list
     import pyarrow.parquet as pq
 
     try:
-        wanted = (*_PATH, *_LABEL, *_SPLIT, "youtubeid", "timestart", "timeend", "id", "template")
+        wanted = (*_PATH, *_LABEL, *_SPLIT, *_SEGMENT, *_PART, "youtubeid", "timestart", "timeend", "id", "template")
         names = pq.read_schema(path).names
         table = pq.read_table(path, columns=[name for name in names if _key(name) in wanted] or names)
     except pa.ArrowInvalid as error:
@@ -530,6 +532,8 @@ def _from_records(
         segment = [] if "youtubeid" in keys else [name for key, name in keys.items() if key in _SEGMENT]
         if segment:
             say(f"{path} has {shortened(segment)}: parts are not cut out of videos, each is read whole.")
+        if part := [name for key, name in keys.items() if key in _PART and key != split]:
+            say(f"{path} has {shortened(part)}, which chooses nothing: all its videos are read. List those to use.")
         return [labelled_row(place, record) for place, record in records]
     if {"youtubeid", "label", "timestart", "timeend"} <= keys.keys():
         rows = []
