@@ -31,15 +31,15 @@ ZERO_SHOT = "_zeroshot"
 
 # Tag of an image checkpoint -> the data of its trunk, as its publishers name them.
 TRAINED_ON = {
-    "openai": "400 M pairs of OpenAI's, not public",
+    "openai": "OpenAI's 400 M pairs, not public",
     "laion400m_e32": "LAION-400M",
     "laion2b": "LAION-2B, English",
     "datacompxl": "DataComp-1B",
     "dfn2b": "DFN-2B",
-    "dfn2b_s39b": "DFN-2B, 39 G samples seen",
+    "dfn2b_s39b": "DFN-2B, 39 B samples seen",
     "metaclip_400m": "MetaCLIP, 400 M pairs",
-    "metaclip_2pt5b": "MetaCLIP, 2.5 G pairs",
-    "metaclip_altogether": "MetaCLIP with captions of Altogether",
+    "metaclip_2pt5b": "MetaCLIP, 2.5 B pairs",
+    "metaclip_altogether": "MetaCLIP with Altogether captions",
     "metaclip2_worldwide": "MetaCLIP 2, pairs in all languages",
     "dfn5b": "DFN-5B",
     "fb": "PE's images, then videos with synthetic captions",
@@ -98,7 +98,7 @@ class Published:
         """The card, filled from the results.
 
         Raises:
-            ValueError: there are no results, or not those that the card tells of.
+            ValueError: there are no results, or not those that the card needs.
         """
         results = self.results()
         if results is None:
@@ -107,7 +107,7 @@ class Published:
         try:
             return ModelCard(template.format_map({**results, "organisation": organisation}))
         except (KeyError, IndexError) as error:
-            raise ValueError(f"{self.folder / 'results.json'} lacks {error}, which the card tells of.") from None
+            raise ValueError(f"{self.folder / 'results.json'} lacks {error}, which the card needs.") from None
 
     def measured(self) -> list[EvalResult]:
         """The results in the card's front matter; none before anything was measured."""
