@@ -5,8 +5,8 @@
 An image model learns to read still digits once. Each row adapts it to clips of 8 frames, with the same data,
 optimiser and number of clips, and is measured on scans that were not trained on. A row is written when it is
 finished; a rerun resumes where the last one stopped, in the middle of a row if need be. At last every model's
-throughput is measured, all in turns. Results: ``motion_digits.json``, ``motion_digits.md`` and pictures in
-``benchmarks/results``.
+throughput is measured, all in turns. Results: ``motion_digits.json`` and ``motion_digits.md`` in
+``benchmarks/results``; compare.py draws them.
 """
 
 import argparse
@@ -402,33 +402,6 @@ def _cell(row: dict[str, Any], column: str) -> str:
     return f"{row[column]:.1f}" if spread is None else f"{row[column]:.1f} ± {spread:.1f}"
 
 
-def draw(tables: dict[str, list[dict[str, Any]]], folder: Path) -> None:
-    """Pictures: accuracy against GFLOPs for the adaptations, bars for the other tables."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    for table, rows in tables.items():
-        figure, axes = plt.subplots(1, 2, figsize=(13, 4.2), layout="constrained")
-        for axis, column in zip(axes, ("motion", "digit"), strict=True):
-            errors = [row[f"{column}_spread"] or 0 for row in rows]
-            if table == "adaptation":
-                axis.set_prop_cycle(color=plt.get_cmap("tab20")(range(20)))  # pairs of one hue
-                for row, error in zip(rows, errors, strict=True):
-                    axis.errorbar(row["gflops"], row[column], error, fmt="o", capsize=3, label=row["name"])
-                axis.set(xlabel="GFLOPs a clip", ylabel=f"{column} accuracy (%)")
-            else:
-                axis.barh([row["name"] for row in rows], [row[column] for row in rows], xerr=errors)
-                axis.invert_yaxis()
-                axis.set(xlabel=f"{column} accuracy (%)")
-        if table == "adaptation":
-            figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize="small")
-        figure.suptitle(f"MotionDigits: {table}")
-        figure.savefig(folder / f"motion_digits_{table}.png", dpi=110)
-        plt.close(figure)
-
-
 def main() -> None:
     tables = list(dict.fromkeys(row.table for stage in plan()[1:] for row in stage))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -465,10 +438,8 @@ def main() -> None:
     for result in results:
         result["clips_per_second"] = speeds.get(speed_key(result))
     write_results(FILE, results)
-    summary = summarize(results)
-    text = to_markdown(summary, results[0]["device"])
+    text = to_markdown(summarize(results), results[0]["device"])
     write_text(RESULTS / "motion_digits.md", text)
-    draw(summary, RESULTS)
     print(text)
 
 

@@ -1,10 +1,10 @@
-"""Join cost with accuracy, draw both, and rewrite the tables of benchmarks/README.md.
+"""Join cost with accuracy, draw both, and rewrite the tables of the README files.
 
     python benchmarks/compare.py
 
-Reads results/*.json, measures nothing. Writes results/compare.csv, the figures results/kinetics.png and
-motion_digits.png (and .svg), and the tables between the markers ``<!-- table: NAME -->`` and ``<!-- end -->`` of
-README.md. The same results give the same bytes.
+Reads results/*.json, measures nothing. Writes results/compare.csv, the figures results/kinetics.png and accuracy.png
+(and .svg), and the tables between the markers ``<!-- table: NAME -->`` and ``<!-- end -->`` of this folder's README.md
+and of the repository's. The same results give the same bytes.
 """
 
 import argparse
@@ -14,38 +14,39 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
+import accuracy
 import audit
 import flops
+import real_videos as real_video_rows
+from experiments import mean_and_spread, paired_difference
 
 from inti_models.evaluation.benchmark import describe
 from inti_models.evaluation.benchmark import table as throughput_table
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-README = HERE / "README.md"
+READMES = (HERE / "README.md", HERE.parent / "README.md")
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 NOT_MEASURED = "*Not measured.*"
-# Rows of accuracy.json that differ in the method only: (table, name).
-ADAPTATIONS = (
-    ("adaptation", "naive, every frame"),
-    ("adaptation", "InTI"),
-    ("adaptation", "fixed mean"),
-    ("adaptation", "drop every other frame"),
-    ("adaptation", "ToMe, same GFLOPs"),
-    ("adaptation", "naive + temporal attention"),
-    ("adaptation", "temporal attention in the blocks"),
-    ("adaptation", "InTI + temporal attention in the blocks"),
-    ("adaptation", "ST-Adapter"),
-    ("adaptation", "InTI + ST-Adapter"),
-    ("adaptation", "AIM"),
-    ("adaptation", "InTI + AIM"),
-    ("adaptation", "UniFormerV2"),
-    ("adaptation", "InTI + UniFormerV2"),
-    ("schedule", "three times, as cheap (2, 5, 6)"),
-)
+DATA_SETS = {"jhmdb": "J-HMDB", "egogestar": "EgoGestAR"}
+DEFAULT = accuracy.DEFAULT
+# What the paper claims -> pairs of rows that tell.
+CLAIMS: dict[str, tuple[tuple[str, str], ...]] = {
+    "within half a point of the full cost, or better": ((DEFAULT, "naive, every frame"),),
+    "predicted weights beat the plain mean": ((DEFAULT, "fixed mean (2, 5, 6)"),),
+    "cheaper ways lose more": tuple(
+        (DEFAULT, name) for name in ("every other frame dropped", "naive, 5 frames", "ToMe, same GFLOPs")
+    ),
+    "four contexts beat any three": tuple((DEFAULT, row.name) for row in accuracy.CONTEXT if "without" in row.name),
+    "softmax is the best weighting": ((DEFAULT, "sigmoid"), (DEFAULT, "linear")),
+    "combines with temporal methods": tuple((f"InTI + {name}", name) for name in accuracy.TEMPORAL_METHODS),
+    "what is learned transfers": (
+        ("InTI, other motions, from the first ones", "InTI, other motions, from the image model"),
+        ("InTI, 64x64 pixels, from 32x32", "InTI, 64x64 pixels, from the image model"),
+    ),
+}
 
 
 def read(name: str) -> Any:
@@ -55,22 +56,65 @@ def read(name: str) -> Any:
 
 
 def motion_digits() -> list[dict[str, Any]]:
-    """Accuracy measured here, mean over seeds, beside cost: 12,000 clips of training each."""
+    """Accuracy on MotionDigits, mean and spread over seeds, beside cost."""
+    return accuracy.summarize(read("motion_digits"))["adaptation"]
+
+
+def real_videos() -> dict[str, list[dict[str, Any]]]:
+    """Data set -> accuracy on real videos, of the start of which most rows are finished."""
+    tables = real_video_rows.summarize(read("real_videos"))
+    best: dict[str, list[dict[str, Any]]] = {}
+    for (data, _), rows in tables.items():
+        if sum(row["seeds"] for row in rows) > sum(row["seeds"] for row in best.get(data, [])):
+            best[data] = rows
+    return best
+
+
+def adaptations() -> list[dict[str, Any]]:
+    """The main rows, joined: cost at the size of the real videos, and ``results``, a summary for each task measured."""
+    digits = {row["name"]: row for row in motion_digits()}
+    tables = {DATA_SETS[data]: {row["name"]: row for row in rows} for data, rows in real_videos().items()}
     rows = []
-    for table, name in ADAPTATIONS:
-        seeds = [r for r in read("accuracy") if (r["table"], r["name"]) == (table, name)]
-        rows.append(
-            {
-                "model": name,
-                "inti": table == "schedule" or "InTI" in name,
-                "gflops": seeds[0]["gflops"],
-                "clips_per_second": next((r["clips_per_second"] for r in seeds if r["clips_per_second"]), None),
-                "motion": fmean(r["accuracy"]["motion"] for r in seeds),
-                "digit": fmean(r["accuracy"]["digit"] for r in seeds),
-                "seeds": len(seeds),
-            }
-        )
+    for name in real_video_rows.MAIN:
+        results = {task: {"value": of[name]["top1"], **of[name]} for task, of in tables.items() if name in of}
+        cost = next(iter(results.values()), None)
+        if name in digits:
+            for column in ("motion", "digit"):
+                spread = digits[name][f"{column}_spread"]
+                results[f"MotionDigits, {column}"] = digits[name] | {"value": digits[name][column], "spread": spread}
+        if cost is not None:
+            rows.append({key: cost[key] for key in ("name", "gflops", "clips_per_second")} | {"results": results})
     return rows
+
+
+def difference(data: str, name: str, reference: str) -> str:
+    """Points between two rows, for the seeds of both: of real videos with the interval, of MotionDigits the spread."""
+    if data in DATA_SETS:
+        start = real_videos()[data][0]["start"] if data in real_videos() else None
+        rows = [r for r in read("real_videos") if (r["data"], r["start"]) == (data, start)]
+        folds = sorted({r["fold"] for r in rows})
+        seeds = [set(real_video_rows.complete_seeds(rows, n, folds)) for n in (name, reference)]
+        if not (shared := sorted(set.intersection(*seeds))):
+            return "–"
+        correct = [real_video_rows.correctness(rows, n, shared, folds) for n in (name, reference)]
+        return "{:+.1f} ({:+.1f} to {:+.1f})".format(*paired_difference(correct[0], correct[1]))
+    rows = [r for r in read("motion_digits") if r["table"] in ("adaptation", "weighting", "context", "transfer")]
+    of = [{r["seed"]: r["accuracy"][data] for r in rows if r["name"] == n} for n in (name, reference)]
+    if not (shared := sorted(set(of[0]) & set(of[1]))):
+        return "–"
+    mean, spread = mean_and_spread(of[0][seed] - of[1][seed] for seed in shared)
+    return f"{mean:+.1f}" if spread is None else f"{mean:+.1f} ± {spread:.1f}"
+
+
+def claims() -> str:
+    """The paper's claims, and what was measured of each here."""
+    tasks = {**DATA_SETS, "motion": "MotionDigits, motion", "digit": "MotionDigits, digit"}
+    lines = [f"| the paper says | measured | {' | '.join(tasks.values())} |", "|---|---|" + "---:|" * len(tasks)]
+    for claim, pairs in CLAIMS.items():
+        for i, pair in enumerate(pairs):
+            cells = ["" if i else claim, " against ".join(pair), *(difference(data, *pair) for data in tasks)]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def kinetics() -> list[dict[str, Any]]:
@@ -406,14 +450,22 @@ def quantization() -> str:
     return f"`{results[0]['model']}`; {where(results[0])}\n\n{table}"
 
 
-def motion_digits_table() -> str:
-    """Accuracy measured here."""
-    lines = ["| model | GFLOPs | clips/s | motion % | digit % | seeds |", "|---|---:|---:|---:|---:|---:|"]
-    lines += [
-        f"| {r['model']} | {r['gflops']:.4f} | {r['clips_per_second'] or '–'} | {r['motion']:.1f} | {r['digit']:.1f} | "
-        f"{r['seeds']} |"
-        for r in motion_digits()
-    ]
+def accuracy_table() -> str:
+    """Accuracy measured here: real videos first."""
+    rows = adaptations()
+    tasks = list(dict.fromkeys(task for row in rows for task in row["results"]))
+    titles = [title for task in tasks for title in ([task, "against naive"] if task in DATA_SETS.values() else [task])]
+    lines = [f"| | GFLOPs | clips/s | {' | '.join(titles)} |", "|---|" + "---:|" * (len(titles) + 2)]
+    for row in rows:
+        cells = [row["name"], f"{row['gflops']:.4f}", row["clips_per_second"] or "–"]
+        for task in tasks:
+            result = row["results"].get(task)
+            spread = "" if result is None or result["spread"] is None else f" ± {result['spread']:.1f}"
+            cells.append("–" if result is None else f"{result['value']:.1f}{spread}")
+            if task in DATA_SETS.values():
+                difference = (result or {}).get("difference")
+                cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*difference) if difference else "")
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
@@ -490,38 +542,32 @@ TABLES: dict[str, Callable[[], str]] = {
     "quantization": quantization,
     "peers": peers,
     "scaling": scaling,
-    "motion_digits": motion_digits_table,
+    "accuracy": accuracy_table,
+    "claims": claims,
     "kinetics": lambda: audit.table(read("audit")),
 }
 
 
 def with_tables(text: str) -> str:
-    """README with its tables written anew."""
+    """A README with its tables written anew."""
     return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
 
 
 def as_csv() -> str:
-    """Both joined tables as CSV; accuracy of papers has a column of its own."""
+    """Accuracy beside cost as CSV; accuracy of papers has a column of its own."""
     columns = ["task", "model", "frames", "size", "gflops", "total_gflops", "stated_gflops", "clips_per_second"]
-    columns += ["motion", "digit", "seeds", "paper_top1", "views", "pretraining", "source"]
+    columns += ["top1", "motion", "digit", "seeds", "paper_top1", "views", "pretraining", "source"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    writer.writerows({"task": "MotionDigits, measured here", **row} for row in motion_digits())
+    measured = {DATA_SETS[data]: rows for data, rows in real_videos().items()} | {"MotionDigits": motion_digits()}
+    for task, rows in measured.items():
+        writer.writerows({"task": f"{task}, measured here", "model": row["name"], **row} for row in rows)
     writer.writerows(
-        {"task": "Kinetics-400, accuracy of papers", "model": row["name"], "paper_top1": row["top1"], **row}
+        {"task": "Kinetics-400, accuracy of papers", "model": row["name"], "paper_top1": row.pop("top1"), **row}
         for row in kinetics()
     )
     return text.getvalue()
-
-
-def frontier(points: list[tuple[float, float]], cheaper: int) -> list[tuple[float, float]]:
-    """The points that no other beats: none is as cheap and more accurate. ``cheaper``: 1 for costs, -1 for speeds."""
-    best: list[tuple[float, float]] = []
-    for cost, accuracy in sorted(points, key=lambda p: (cheaper * p[0], -p[1])):
-        if not best or accuracy > best[-1][1]:
-            best.append((cost, accuracy))
-    return best
 
 
 def place_labels(axis: Any, labels: list[tuple[str, float, float]]) -> None:
@@ -572,7 +618,9 @@ COLORS = (  # of the Kinetics figure: what the title of a group is, and whether 
 
 def draw_kinetics(folder: Path) -> None:
     """Papers' top-1 against audited GFLOPs a view, coloured by pretraining."""
-    figure, axis = new_figure((8, 5.6))
+    figure = new_figure((8, 5.6))
+    axis = figure.add_axes((0.09, 0.1, 0.89, 0.87))
+    axis.grid(alpha=0.3)
     rows = [r for r in kinetics() if r["chart"]]
     groups: dict[str, list[dict[str, Any]]] = {title: [] for title, *_ in COLORS}
     for r in rows:
@@ -588,38 +636,35 @@ def draw_kinetics(folder: Path) -> None:
     _save(figure, folder / "kinetics")
 
 
-def draw_motion_digits(folder: Path) -> None:
-    """Accuracy measured here against GFLOPs, with the frontier."""
-    figure, axis = new_figure((8, 5.6))
-    rows = motion_digits()
-    for inti, color, title in ((True, "tab:red", "InTI"), (False, "tab:gray", "others")):
-        group = [r for r in rows if r["inti"] == inti]
-        axis.scatter(
-            [r["gflops"] for r in group], [r["motion"] for r in group], color=color, label=title, s=28, zorder=3
-        )
-    axis.plot(
-        *zip(*frontier([(r["gflops"], r["motion"]) for r in rows], 1), strict=True),
-        color="tab:blue",
-        linewidth=1,
-        label="frontier: no other is as cheap and more accurate",
-    )
-    axis.set(xlim=(0.055, 0.152), ylim=(40, 95), xlabel="GFLOPs of a clip (a multiply-add is one)")
-    axis.set_ylabel("MotionDigits: motion, % (measured here)")
-    axis.legend(fontsize=8, loc="upper right")
-    place_labels(axis, [(r["model"], r["gflops"], r["motion"]) for r in rows])
-    _save(figure, folder / "motion_digits")
+def draw_accuracy(folder: Path) -> None:
+    """Accuracy measured here: a panel for each task, a row for each way to adapt."""
+    rows = adaptations()
+    tasks = list(dict.fromkeys(task for row in rows for task in row["results"]))
+    figure = new_figure((10, 1.1 + 0.36 * len(rows)), layout="constrained")
+    axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axis, task in zip(axes, tasks, strict=True):
+        for place, row in enumerate(rows):
+            if (result := row["results"].get(task)) is not None:
+                color = "tab:red" if row["name"].startswith("InTI") else "tab:gray"
+                axis.errorbar(result["value"], place, xerr=result["spread"] or 0, fmt="o", capsize=3, color=color)
+                if place == 0:
+                    axis.axvline(result["value"], color="0.7", linewidth=1, zorder=0)
+        axis.set_title(task, fontsize=10)
+        axis.set_xlabel("right, %", fontsize=9)
+        axis.grid(alpha=0.3, axis="x")
+    axes[0].set_yticks(range(len(rows)), [f"{row['name']}, {row['gflops']:.3f} GFLOPs" for row in rows], fontsize=9)
+    axes[0].invert_yaxis()
+    _save(figure, folder / "accuracy")
 
 
-def new_figure(size: tuple[float, float]) -> tuple[Any, Any]:
-    """A figure of one axis, drawn by Agg at 100 pixels an inch."""
+def new_figure(size: tuple[float, float], layout: Any = None) -> Any:
+    """An empty figure, drawn by Agg at 100 pixels an inch."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=size, dpi=100)
+    figure = Figure(figsize=size, dpi=100, layout=layout)
     FigureCanvasAgg(figure)
-    axis = figure.add_axes((0.09, 0.1, 0.89, 0.87))
-    axis.grid(alpha=0.3)
-    return figure, axis
+    return figure
 
 
 def _ticks(axis: Any, ticks: tuple[int, ...]) -> None:
@@ -638,11 +683,12 @@ def _save(figure: Any, path: Path) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(arguments)
-    README.write_text(with_tables(README.read_text()))
+    for readme in READMES:
+        readme.write_text(with_tables(readme.read_text()))
     (RESULTS / "compare.csv").write_text(as_csv())
     draw_kinetics(RESULTS)
-    draw_motion_digits(RESULTS)
-    print(f"wrote {README.name}, compare.csv, and kinetics and motion_digits as .png and .svg")
+    draw_accuracy(RESULTS)
+    print("wrote the README files' tables, compare.csv, and kinetics and accuracy as .png and .svg")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import timm
 import torch
-from baselines import add_temporal_attention, drop_tokens, tokens_at_cost
+from baselines import add_temporal_attention, drop_static_tokens, drop_tokens, merge_frames, tokens_at_cost
 from torch import nn
 from tqdm import tqdm
 
@@ -35,17 +35,20 @@ from inti_models.training.trainer import Clips, Progress, Trainer, create_accele
 LOGIT_INIT = {"softmax": 1.0, "sigmoid": 2.0, "linear": 0.381, "uniform": 0.0}
 SAVE_EVERY = 200  # updates
 
-METHODS = ("as it is", "drop frames", "random frames", "random tokens", "ToMe", "temporal attention", "fixed weights")
+METHODS = (
+    "as it is", "drop frames", "merge frames", "random frames", "random tokens", "changed tokens", "ToMe",
+    "temporal attention", "fixed weights",
+)  # fmt: skip
 
 
 def adapt(model: InTIModel, method: str, gflops: float, logit_init: float | None = None) -> nn.Module:
     """The model that a row trains. Changes the one that is given.
 
     Args:
-        model: with its weights and its head; naive (``compress_at=()``) for all but "as it is", "drop frames" and
-            "fixed weights".
+        model: with its weights and its head; naive (``compress_at=()``) for all but "as it is", "drop frames",
+            "merge frames" and "fixed weights".
         method: one of `METHODS`: InTI or the naive model as it is, or a baseline of `baselines`.
-        gflops: what a clip costs InTI, which "random frames", "random tokens" and "ToMe" are to cost too.
+        gflops: what a clip costs InTI, which fewer frames, fewer tokens and "ToMe" are to cost too.
         logit_init: see `init_interpolation_logits`; None for that of the weighting.
     """
     for interpolations in model.interpolations.values():
@@ -54,10 +57,14 @@ def adapt(model: InTIModel, method: str, gflops: float, logit_init: float | None
     match method:
         case "drop frames":
             return drop_frames(model)
+        case "merge frames":
+            return merge_frames(model)
         case "random frames":
             return keep_frames(model, frames_at_cost(model, gflops), random=True)
         case "random tokens":
             return drop_tokens(model, tokens_at_cost(model, model.num_frames, gflops))
+        case "changed tokens":
+            return drop_static_tokens(model, tokens_at_cost(model, model.num_frames, gflops))
         case "ToMe":
             return merge_tokens(model, tome_schedule(model, model.num_frames, gflops))
         case "temporal attention":

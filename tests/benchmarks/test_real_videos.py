@@ -98,7 +98,15 @@ def test_stored_frames_are_those_that_are_read_from_the_file(benchmark, folder, 
 
 
 @pytest.mark.parametrize(
-    "name", ["InTI (2, 5)", "naive, 5 frames", "random frames, same GFLOPs", "random tokens, same GFLOPs"]
+    "name",
+    [
+        "InTI (2, 5)",
+        "naive, 5 frames",
+        "random frames, same GFLOPs",
+        "random tokens, same GFLOPs",
+        "unchanged tokens dropped, same GFLOPs",
+        "ToMe across frames",
+    ],
 )
 def test_a_row_is_trained_without_its_fold_and_measured_on_it(benchmark, folder, tmp_path, monkeypatch, name):
     monkeypatch.setattr(benchmark, "load", lambda model, **args: benchmark.create_model(model, **args))
