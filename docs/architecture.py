@@ -1,8 +1,8 @@
-"""Draws docs/assets/architecture.png: the frames of a clip, halved between the blocks of the shipped model.
+"""Draw docs/assets/architecture.png: the frames of a clip, halved between the blocks of the shipped model.
 
     python docs/architecture.py
 
-The pictures are a MotionDigits clip and what became of it: sums of its frames with the weights that the model predicts.
+The pictures show a MotionDigits clip and what it became: sums of its frames with the weights that the model predicts.
 """
 
 from pathlib import Path

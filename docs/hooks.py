@@ -1,7 +1,8 @@
-"""What MkDocs makes of the pages: generated parts, and the files of the repository that pages link to.
+"""MkDocs hooks: fill in generated tables, and add the files of the repository that pages link to.
 
-``{{ table NAME }}`` becomes a table of benchmarks/compare.py, ``{{ checkpoints }}`` that of all weights. A file outside
-docs/ that a page links to is part of the site, under ``repository/``: Markdown as a page, the rest as it is.
+``{{ table NAME }}`` becomes a table of benchmarks/compare.py, ``{{ checkpoints }}`` the table of all weights. A file
+outside docs/ that a page links to becomes part of the site, under ``repository/``: Markdown as a page, other files
+unchanged.
 """
 
 import os
@@ -20,7 +21,7 @@ _LINK = re.compile(r"\[([^\[\]]*)\]\((?!\w+:)([^()#\s]+)(#[^()\s]*)?\)")  # [tex
 
 
 def checkpoints() -> str:
-    """Every set of weights: where it comes from, its licence, its size, what was measured."""
+    """Return a table of all weights: source, licence and measured accuracy."""
     from inti_models.weights.hub import published
 
     lines = ["| weights | source | licence | accuracy |", "|---|---|---|---|"]
@@ -29,7 +30,7 @@ def checkpoints() -> str:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the files of the repository that pages link to, and those that these link to."""
+    """Add the files of the repository that pages link to, and the files that those link to."""
     pages = [Path(str(page.abs_src_path)) for page in files.documentation_pages()]
     found: set[Path] = set()
     while pages:
@@ -46,8 +47,8 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Fill the generated parts, and lead links to where the site has their files."""
-    if str(BENCHMARKS) not in sys.path:  # MkDocs takes back what a hook adds when it is loaded
+    """Fill in the generated tables, and point links to where the site has their files."""
+    if str(BENCHMARKS) not in sys.path:  # MkDocs undoes what a hook adds at import
         sys.path.insert(0, str(BENCHMARKS))
     import compare
 
@@ -55,7 +56,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def in_site(found: re.Match[str]) -> str:
         path = _file(source, found[2])
-        if path is None:  # for MkDocs to say so
+        if path is None:  # MkDocs reports it
             return found[0]
         here = posixpath.dirname(page.file.src_uri)
         return f"[{found[1]}]({posixpath.relpath(_place(path), here or '.')}{found[3] or ''})"
@@ -66,14 +67,14 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def _file(page: Path, target: str) -> Path | None:
-    """The file that a link of a page leads to; of a folder its README.md or __init__.py."""
+    """Return the file that a link points to (for a folder its README.md or __init__.py), or None if there is none."""
     path = Path(os.path.normpath(page.parent / target))
     candidates = (path, path / "README.md", path / "__init__.py")
     return next((file for file in candidates if file.is_file() and file.is_relative_to(ROOT)), None)
 
 
 def _place(path: Path) -> str:
-    """Where the site has a file of the repository."""
+    """Return the path in the site of a file of the repository."""
     if path.is_relative_to(DOCS):
         return path.relative_to(DOCS).as_posix()
     return f"repository/{path.relative_to(ROOT).as_posix()}"

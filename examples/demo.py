@@ -2,7 +2,7 @@
 
     python examples/demo.py [--index I]
 
-Offline: the clip is made by MotionDigits, the weights are in the package. Exits with 1 if the label is wrong.
+Runs offline: MotionDigits renders the clip, the weights are in the package. Exits with status 1 if the label is wrong.
 """
 
 import argparse
@@ -26,7 +26,7 @@ BATCHES = (1, 32)  # clips at once
 
 @torch.inference_mode()
 def milliseconds(models: list[torch.nn.Module], clips: torch.Tensor) -> list[float]:
-    """Median time of each model's forward pass, measured in turns for a second, and five times at least."""
+    """Return the median time of each model's forward pass, measured in turns for a second and at least five times."""
     times: list[list[float]] = [[] for _ in models]
     for model in models:  # warm up
         model(clips)
@@ -41,7 +41,7 @@ def milliseconds(models: list[torch.nn.Module], clips: torch.Tensor) -> list[flo
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--index", type=int, default=1, help="clip of MotionDigits' held-out scans")
+    parser.add_argument("--index", type=int, default=1, help="index of a clip of MotionDigits' held-out scans")
     args = parser.parse_args()
 
     model = create_model(NAME, pretrained=True)

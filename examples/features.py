@@ -1,9 +1,9 @@
-"""Features of every depth: what remains of a clip, and where.
+"""Features at every depth: what remains of a clip, and where.
 
     python examples/features.py [VIDEO] [--model inti_vit_t8_32_motiondigits]
 
-Prints the shape of the features after chosen blocks, for a detector, a decoder or a probe: (B, T', C, H, W), fewer
-frames the deeper. Without a video, a clip of MotionDigits.
+Prints the shape of the features after chosen blocks, for a detector, a decoder or a probe: (B, T', C, H, W), with fewer
+frames at greater depth. Without a video, it uses a clip of MotionDigits.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from inti_models.data.motion_digits import MotionDigits
 
 
 def features(name: str, video: str | None) -> dict[int, torch.Tensor]:
-    """Features after every second block."""
+    """Return the features after every second block, by block."""
     model = load(name)
     if video is None:
         frames = MotionDigits("validation", size=model.patch_embed.img_size[0])[0][0]
@@ -28,7 +28,7 @@ def features(name: str, video: str | None) -> dict[int, torch.Tensor]:
     blocks = list(range(0, len(model.blocks), 2))
     with torch.inference_mode():
         taken = model.forward_intermediates(clip, indices=blocks, intermediates_only=True)
-        # timm's wrapper gives the same from a whole backbone, with weights by pretrained=True:
+        # timm's wrapper returns the same shapes from a whole backbone; pretrained=True loads weights:
         backbone = timm.create_model(name, features_only=True, out_indices=blocks)
         assert [tuple(f.shape) for f in backbone(clip)] == [tuple(f.shape) for f in taken]  # type: ignore[union-attr]
     return dict(zip(blocks, taken, strict=True))  # type: ignore[arg-type]

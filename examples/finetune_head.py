@@ -3,7 +3,7 @@
     python examples/finetune_head.py [--clips 480] [--epochs 60]
 
 The features of clips are computed once; a new linear classifier is trained on them. Here the new classes are "the digit
-goes left, right, or neither" on MotionDigits. For fine-tuning the whole network see docs/finetune.md.
+goes left, right, or neither" on MotionDigits. To fine-tune the whole network, see docs/finetune.md.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CLASSES = ("left", "right", "neither")
 
 @torch.no_grad()
 def pooled(model: InTIModel, split: str, clips: int) -> tuple[Tensor, Tensor]:
-    """Features (clips, C) before the classifier, and new labels (clips,)."""
+    """Return features (clips, C) before the classifier, and new labels (clips,)."""
     batch = MotionDigits(split, size=model.patch_embed.img_size[0]).render(range(clips))
     transform = create_clip_transform(**resolve_input_data_config(model))
     features = [
@@ -36,7 +36,7 @@ def pooled(model: InTIModel, split: str, clips: int) -> tuple[Tensor, Tensor]:
 
 
 def train(model: InTIModel, clips: int, epochs: int) -> float:
-    """Give the model a new head for `CLASSES`; returns its accuracy on held-out scans, balanced over classes."""
+    """Give the model a new head for `CLASSES`; return its accuracy on held-out scans, averaged over classes."""
     train_features, train_labels = pooled(model, "train", clips)
     test_features, test_labels = pooled(model, "validation", clips)
     model.reset_classifier(len(CLASSES))

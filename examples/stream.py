@@ -1,11 +1,11 @@
-"""Label a stream as it comes: a file, a camera or a pipe.
+"""Label a stream as it arrives: a file, a camera or a pipe.
 
     python examples/stream.py clip.mp4 [--stride 4] [--fps 8]
     python examples/stream.py /dev/video0 --fps 8      # a camera on Linux
     cat clip.mkv | python examples/stream.py -
 
-Each line is a window of the last frames. What windows share is computed once. Same as
-``inti-models predict --stream``, in twenty lines to start from.
+Each line is a window of the last frames. What windows share is computed once. This is ``inti-models predict --stream``
+in twenty lines, to start from.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from inti_models.inference.predict import Window, classify_stream
 
 
 def windows(source: str, name: str, stride: int, fps: float | None) -> Iterator[Window]:
-    """What the model says of each window."""
+    """Yield the labels of each window."""
     frames = iterate_frames(sys.stdin.buffer if source == "-" else source, fps=fps)
     return classify_stream(load(name), frames, stride=stride, topk=1)
 

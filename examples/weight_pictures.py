@@ -1,9 +1,9 @@
-"""Pictures of what was kept, for a batch of clips.
+"""Draw what was kept of a batch of clips.
 
     python examples/weight_pictures.py [--output pictures] [--clips 2]
 
-MotionDigits clips whose digit shows in a quarter of the frames only: the weights should find them. For one video file
-there is ``inti-models visualize VIDEO --model NAME -o out.html``.
+In these MotionDigits clips the digit is visible in only a quarter of the frames: the weights should find them. For one
+video file, use ``inti-models visualize VIDEO --model NAME -o out.html``.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from inti_models.visualize.figures import draw_stages, draw_weights, explain_cli
 
 
 def draw(output: Path, clips: int) -> list[float]:
-    """Write two pictures of each clip; returns the fraction of the weights that is on frames that show the digit."""
+    """Write two pictures of each clip; return the fraction of its weight on the frames that show the digit."""
     output.mkdir(parents=True, exist_ok=True)
     batch = MotionDigits("validation", size=64, occlusion=1.0).render(range(1, 1 + clips))
     fractions = []

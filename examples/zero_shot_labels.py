@@ -2,8 +2,7 @@
 
     python examples/zero_shot_labels.py clip.mp4 "riding a bike" "feeding goats" [--model inti_vit_b16_k400]
 
-The head is made of the words by the text tower of the model's CLIP (from the Hub).
-Accuracy on videos is not measured.
+The text tower of the model's CLIP (from the Hub) makes the head from the words. Accuracy on videos is not measured.
 """
 
 import argparse
@@ -14,7 +13,7 @@ from inti_models.inference.predict import Label, VideoClassifier
 
 
 def label(model: InTIModel, video: str, words: Sequence[str]) -> list[Label]:
-    """The words, most probable first. The model gets a new head."""
+    """Return the words, most probable first. The model gets a new head."""
     set_zero_shot_head(model, words)
     return VideoClassifier(model)(video, topk=len(words))
 
