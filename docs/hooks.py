@@ -56,8 +56,8 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
     def in_site(found: re.Match[str]) -> str:
         path = _file(source, found[2])
-        if path is None:  # MkDocs reports it
-            return found[0]
+        if path is None:  # a folder without a page has no place in the site; MkDocs reports a dead link
+            return found[1] if (source.parent / found[2]).is_dir() else found[0]
         here = posixpath.dirname(page.file.src_uri)
         return f"[{found[1]}]({posixpath.relpath(_place(path), here or '.')}{found[3] or ''})"
 
