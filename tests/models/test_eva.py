@@ -115,7 +115,7 @@ def test_block_of_eva_is_itself_within_a_temporal_method(family, clip):
 def test_block_with_norms_after_its_branches_takes_no_temporal_method():
     image_model = miniature("eva02_enormous")
     assert isinstance(image_model.blocks[0], EvaBlockPostNorm)
-    with pytest.raises(TypeError, match=r"eva.EvaBlock of timm, not eva.EvaBlockPostNorm; leave temporal out, or take"):
+    with pytest.raises(TypeError, match=r"eva.EvaBlock, not eva.EvaBlockPostNorm; leave temporal out, or use"):
         from_image_model(image_model, temporal="aim")
     with pytest.raises(ValueError, match="temporal='st_adapter' classifies by class tokens, not by global_pool='map'"):
         from_image_model(miniature("pe_core"), temporal="st_adapter")

@@ -43,7 +43,7 @@ def test_one_label_a_video_ranks_and_a_threshold_leaves_none() -> None:
 def test_what_is_no_answer_is_no_answer_of_none(several) -> None:
     model = model_of(Probabilities(multi_label=several))
     for wrong in (2, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="is no probability"):
+        with pytest.raises(ValueError, match="is not a probability"):
             said(model, threshold=wrong)
     for wrong in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="not finite"):
@@ -147,8 +147,8 @@ def test_they_can_be_written_into_the_config_of_a_saved_model(tmp_path) -> None:
         ({"thresholds": [0.5, 1.5]}, "1.5"),
         ({"thresholds": [0.5]}, "1 thresholds do not fit 4"),
         ({"thresholds": []}, "0 thresholds do not fit 4"),
-        ({"thresholds": 0.5}, "thresholds=0.5 are no list"),
-        ({"thresholds": "0000"}, "thresholds='0000' are no list"),
+        ({"thresholds": 0.5}, "thresholds=0.5 is not a list"),
+        ({"thresholds": "0000"}, "thresholds='0000' is not a list"),
         ({"thresholds": [0, True, 0, 0]}, "The threshold True"),
         ({"thresholds": [0, float("nan"), 0, 0]}, "The threshold nan"),
         ({"temperature": True}, "temperature=True"),

@@ -39,9 +39,9 @@ def test_a_larger_budget_costs_no_less(depth, frames, a, b):
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ((12, 64, 1.9), "budget=1.9 is below what 64 frames can be brought to, 2 a block"),
-        ((12, 0, 5.0), "frames=0 is not a positive whole number"),
-        ((12.0, 8, 5.0), "depth=12.0 is not a positive whole number"),
+        ((12, 64, 1.9), "budget=1.9 is below the minimum for 64 frames, 2 per block"),
+        ((12, 0, 5.0), "frames=0 is not a positive integer"),
+        ((12.0, 8, 5.0), "depth=12.0 is not a positive integer"),
         ((12, 8, math.nan), "budget=nan is not a number of frames"),
         ((12, 8, "5"), "budget='5' is not a number of frames"),
     ],

@@ -383,7 +383,7 @@ def test_wrapping_a_model_of_another_class_is_refused_with_what_to_take(name, ar
     [
         (None, r"The image model is None; pass one, such as timm.create_model\("),
         ("vit_tiny_patch16_224", r"'vit_tiny_patch16_224' is a name; .*create_model\('inti_vit', base='vit_tiny"),
-        (VisionTransformer, "Cannot wrap a type: it is no model; pass one of timm's"),
+        (VisionTransformer, "Cannot wrap a type: it is not a model; pass one of timm's"),
     ],
 )
 def test_wrapping_what_is_no_model_is_refused(value, message):

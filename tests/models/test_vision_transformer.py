@@ -535,7 +535,7 @@ def test_stages_chosen_for_gradient_checkpointing_run_again(tiny, clip, stages, 
 
 
 def test_stage_that_the_model_has_not_is_refused(tiny):
-    with pytest.raises(ValueError, match="stage 3 is none of the model's, 0 to 2"):
+    with pytest.raises(ValueError, match="stage 3 is not in the model; choose from 0 to 2"):
         tiny(compress_at=(1, 3)).set_grad_checkpointing(stages=[0, 3])
 
 
@@ -727,7 +727,7 @@ def test_any_sequence_of_integers_is_a_schedule(schedule):
         ((2, 5, 4, 32, 48), r"has 4 channels where 3 are expected"),
         ((3, 32, 48), r"of shape \(3, 32, 48\) is neither a clip \(B, T, C, H, W\) nor an image"),
         ((1, 2, 5, 3, 32, 48), r"is neither a clip"),
-        ((2, 0, 3, 32, 48), r"has no frames; a clip needs at least one"),
+        ((2, 0, 3, 32, 48), r"has no frames; pass at least one"),
         ((2, 5, 3, 48, 32), r"Frames are 48x32, the model expects 32x48; resize them, .* dynamic_img_size=True"),
         ((2, 3, 32, 40), r"Frames are 32x40, the model expects 32x48"),
     ],
@@ -756,14 +756,14 @@ def test_advised_transpose_helps(tiny, clip):
 
 
 def test_attention_mask_for_each_frame_is_told_in_a_sentence(tiny, clip):
-    with pytest.raises(ValueError, match=r"attn_mask has shape \(2, 1, 25, 25\); pass one of \(N, N\)"):
+    with pytest.raises(ValueError, match=r"attn_mask has shape \(2, 1, 25, 25\); pass one mask \(N, N\)"):
         tiny()(clip, attn_mask=torch.zeros(2, 1, 25, 25))
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"patch_drop_rate": 0.25}, r"patch_drop_rate=0.25 drops other positions in each frame.*leave it at 0"),
+        ({"patch_drop_rate": 0.25}, r"patch_drop_rate=0.25 drops different positions in each frame.*leave it at 0"),
         ({"sampling": "random"}, r"sampling='random' is unknown; choose one of"),
         ({"num_frames": 0}, r"num_frames=0 is not a number of frames"),
         ({"num_frames": 2.5}, r"num_frames=2.5 is not a number of frames"),

@@ -1,4 +1,4 @@
-"""What this folder needs of other libraries and they do not export."""
+"""Names that this folder needs from other libraries, which do not export them."""
 
 from timm.models._features import feature_take_indices
 

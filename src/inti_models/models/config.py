@@ -38,7 +38,7 @@ class InTIConfig:
         multi_label, temperature, thresholds, background: see `Probabilities`.
 
     Raises:
-        ValueError: for a number of frames, a sampling or a stride that cannot be.
+        ValueError: for an invalid number of frames, sampling, rounding, views or stride.
     """
 
     compress_at: Sequence[int] | None = None
@@ -72,7 +72,7 @@ class InTIConfig:
                 f"{', '.join(map(repr, ROUNDINGS))}, and True or False."
             )
         if len(self.views) != 2 or any(type(n) is not int or n < 1 for n in self.views) or self.views[1] not in (1, 3):
-            raise ValueError(f"views={self.views!r} are not clips and 1 or 3 crops; pass two whole numbers, as (4, 3).")
+            raise ValueError(f"views={self.views!r} is not clips and 1 or 3 crops; pass two integers, such as (4, 3).")
         if self.frame_stride is not None and (not isinstance(self.frame_stride, int) or self.frame_stride < 1):
             raise ValueError(
                 f"frame_stride={self.frame_stride!r} is not a stride; pass an integer of at least 1, or None."
@@ -86,13 +86,13 @@ class InTIConfig:
 
     @classmethod
     def split(cls, model_args: Mapping[str, Any]) -> tuple[Self, dict[str, Any]]:
-        """The config that is among the arguments of a model, and the arguments of its image model."""
+        """Split the arguments of a model into its config and the arguments of its image model."""
         names = {field.name for field in fields(cls)}
         own = {name: value for name, value in model_args.items() if name in names}
         return cls(**own), {name: value for name, value in model_args.items() if name not in names}
 
     def model_args(self) -> dict[str, Any]:
-        """The arguments, as they are saved; those of a temporal method or head of words only where there is one."""
+        """Return the arguments as they are saved; those of a temporal method or text head only where there is one."""
         args = {field.name: getattr(self, field.name) for field in fields(self)}
         args["context"] = tuple(self.context)
         args = {name: value for name, value in args.items() if name not in OUTPUT} | self.probabilities.model_args()

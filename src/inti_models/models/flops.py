@@ -1,8 +1,8 @@
 """Cost of a model: parameters, operations and activations, counted by fvcore.
 
 One multiply-add counts as one operation. The headline number is that of matrix products and convolutions;
-normalisation and elementwise operations are listed apart. An operator that is none of those, and does not just move
-data, stops the count: nothing is skipped in silence.
+normalisation and elementwise operations are listed separately. Any other operator that does not just move data raises
+an error: nothing is skipped silently.
 """
 
 import math
@@ -37,14 +37,14 @@ Handle = Callable[[list[Any], list[Any]], Any]
 
 @dataclass(frozen=True)
 class Cost:
-    """What a forward pass costs.
+    """The cost of a forward pass.
 
     Attributes:
         parameters: number of parameters.
         gflops: matrix products and convolutions, in 1e9 multiply-adds.
-        activations_m: elements that matrix products and convolutions put out, in 1e6.
-        other_gflops: 1e9 operations of normalisation and of elementwise operators, by operator: one for each element
-            put out (of a reduction: taken in), fvcore's count for normalisation.
+        activations_m: elements that matrix products and convolutions output, in 1e6.
+        other_gflops: 1e9 operations of normalisation and of elementwise operators, by operator: one per output element
+            (of a reduction: input element), fvcore's count for normalisation.
         by_module: ``gflops`` of every submodule by its name (dotted path).
     """
 
@@ -86,7 +86,7 @@ _ACTIVATIONS = "activations"
 
 
 def _matrix_handle(name: str, handle: Handle) -> Handle:
-    """Counts the operations of an operator, and the elements that it puts out."""
+    """Count the operations of an operator, and the elements that it outputs."""
 
     def count(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
         operations = handle(inputs, outputs)
@@ -110,7 +110,7 @@ def count_flops(model: nn.Module, input_shape: Sequence[int]) -> Cost:
         input_shape: shape of its input, such as (1, 8, 3, 224, 224).
 
     Raises:
-        NotImplementedError: for an operator that is not known to this module.
+        NotImplementedError: for an operator unknown to this module.
     """
     parameter = next(model.parameters())
     clip = torch.zeros(tuple(input_shape), device=parameter.device, dtype=parameter.dtype)
@@ -133,8 +133,8 @@ def count_flops(model: nn.Module, input_shape: Sequence[int]) -> Cost:
     unknown = analysis.unsupported_ops().keys() - {f"aten::{name}" for name in _MOVEMENT}
     if unknown:
         raise NotImplementedError(
-            f"{', '.join(sorted(unknown))}: operators without a count; add each to _MATRIX, _ELEMENTWISE, _REDUCTIONS "
-            "or _MOVEMENT of inti_models/flops.py."
+            f"Operators without a count: {', '.join(sorted(unknown))}; add each to _MATRIX, _ELEMENTWISE, _REDUCTIONS "
+            "or _MOVEMENT of inti_models/models/flops.py."
         )
     matrix = {name.removeprefix("_") for name in _MATRIX}
     return Cost(
@@ -153,7 +153,7 @@ def _total(by_operator: dict[str, float], names: set[str]) -> float:
 
 
 def zoo_cost(name: str, num_frames: int | None = None, **model_args: Any) -> Cost:
-    """Cost of a model of the zoo on one clip, counted without weights.
+    """Count the cost of a model of the zoo on one clip, without weights.
 
     Args:
         name: timm name of an InTI model.
@@ -166,9 +166,9 @@ def zoo_cost(name: str, num_frames: int | None = None, **model_args: Any) -> Cos
 
 
 def by_stage(model: InTIModel, cost: Cost) -> dict[str, float]:
-    """GFLOPs of a model's parts: embedding, the blocks after k compressions, interpolations, and what is left.
+    """Return the GFLOPs of a model's parts: embedding, the blocks after k compressions, interpolations and the rest.
 
-    What is left is the head, and what a temporal method runs outside the blocks.
+    The rest is the head, and what a temporal method runs outside the blocks.
     """
     stages = {"embedding": cost.by_module["patch_embed"]}
     for stage, blocks in enumerate(model.stages):

@@ -1,4 +1,4 @@
-"""Heads beside a linear layer: for classes that are combinations of labels, and for classes that are words."""
+"""Heads other than a linear layer: for classes that are combinations of labels, and for classes given as texts."""
 
 from collections.abc import Sequence
 from math import prod
@@ -12,12 +12,12 @@ from .probabilities import Probabilities
 
 
 class CosineHead(nn.Module):
-    """A classifier by cosines in the space that an image-text model shares with texts: features (B, C) -> (B, K).
+    """A cosine classifier in the space that an image-text model shares with texts: features (B, C) -> (B, K).
 
     ``logit_k = <p / |p|, w_k> + b_k`` with the feature ``p``, projected into the shared space of ``D`` values. For
-    texts ``t_k`` of length one and the model's scale ``s`` and bias ``b``, ``w_k = s * t_k`` and ``b_k = b``: on an
+    texts ``t_k`` of unit length and the model's scale ``s`` and bias ``b``, ``w_k = s * t_k`` and ``b_k = b``: on an
     image these are the logits of CLIP (arXiv 2103.00020; there is no ``b``) and of SigLIP (arXiv 2303.15343). Their
-    softmax is the probability of each class among all of them, for SigLIP too; their sigmoid, of a model trained with
+    softmax is the probability of each class among all of them, for SigLIP too; their sigmoid, in a model trained with
     it, that of each class by itself.
 
     Args:
@@ -36,7 +36,7 @@ class CosineHead(nn.Module):
 
     @property
     def has_sigmoid(self) -> bool:
-        """Whether the sigmoid of a logit is a probability: all classes have one and the same bias, and it is not 0."""
+        """Whether the sigmoid of a logit is a probability: all classes share one bias, and it is not 0."""
         bias = self.classes.bias
         return bool(bias.any()) and bool((bias == bias[0]).all())
 
@@ -58,7 +58,7 @@ class ProjectionHead(nn.Module):
 
 
 def text_head(dim: int, embed_dim: int, num_classes: int, device=None, dtype=None) -> CosineHead | ProjectionHead:
-    """A head with a projection into the space of texts: for classes, or for none."""
+    """Return a head with a projection into the space of texts, with or without classes."""
     if num_classes:
         return CosineHead(dim, embed_dim, num_classes, device, dtype)
     return ProjectionHead(dim, embed_dim, device, dtype)
@@ -67,7 +67,7 @@ def text_head(dim: int, embed_dim: int, num_classes: int, device=None, dtype=Non
 def set_text_head(model: Any, head: CosineHead, label_names: Sequence[str], background: int = 0) -> None:
     """Give an `InTIModel` a `CosineHead`, with a class for each label name, in its precision and on its device.
 
-    Several labels may fit a video if the head is one of a model that was trained with a sigmoid. The last
+    A video may have several labels if the head is that of a model trained with a sigmoid. The last
     ``background`` classes mean "none of these".
     """
     model.reset_classifier(len(label_names))
@@ -86,7 +86,7 @@ class FactorizedHead(nn.Module):
     """A linear classifier whose logits are sums of one term for each label: features (B, C) -> (B, product of factors).
 
     With the logits ``a_i + b_j`` of a combination (i, j) the softmax over all combinations is the product of the
-    softmaxes over i and over j, and its cross-entropy the sum of theirs: what is learned of a label serves all
+    softmaxes over i and over j, and its cross-entropy the sum of theirs: what is learned about a label serves all
     combinations. The last label varies fastest.
 
     Args:
@@ -103,14 +103,14 @@ class FactorizedHead(nn.Module):
         return self.joint_logits(self.terms(x).movedim(-1, 0)).movedim(0, -1)
 
     def joint_logits(self, terms: Tensor) -> Tensor:
-        """Logits of each label -> of each combination, (sum of factors, ...) -> (product of factors, ...)."""
+        """Add logits of each label to those of each combination, (sum of factors, ...) -> (product of factors, ...)."""
         sums = terms.new_zeros(1, *terms.shape[1:])
         for term in terms.split(self.factors):
             sums = (sums.unsqueeze(1) + term).flatten(0, 1)
         return sums
 
     def factor_logits(self, sums: Tensor) -> Tensor:
-        """The logits of each label whose sums are closest to these, and equal if possible; inverts `joint_logits`."""
+        """Return the logits of each label with sums closest to these, equal if possible; inverts `joint_logits`."""
         table = sums.unflatten(0, self.factors)
         labels = range(len(self.factors))
         means = [table.mean(dim=[j for j in labels if j != i]) if len(labels) > 1 else table for i in labels]
@@ -119,13 +119,13 @@ class FactorizedHead(nn.Module):
 
 @torch.no_grad()
 def factorize(head: nn.Module, factors: Sequence[int]) -> FactorizedHead:
-    """The `FactorizedHead` closest to a linear classifier, and equal to it if it was one.
+    """Return the `FactorizedHead` closest to a linear classifier, and equal to it if it was one.
 
     Raises:
-        ValueError: the classifier is not linear, or has not one row for each combination.
+        ValueError: if the classifier is not linear, or does not have one row for each combination.
     """
     if not isinstance(head, nn.Linear):
-        raise ValueError(f"A {type(head).__name__} is not made of factors; leave factors out, or take head=new.")
+        raise ValueError(f"A head of class {type(head).__name__} has no factors; leave factors out, or use head=new.")
     linear = head
     if linear.out_features != prod(factors):
         raise ValueError(
@@ -141,7 +141,7 @@ def factorize(head: nn.Module, factors: Sequence[int]) -> FactorizedHead:
 
 @torch.no_grad()
 def fold(head: nn.Module) -> nn.Module:
-    """The linear classifier that a `FactorizedHead` is; any other head as it is."""
+    """Return the linear classifier equal to a `FactorizedHead`; any other head as it is."""
     if not isinstance(head, FactorizedHead):
         return head
     weight, bias = head.terms.weight, head.terms.bias

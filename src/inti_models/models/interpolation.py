@@ -4,7 +4,7 @@ Two neighbouring frames become one. The tokens at one position, ``x0`` in the ea
 the later frame, become ``y = w0 * x0 + w1 * x1`` (arXiv 2408.06840, section 3). The weights come from
 a small multi-scale context network (its figure 3) and are normalised by a softmax over the pair.
 
-Shapes: ``B`` clips, ``T`` frames, ``P = T // 2`` pairs, ``N`` tokens a frame (prefix tokens first, then
+Shapes: ``B`` clips, ``T`` frames, ``P = T // 2`` pairs, ``N`` tokens per frame (prefix tokens first, then
 the ``H x W`` grid in row-major order), ``C`` channels, ``R = C // reduction`` reduced channels.
 """
 
@@ -21,11 +21,11 @@ CONTEXTS = ("point", "local", "global", "temporal")
 
 
 def frame_order(num_frames: int, group_size: int) -> tuple[int, ...]:
-    """Indices of the frames that compression takes in, in their order.
+    """Return the indices of the frames that compression takes, in order.
 
-    k compressions make one frame of ``group_size = 2**k`` neighbours. Frames that are no multiple of that are brought
-    to the next multiple: some stand twice, spread evenly over the clip, so that no frame counts more than twice as much
-    as another. Fewer than ``group_size`` frames are taken as they are; they become one.
+    k compressions make one frame of ``group_size = 2**k`` neighbours. Where the number of frames is not a multiple of
+    that, some are taken twice to reach the next one, spread evenly over the clip, so that no frame counts more than
+    twice as much as another. Fewer than ``group_size`` frames are taken as they are; they become one.
 
     >>> frame_order(8, 4), frame_order(5, 4), frame_order(3, 4)
     ((0, 1, 2, 3, 4, 5, 6, 7), (0, 0, 1, 2, 2, 3, 4, 4), (0, 1, 2))
@@ -36,7 +36,7 @@ def frame_order(num_frames: int, group_size: int) -> tuple[int, ...]:
 
 @register_notrace_function
 def repeat_evenly(x: Tensor, group_size: int) -> Tensor:
-    """Frames in `frame_order`: (B, T, ...) -> (B, next multiple of ``group_size``, ...)."""
+    """Return the frames in `frame_order`: (B, T, ...) -> (B, next multiple of ``group_size``, ...)."""
     num_frames = x.shape[1]
     if num_frames % group_size == 0 or num_frames < group_size:  # first, for an exported model's T is a symbol
         return x
@@ -44,13 +44,13 @@ def repeat_evenly(x: Tensor, group_size: int) -> Tensor:
 
 
 def sum_repeats(x: Tensor, num_frames: int, group_size: int) -> Tensor:
-    """What was computed for frames in `frame_order`, added up for each frame: (B, places, ...) -> (B, T, ...)."""
+    """Add up for each frame what was computed in `frame_order`: (B, places, ...) -> (B, T, ...)."""
     order = torch.tensor(frame_order(num_frames, group_size), device=x.device)
     return x.new_zeros(x.shape[0], num_frames, *x.shape[2:]).index_add(1, order, x)
 
 
 def cascade(weights: Sequence[Tensor]) -> Tensor:
-    """The product of the weights along the way through interpolations, (B, T_k, ...) each, -> (B, T_0, ...)."""
+    """Multiply the weights of successive interpolations, (B, T_k, ...) each -> (B, T_0, ...)."""
     cascaded = weights[0]
     for k, of_stage in enumerate(weights[1:], start=1):
         cascaded = cascaded * of_stage[:, torch.arange(cascaded.shape[1], device=cascaded.device) // 2**k]
@@ -58,11 +58,11 @@ def cascade(weights: Sequence[Tensor]) -> Tensor:
 
 
 def interpolate(frame_pairs: Tensor, weights: Tensor) -> Tensor:
-    """``y_t = w_0 * x_{2t} + w_1 * x_{2t+1}``, token by token.
+    """Compute ``y_t = w_0 * x_{2t} + w_1 * x_{2t+1}``, token by token.
 
     Args:
         frame_pairs: the earlier and the later frame of each pair, (B, P, 2, N, C).
-        weights: one weight a token, (B, P, 2, N).
+        weights: one weight per token, (B, P, 2, N).
 
     Returns:
         One frame for each pair, (B, P, N, C).
@@ -73,7 +73,7 @@ def interpolate(frame_pairs: Tensor, weights: Tensor) -> Tensor:
 
 
 class WeightPrediction(nn.Module):
-    """The prediction network theta: multi-scale context of a pair -> one logit a token and frame.
+    """The prediction network theta: multi-scale context of a pair -> one logit per token and frame.
 
     Four lightweight networks, each ending in GELU, look at the reduced tokens ``z``:
 
@@ -82,9 +82,9 @@ class WeightPrediction(nn.Module):
     - *global*: linear on the frame's mean token,
     - *temporal*: linear on the later frame minus the earlier one, signed.
 
-    A linear layer on their concatenation gives the logits, with weights of its own for the earlier
-    and for the later frame. It starts at zero. (Were its weights and bias shared, swapping the two frames
-    would swap their softmax weights and leave ``y`` as it was: a clip and its reverse would then have
+    A linear layer on their concatenation gives the logits, with separate weights for the earlier
+    and the later frame. It starts at zero. (Were its weights and bias shared, swapping the two frames
+    would swap their softmax weights and leave ``y`` unchanged: a clip and its reverse would then have
     the same logits.)
 
     Nothing outside the pair is seen, so the whole model is a binary tree over the frames.
@@ -128,7 +128,7 @@ class WeightPrediction(nn.Module):
         nn.init.zeros_(self.logit.bias)
 
     def forward(self, frame_pairs: Tensor, grid_size: tuple[int, int]) -> Tensor:
-        """(B, P, 2, N, C) -> logits (B, P, 2, N) in float32 (float64 for float64 tokens)."""
+        """Return the logits (B, P, 2, N) of pairs (B, P, 2, N, C), in float32 (float64 for float64 tokens)."""
         z = self.reduce(self.norm(frame_pairs))  # B P 2 N R
         features = [self.context_features(name, z, grid_size).expand(z.shape) for name in self.context]
         # In float32: products and sums, which autocast leaves alone.
@@ -138,9 +138,9 @@ class WeightPrediction(nn.Module):
         return (activated * weight.unsqueeze(1)).sum(dim=-1) + bias.unsqueeze(-1)
 
     def context_features(self, name: str, z: Tensor, grid_size: tuple[int, int]) -> Tensor:
-        """What a network makes of reduced tokens (B, P, 2, N, R), before its GELU: (B, P, 2|1, N|1, R).
+        """Return a network's output for reduced tokens (B, P, 2, N, R), before its GELU: (B, P, 2|1, N|1, R).
 
-        Each in its natural shape. One product for the linear three would take twice the multiplications, and as many
+        Each has its natural shape. One product for the linear three would take twice the multiplications, and as many
         operators to join their parameters; measured, it saves less than 1% of the small model's forward pass.
         """
         network = getattr(self, f"{name}_context")
@@ -164,7 +164,7 @@ class InterFrameInterpolation(nn.Module):
     Weightings, for the paper's ablation; ``l`` are the predicted logits:
 
     - ``softmax``: softmax over the pair of ``l``,
-    - ``sigmoid``: sigmoid of ``l``, each frame for itself,
+    - ``sigmoid``: sigmoid of ``l``, each frame by itself,
     - ``linear``: ``1/2 + l``,
     - ``uniform``: 1/2; no prediction network.
 
@@ -212,11 +212,11 @@ class InterFrameInterpolation(nn.Module):
 
     @property
     def is_neutral(self) -> bool:
-        """Whether both frames of any pair get the same weight, whatever the networks before the logits are."""
+        """Whether both frames of any pair get the same weight, whatever the networks before the logits compute."""
         return self.predict is None or not (self.predict.logit.weight.any() or self.predict.logit.bias.any())
 
     def weights(self, frame_pairs: Tensor, grid_size: tuple[int, int]) -> Tensor:
-        """The weights of both frames of each pair, (B, P, 2, N, C) -> (B, P, 2, N).
+        """Return the weights of both frames of each pair, (B, P, 2, N, C) -> (B, P, 2, N).
 
         Args:
             frame_pairs: tokens, (B, P, 2, N, C).
@@ -244,7 +244,7 @@ class InterFrameInterpolation(nn.Module):
             return_weights: return the weight of each token of ``x`` too.
 
         Returns:
-            Tokens (B, ceil(T/2), N, C), in the type of ``x``; with ``return_weights`` also the weights
+            Tokens (B, ceil(T/2), N, C), in the dtype of ``x``; with ``return_weights`` also the weights
             (B, T, N), 1 for an odd last frame.
         """
         num_pairs = x.shape[1] // 2

@@ -13,7 +13,7 @@ _AFTER_BLOCKS = ("norm.", "fc_norm.", "attn_pool.", "head.")
 
 
 def computes_bfloat16(device: str | torch.device) -> bool:
-    """Return whether a device multiplies bfloat16 matrices natively: GPUs by CUDA, CPUs by AMX or AVX-512."""
+    """Return whether a device multiplies bfloat16 matrices natively: GPUs with CUDA, CPUs with AMX or AVX-512."""
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
@@ -38,11 +38,11 @@ def choose_precision(precision: str, device: str | torch.device = "cpu") -> str:
 
 @torch.no_grad()
 def set_precision(model: InTIModel, precision: str, device: str | torch.device = "cpu") -> str:
-    """Make a float32 model compute in another precision, for inference: its parameters change, it is then not saved.
+    """Make a float32 model compute in another precision, for inference: its parameters change, so it is not saved.
 
     Args:
         model: the model; its ``precision`` says what it computes in.
-        precision: "float32" leaves it as it is, logits and all; "bfloat16" and "float16" cast what is up to the last
+        precision: "float32" leaves it as it is, logits and all; "bfloat16" and "float16" cast everything up to the last
             block, "int8" quantizes the linear layers of the blocks (torchao: weights now, activations as they come);
             "auto" keeps what was chosen before, or takes what `choose_precision` says.
         device: where the model is to run.

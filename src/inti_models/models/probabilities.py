@@ -18,14 +18,14 @@ class Probabilities:
 
     Attributes:
         multi_label: whether a video may have several labels, or none.
-        temperature: that calibration found (arXiv 1706.04599): logits are divided by it. It acts after the mean over
+        temperature: found by calibration (arXiv 1706.04599): logits are divided by it. It acts after the mean over
             the views of a video, whose probabilities are what is measured.
-        thresholds: probability of each class from which on it is a label; None for 0.5 with several labels a video, and
+        thresholds: lowest probability at which each class is a label; None for 0.5 with several labels a video, and
             for 0 with one.
-        background: number of classes, the last ones, that are prompts of no class and mean "none of these".
+        background: number of last classes that are prompts of no class and mean "none of these".
 
     Raises:
-        ValueError: for values that cannot be.
+        ValueError: for invalid values.
     """
 
     multi_label: bool = False
@@ -35,39 +35,39 @@ class Probabilities:
 
     def __post_init__(self) -> None:
         if not isinstance(self.multi_label, bool):
-            raise ValueError(f"multi_label={self.multi_label!r} is neither True nor False.")
+            raise ValueError(f"multi_label={self.multi_label!r} is neither True nor False; pass one of them.")
         if not _is_number(self.temperature) or not 1e-3 <= self.temperature <= 1e3:
-            raise ValueError(f"temperature={self.temperature!r} is no temperature; pass a number from 0.001 to 1000.")
+            raise ValueError(f"temperature={self.temperature!r} is not a temperature; pass one from 0.001 to 1000.")
         if self.thresholds is not None:
             if isinstance(self.thresholds, str) or not isinstance(self.thresholds, Sequence):
-                raise ValueError(f"thresholds={self.thresholds!r} are no list; pass one from 0 to 1 for each class.")
+                raise ValueError(f"thresholds={self.thresholds!r} is not a list; pass one from 0 to 1 for each class.")
             wrong = next((t for t in self.thresholds if not _is_number(t) or not 0 <= t <= 1), None)
             if wrong is not None:
-                raise ValueError(f"The threshold {wrong!r} is no probability; pass one from 0 to 1 for each class.")
+                raise ValueError(f"The threshold {wrong!r} is not a probability; pass one from 0 to 1 for each class.")
         if type(self.background) is not int or self.background < 0:
-            raise ValueError(f"background={self.background!r} is not a number of classes; pass an integer from 0.")
+            raise ValueError(f"background={self.background!r} is not a number of classes; pass an integer, 0 or more.")
 
     def check(self, num_classes: int) -> None:
-        """Raise a ValueError if these are not for so many classes."""
+        """Raise a ValueError if these do not fit ``num_classes`` classes."""
         if self.thresholds is not None and len(self.thresholds) != num_classes:
             raise ValueError(f"{len(self.thresholds)} thresholds do not fit {num_classes} classes; pass one for each.")
         if self.background and self.background >= num_classes:
             raise ValueError(f"background={self.background} leaves none of {num_classes} classes; pass fewer.")
 
     def model_args(self) -> dict[str, Any]:
-        """The values that are not the default, as they are saved."""
+        """Return the values that are not the default, as they are saved."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         if self.thresholds is not None:
             values["thresholds"] = [float(threshold) for threshold in self.thresholds]
         return {field.name: values[field.name] for field in fields(self) if values[field.name] != field.default}
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """Logits of views (V, K) -> probability of each class (K,), averaged over the views and calibrated."""
+        """Return the probabilities (K,) of the logits of views (V, K), averaged over the views and calibrated."""
         each = logits.sigmoid() if self.multi_label else logits.softmax(dim=-1)
         return tempered(each.mean(dim=0), self.temperature, self.multi_label)
 
     def threshold(self, index: int) -> float:
-        """Probability from which on a class is a label."""
+        """Return the lowest probability at which a class is a label."""
         if self.thresholds is None:
             return THRESHOLD if self.multi_label else 0.0
         return self.thresholds[index]

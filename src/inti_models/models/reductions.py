@@ -1,6 +1,6 @@
-"""Cheaper without any training: frames that are left out, or averaged by a rule instead of by learned weights.
+"""Cheaper models without any training: frames are left out, or averaged by a rule instead of learned weights.
 
-What a trained compression has to beat at the same cost (`inti_models.evaluation.fidelity` measures it). Each function
+A trained compression has to beat them at the same cost (`inti_models.evaluation.fidelity` measures it). Each function
 changes a model that has its weights already, through its public modules:
 
 - `keep_frames`: the model sees some frames only, evenly spread or random; `frames_at_cost` finds how many,
@@ -10,7 +10,7 @@ changes a model that has its weights already, through its public modules:
 Merging tokens within frames is in `token_merging`. Random choices are drawn anew for each clip, from PyTorch's
 generator: `torch.manual_seed` repeats them.
 
-Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens per frame, ``C`` channels.
 """
 
 import copy
@@ -26,7 +26,7 @@ from .stages import InTIModel, interpolations_at
 
 
 class DropFrames(nn.Module):
-    """Keeps the earlier frame of each pair; called as `InterFrameInterpolation` is."""
+    """A stand-in for `InterFrameInterpolation` that keeps the earlier frame of each pair."""
 
     def forward(
         self,
@@ -46,10 +46,10 @@ class DropFrames(nn.Module):
 
 
 class SimilarityWeights(InterFrameInterpolation):
-    """Averages the frames of each pair by how far each token is from the mean token of its frame.
+    """An average of the frames of each pair, weighted by how far each token is from the mean token of its frame.
 
     The weights are a softmax over the pair of the distances, on tokens of standardised channels, so that a token that
-    stands out counts more than one that looks as the rest of its frame does: nothing is learned.
+    stands out counts more than one that looks like the rest of its frame: nothing is learned.
 
     Args:
         dim: C, width of a token.
@@ -100,7 +100,7 @@ class KeepFrames(nn.Module):
         self.model, self.keep, self.random = model, keep, random
 
     def forward(self, clip: Tensor) -> Tensor:
-        """Clip (B, T, C, H, W) -> the model's output for ``keep`` of its frames, in their order."""
+        """Return the model's output for ``keep`` frames of a clip (B, T, C, H, W), in their order."""
         batch, num_frames = clip.shape[:2]
         if self.random:
             order = torch.rand(batch, num_frames, device=clip.device).argsort(dim=1)
@@ -110,7 +110,7 @@ class KeepFrames(nn.Module):
 
 
 def keep_frames(model: nn.Module, keep: int, random: bool = False) -> KeepFrames:
-    """A model that sees ``keep`` frames of each clip: evenly spread, or random ones.
+    """Return a model that sees ``keep`` frames of each clip: evenly spread, or random ones.
 
     Args:
         model: takes clips (B, T, C, H, W); it becomes part of the one returned.
@@ -121,7 +121,7 @@ def keep_frames(model: nn.Module, keep: int, random: bool = False) -> KeepFrames
 
 
 def meta_gflops(model: nn.Module, shape: Sequence[int]) -> float:
-    """1e9 multiply-adds of a clip, counted on the meta device by torch: nothing is computed."""
+    """Count the multiply-adds of a clip, in 1e9, on the meta device by torch: nothing is computed."""
     twin = copy.deepcopy(model).to("meta").eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         twin(torch.empty(*shape, device="meta"))
@@ -134,6 +134,6 @@ def clip_shape(model: InTIModel, num_frames: int) -> tuple[int, ...]:
 
 
 def frames_at_cost(model: InTIModel, target_gflops: float, most: int = 64) -> int:
-    """The number of frames, at most ``most``, whose clip costs the closest to a target, in 1e9 multiply-adds."""
+    """Return how many frames, at most ``most``, make a clip that costs closest to a target, in 1e9 multiply-adds."""
     model = copy.deepcopy(model).to("meta")
     return min(range(1, most + 1), key=lambda n: abs(meta_gflops(model, clip_shape(model, n)) - target_gflops))

@@ -8,7 +8,7 @@ from .stages import InTIModel
 
 
 def create_model(name: str, **kwargs: Any) -> InTIModel:
-    """`timm.create_model` for the models of this zoo.
+    """Call `timm.create_model` for a model of this zoo.
 
     Raises:
         ValueError: if there is no InTI model, or no weights for it, of this name.
@@ -18,7 +18,7 @@ def create_model(name: str, **kwargs: Any) -> InTIModel:
 
 
 def check_name(name: str) -> None:
-    """A ValueError if there is no InTI model, or no weights for it, of this name."""
+    """Raise a ValueError if there is no InTI model, or no weights for it, of this name."""
     architecture = name.split(".")[0]
     if architecture not in timm.list_models("inti*"):
         raise ValueError(f"{name!r} is not a model of this zoo; 'inti-models list' shows the names.")

@@ -9,7 +9,7 @@ from .interpolation import frame_order
 
 
 def default_schedule(depth: int, num_frames: int = 8) -> tuple[int, ...]:
-    """Compress after a third, after five sixths and, where frames can be halved once more, after the last block.
+    """Return the schedule that compresses after 1/3, 5/6 and, where frames can be halved once more, all of the blocks.
 
     The first two leave ``1/3 * 1 + 1/2 * 1/2 + 1/6 * 1/4 = 0.625`` of the blocks' cost. The third costs no more, as no
     block comes after it: it replaces the mean over the last frames, which forgets their order, by learned weights.
@@ -19,7 +19,7 @@ def default_schedule(depth: int, num_frames: int = 8) -> tuple[int, ...]:
 
     Args:
         depth: number of blocks.
-        num_frames: of a clip.
+        num_frames: frames of a clip.
     """
     twice = (round(depth / 3), round(depth * 5 / 6))
     return (*twice, depth) if num_frames % 8 == 0 else twice
@@ -45,7 +45,7 @@ def check_schedule(compress_at: Sequence[int], depth: int) -> tuple[int, ...]:
 
 
 def stage_bounds(compress_at: Sequence[int], depth: int) -> list[tuple[int, int]]:
-    """Blocks of each stage: stage k runs the blocks from ``first`` to before ``end``, after k compressions.
+    """Return the blocks of each stage: stage k runs ``range(first, end)``, after k compressions.
 
     >>> stage_bounds((4, 10), 12)
     [(0, 4), (4, 10), (10, 12)]
@@ -54,7 +54,7 @@ def stage_bounds(compress_at: Sequence[int], depth: int) -> list[tuple[int, int]
 
 
 def stage_frames(num_frames: int, compressions: int) -> list[int]:
-    """Frames that the blocks of each stage see, where a clip has ``num_frames``; see `interpolation.repeat_evenly`.
+    """Return how many frames the blocks of each stage see, of ``num_frames``; see `interpolation.repeat_evenly`.
 
     >>> stage_frames(8, 2), stage_frames(5, 2), stage_frames(3, 2)
     ([8, 4, 2], [5, 4, 2], [3, 2, 1])
@@ -64,15 +64,15 @@ def stage_frames(num_frames: int, compressions: int) -> list[int]:
 
 
 def mean_frames(compress_at: Sequence[int], depth: int, frames: int) -> float:
-    """Frames that a block sees on average: what the blocks cost, in passes of one frame through all of them."""
+    """Return the mean frames that a block sees: the cost of the blocks in passes of one frame through all of them."""
     stages = zip(stage_bounds(compress_at, depth), stage_frames(frames, len(compress_at)), strict=True)
     return sum(seen * (end - first) for (first, end), seen in stages) / depth
 
 
 def schedule_for_budget(depth: int, frames: int, budget: float) -> tuple[int, ...]:
-    """A schedule whose blocks see at most ``budget`` frames on average.
+    """Return a schedule whose blocks see at most ``budget`` frames on average.
 
-    Compressions are as many as leave two frames, k = ceil(log2(frames)) - 1. They are spaced evenly, the i-th after
+    As many compressions as leave two frames, k = ceil(log2(frames)) - 1, are spaced evenly, the i-th after
     ``depth * i / k`` blocks, and all moved along the depth together, to the latest places that meet the budget.
     Where ``frames`` is a power of two, the two that are left become one after the last block, at no cost.
     With 5 of 8 frames this gives the default schedules, (4, 10, 12) of 12 blocks and (8, 20, 24) of 24. The rule is
@@ -81,15 +81,15 @@ def schedule_for_budget(depth: int, frames: int, budget: float) -> tuple[int, ..
     Args:
         depth: number of blocks.
         frames: T, frames of a clip.
-        budget: mean number of frames that a block sees; ``frames`` is the naive model's. GFLOPs follow it but for the
-            patch embedding, which sees every frame.
+        budget: mean number of frames that a block sees; ``frames`` is the naive model's. GFLOPs follow it, except for
+            the patch embedding, which sees every frame.
 
     Raises:
         ValueError: for numbers that are not positive, or a budget that no schedule meets.
     """
     for name, value in (("depth", depth), ("frames", frames)):
         if type(value) is not int or value < 1:
-            raise ValueError(f"{name}={value!r} is not a positive whole number; pass one.")
+            raise ValueError(f"{name}={value!r} is not a positive integer; pass one.")
     if not (isinstance(budget, int | float) and budget > 0 and math.isfinite(budget)):
         raise ValueError(f"budget={budget!r} is not a number of frames; pass a positive number.")
     if budget >= frames:
@@ -102,6 +102,6 @@ def schedule_for_budget(depth: int, frames: int, budget: float) -> tuple[int, ..
         if mean_frames(schedule, depth, frames) <= budget:
             return (*schedule, depth) if frames == 2 ** (k + 1) else schedule
     raise ValueError(
-        f"budget={budget} is below what {frames} frames can be brought to, {mean_frames(schedule, depth, frames):g} a "
+        f"budget={budget} is below the minimum for {frames} frames, {mean_frames(schedule, depth, frames):g} per "
         "block; pass at least that, or fewer frames."
     )

@@ -1,6 +1,6 @@
-"""What InTI adds to an image transformer: interpolations between its blocks, and the steps that a clip walks through.
+"""What InTI adds to an image transformer: interpolations between its blocks, and the steps of its forward pass.
 
-Shapes: ``B`` clips, ``T`` frames (``T'`` of them remaining), ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames (``T'`` of them remaining), ``N`` tokens per frame, ``C`` channels.
 """
 
 import copy
@@ -27,7 +27,7 @@ Tensors = dict[str, Tensor]  # by name, as a file has them
 
 
 def interpolations_at(compress_at: Sequence[int], build: Callable[[], nn.Module]) -> nn.ModuleDict:
-    """What halves the frames, made by ``build`` for each place of a schedule.
+    """Make what halves the frames, by ``build``, for each place of a schedule.
 
     Keys say where a checkpoint compresses: interpolations.<blocks run>.<repeat>.<parameter>
     """
@@ -39,7 +39,7 @@ def interpolations_at(compress_at: Sequence[int], build: Callable[[], nn.Module]
 class InTIModel(nn.Module):
     """An image transformer of timm's as a video classifier that halves the frames between its blocks.
 
-    To be inherited from before the image model's class, the *trunk*, which gives patch embedding, blocks, norm, pooling
+    Inherit from it before the image model's class, the *trunk*, which provides patch embedding, blocks, norm, pooling
     and head. What differs between trunks is in two methods, `embed_positions` and `block_args`, and in a third where
     published files have other names, `map_image_checkpoint`.
 
@@ -53,8 +53,8 @@ class InTIModel(nn.Module):
 
     Raises:
         ValueError: for a schedule, context, weighting, temporal method or argument of it that does not fit, or a
-            ``patch_drop_rate`` (it would drop other positions in each frame).
-        TypeError: for a temporal method on other blocks than timm's `Block` and `EvaBlock`.
+            ``patch_drop_rate`` (it would drop different positions in each frame).
+        TypeError: for a temporal method on blocks other than timm's `Block` and `EvaBlock`.
     """
 
     compress_at: tuple[int, ...]
@@ -98,8 +98,8 @@ class InTIModel(nn.Module):
         config, trunk_args = InTIConfig.split(kwargs)
         if rate := trunk_args.pop("patch_drop_rate", 0):
             raise ValueError(
-                f"patch_drop_rate={rate} drops other positions in each frame, which then cannot be interpolated; leave "
-                "it at 0."
+                f"patch_drop_rate={rate} drops different positions in each frame, which then cannot be interpolated; "
+                "leave it at 0."
             )
         super().__init__(**trunk_args)
         self.add_interpolations(config, trunk_args.get("device"), trunk_args.get("dtype"))
@@ -108,7 +108,7 @@ class InTIModel(nn.Module):
 
     @classmethod
     def adopt(cls, source: nn.Module) -> Self:
-        """A model of this class with the modules of another (not copies), and its attributes; ``__init__`` is not run.
+        """Return a model of this class with another's modules (not copies) and attributes; ``__init__`` is not run.
 
         The one place that makes a model without its constructor, which would draw every parameter only to drop it, and
         needs arguments that a model which was not made by ``timm.create_model`` does not state. It can go when the
@@ -119,7 +119,7 @@ class InTIModel(nn.Module):
         return model
 
     def add_interpolations(self, config: InTIConfig, device: Any, dtype: torch.dtype | None) -> None:
-        """Turn an image model into a video model: all that is in the config."""
+        """Turn an image model into the video model of a config."""
         depth = len(self.blocks)
         schedule = default_schedule(depth, config.num_frames) if config.compress_at is None else config.compress_at
         self.compress_at = check_schedule(schedule, depth)
@@ -154,7 +154,7 @@ class InTIModel(nn.Module):
         }
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's layer groups; an interpolation belongs to the block that follows it.
+        """Return timm's layer groups; an interpolation belongs to the block that follows it.
 
         A temporal method's modules in a block belong to that block, its embeddings to the stem, all else to the head.
         """
@@ -164,7 +164,7 @@ class InTIModel(nn.Module):
         return groups
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters not to decay: timm's, and the embeddings and tokens of a temporal method."""
+        """Return the parameters not to decay: timm's, and the embeddings and tokens of a temporal method."""
         own = {f"temporal.{name}" for name, _ in self.temporal.named_parameters(recurse=False)}
         return super().no_weight_decay() | own  # type: ignore[misc]
 
@@ -173,21 +173,20 @@ class InTIModel(nn.Module):
 
         Args:
             enable: whether to.
-            stages: only blocks of these stages; stage k are the blocks after k compressions. None for all.
+            stages: only blocks of these stages; stage k is the blocks after k compressions. None for all.
                 Stage 0 has all frames, and so most of the activations.
 
         Raises:
-            ValueError: for a stage that the model has not.
+            ValueError: for a stage that the model does not have.
         """
         for stage in stages or ():
             if stage not in range(len(self.stages)):
-                raise ValueError(f"stage {stage!r} is none of the model's, 0 to {len(self.stages) - 1}.")
+                raise ValueError(f"stage {stage!r} is not in the model; choose from 0 to {len(self.stages) - 1}.")
         super().set_grad_checkpointing(enable)  # type: ignore[misc]
         self._recomputed_stages = None if stages is None else frozenset(stages)
 
     def reset_classifier(self, num_classes: int, *args: Any, **kwargs: Any) -> None:
-        """timm's: a new, untrained head. Label names, thresholds, ... were the old head's, and go, for as many classes
-        too."""
+        """Make a new, untrained head, as timm does. The old one's label names, thresholds, ... go, at any size."""
         super().reset_classifier(num_classes, *args, **kwargs)  # type: ignore[misc]
         self.set_probabilities(Probabilities())
         self._model_args.pop("text_dim", None)
@@ -196,7 +195,7 @@ class InTIModel(nn.Module):
             self.default_cfg = self.pretrained_cfg  # timm's old name for it
 
     def set_probabilities(self, probabilities: Probabilities) -> None:
-        """Say how the logits of the head become probabilities; a ValueError if that does not fit its classes."""
+        """Set how the head's logits become probabilities; raise a ValueError if that does not fit its classes."""
         probabilities.check(self.num_classes)
         self.probabilities = probabilities
         args = {name: value for name, value in self._model_args.items() if name not in OUTPUT}
@@ -206,7 +205,7 @@ class InTIModel(nn.Module):
         """Fold ``(pixel / 255 - mean) / std`` into the patch embedding: from then on the model takes pixels.
 
         Frames can then stay ``uint8`` up to the device; floating-point pixels of 0 to 255 work too. For inference: a
-        fused model is not saved, and its patch embedding not retrained as it was. Changes and returns the model.
+        fused model is not saved, nor its patch embedding trained as before. Changes and returns the model.
 
         Raises:
             ValueError: if it is fused already, or where the frames are padded, in place or in time: zeros would then
@@ -214,7 +213,7 @@ class InTIModel(nn.Module):
         """
         proj = self.patch_embed.proj
         if self.normalization_fused:
-            raise ValueError("The normalization is fused already; do it once.")
+            raise ValueError("The normalization is fused already; fuse it only once.")
         if any(proj.padding) or self.patch_embed.dynamic_img_pad or self.temporal.stride > 1:
             raise ValueError(
                 "This model pads frames, in time or at their borders, with zeros that stand for the mean; normalise "
@@ -228,17 +227,17 @@ class InTIModel(nn.Module):
     # What differs between trunks
 
     def embed_positions(self, patches: Tensor) -> tuple[Tensor, Any]:
-        """Patches of frames (BT, N, C), or (BT, H, W, C) for dynamic sizes -> tokens (BT, N, C), and `positions`."""
+        """Return the tokens (B*T, N, C) of patches (B*T, N, C), or (B*T, H, W, C) if sizes vary; and `positions`."""
         raise NotImplementedError
 
     def block_args(self, index: int, inputs: BlockInputs) -> dict[str, Any]:
-        """The arguments that block ``index`` takes beside tokens (BT, N, C)."""
+        """Return the arguments that block ``index`` takes besides tokens (B*T, N, C)."""
         raise NotImplementedError
 
     def map_image_checkpoint(self, tensors: Tensors) -> Tensors:
-        """A published file of the image model, by this model's names: here they are the same.
+        """Rename the tensors of a published image model to this model's names: here they are the same.
 
-        It resamples position embeddings and patches, and leaves out what the trunk has no use for.
+        Position embeddings and patches are resampled, and what the trunk has no use for is left out.
         """
         return tensors
 
@@ -246,11 +245,11 @@ class InTIModel(nn.Module):
 
     @property
     def stages(self) -> list[range]:
-        """Blocks of each stage: stage k are those after k compressions."""
+        """Blocks of each stage: stage k is those after k compressions."""
         return [range(*bounds) for bounds in stage_bounds(self.compress_at, len(self.blocks))]
 
     def to_clip(self, x: Tensor) -> Tensor:
-        """Clip (B, T, C, H, W) or image (B, C, H, W) -> clip; a ValueError for another shape, size or type."""
+        """Return a clip (B, T, C, H, W) or image (B, C, H, W) as a clip; raise a ValueError for anything else."""
         embed = self.patch_embed
         if self.normalization_fused and x.dtype == torch.uint8:
             x = x.to(embed.proj.weight.dtype)
@@ -268,17 +267,17 @@ class InTIModel(nn.Module):
         return self.precision in ("bfloat16", "float16")
 
     def grid_size(self, clip: Tensor) -> tuple[int, int]:
-        """Height and width of the token grid of a clip's frames."""
+        """Return the height and width of the token grid of a clip's frames."""
         return self.patch_embed.dynamic_feat_size((clip.shape[-2], clip.shape[-1]))
 
     def embedded_frames(self, num_frames: int) -> int:
-        """Frames of a clip after patch embedding."""
+        """Return the number of frames of a clip after patch embedding."""
         return -(-num_frames // self.temporal.stride)
 
     def embed(
         self, clip: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
     ) -> tuple[Tensor, BlockInputs]:
-        """Clip (B, T, channels, H, W) -> tokens before the first block (B, T, N, C), and what its blocks get too."""
+        """Return a clip's (B, T, channels, H, W) tokens before the first block (B, T, N, C), and the `BlockInputs`."""
         attn_mask = check_mask(attn_mask, is_causal, self.temporal.mixes_frames)
         tokens, positions = self.embed_positions(self.temporal.embed_patches(self.patch_embed, clip))
         tokens = tokens.unflatten(0, (clip.shape[0], self.embedded_frames(clip.shape[1])))
@@ -294,13 +293,13 @@ class InTIModel(nn.Module):
         after_block: dict[int, Any] | None = None,
         weights: list[Tensor] | None = None,
     ) -> Tensor:
-        """The compression before a stage, if it has one, and its blocks: (B, T, N, C) -> (B, T', N, C).
+        """Run the compression before a stage, if it has one, and its blocks: (B, T, N, C) -> (B, T', N, C).
 
         Args:
             stage: 0 for the blocks before any compression; k for the k-th compression and the blocks after it.
             x: tokens.
-            inputs: what the blocks get too.
-            num_blocks: run none of the blocks from this one on; None for all of the stage.
+            inputs: what the blocks take besides tokens.
+            num_blocks: run no block from this one on; None for all of the stage.
             after_block: gets the tokens after each block that is among its keys.
             weights: gets the weights of the compression, (B, T, N).
         """
@@ -321,7 +320,7 @@ class InTIModel(nn.Module):
         return x
 
     def _forward_block(self, index: int, x: Tensor, inputs: BlockInputs, recompute: bool) -> Tensor:
-        """A block: an image block on each frame, or a temporal one on all, (B, T, N, C) -> (B, T, N, C)."""
+        """Run a block: an image block on each frame, or a temporal one on all, (B, T, N, C) -> (B, T, N, C)."""
         block, args = self.blocks[index], self.block_args(index, inputs)
         if isinstance(block, TemporalBlock):
             return checkpoint(block, x, inputs.grid_size, **args) if recompute else block(x, inputs.grid_size, **args)
@@ -338,13 +337,13 @@ class InTIModel(nn.Module):
         after_block: dict[int, Any] | None = None,
         weights: list[Tensor] | None = None,
     ) -> Tensor:
-        """The one pass through embedding, blocks and interpolations, before the final norm.
+        """Run embedding, blocks and interpolations, up to the final norm.
 
         Args:
             clip: (B, T, C, H, W).
             attn_mask: attention mask (N, N), the same for every frame.
             is_causal: causal attention within each frame.
-            num_blocks: stop right after so many blocks; None to run to the end.
+            num_blocks: stop right after this many blocks; None to run to the end.
             after_block: gets the tokens after each block that is among its keys, before any compression that follows.
             weights: gets the weights of each interpolation.
 
@@ -370,7 +369,7 @@ class InTIModel(nn.Module):
         return self.fc_norm(self.pool(x.flatten(0, 1))).unflatten(0, (x.shape[0], x.shape[1]))
 
     def average_frames(self, pooled: Tensor) -> Tensor:
-        """The feature of a clip: (..., T, C) -> (..., C)."""
+        """Return the feature of a clip: (..., T, C) -> (..., C)."""
         features = pooled.mean(dim=-2)
         return self.norm(features) if self.temporal.norm_last else features
 
@@ -385,11 +384,11 @@ class InTIModel(nn.Module):
         return getattr(self.head, "projection", None) is not None
 
     def project(self, features: Tensor) -> Tensor:
-        """Features (..., C) -> embedding (..., D): by the head's ``projection``, or as they are where it has none."""
+        """Project features (..., C) to embeddings (..., D) by the head's ``projection``, if it has one."""
         return self.head.projection(features) if self.projects else features
 
     def encode_frames(self, pooled: Tensor, normalize_frames: bool = False, normalize: bool = False) -> Tensor:
-        """Pooled frames (..., T, C) -> the embedding of a clip (..., D); see `encode`."""
+        """Return the embedding of a clip (..., D) from its pooled frames (..., T, C); see `encode`."""
         if normalize_frames and self.temporal.norm_last:
             raise ValueError(
                 f"{type(self.temporal).__name__} has its norm after the mean over frames; leave normalize_frames out."
@@ -401,17 +400,17 @@ class InTIModel(nn.Module):
         return F.normalize(embedding, dim=-1) if normalize else embedding
 
     def encode(self, x: Tensor, normalize_frames: bool = False, normalize: bool = False) -> Tensor:
-        """Clip (B, T, C, H, W) or image (B, C, H, W) -> embedding (B, D).
+        """Return the embedding (B, D) of a clip (B, T, C, H, W) or image (B, C, H, W).
 
         It is the mean over remaining frames of their pooled features, before the head (D = C), or, where the head has
         a ``projection`` into the space that an image-text model shares with texts, that of the projected features.
 
         Args:
             x: clip or image.
-            normalize_frames: bring each frame's embedding to length one before the mean, as image-text models do that
+            normalize_frames: scale each frame's embedding to unit length before the mean, as image-text models do that
                 average whole frames. A frame that remains after a compression stands for several, so that this is
                 exact for ``compress_at=()`` only; elsewhere those that remain are normalised.
-            normalize: bring the result to length one.
+            normalize: scale the result to unit length.
 
         Raises:
             ValueError: for a model without pooling, or ``normalize_frames`` with a temporal method whose final norm
@@ -423,12 +422,12 @@ class InTIModel(nn.Module):
         return self.encode_frames(self.pool_frames(tokens), normalize_frames, normalize)
 
     def norm_tokens(self, x: Tensor) -> Tensor:
-        """The final norm of tokens (in float32, see `is_half`), unless it has to wait for the mean over frames."""
+        """Apply the final norm (in float32, see `is_half`), unless it has to wait for the mean over frames."""
         x = x.float() if self.is_half else x
         return x if self.temporal.norm_last else self.norm(x)
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Tokens after the final norm: (B, T', N, C) for a clip, (B, N, C) for an image.
+        """Return the tokens after the final norm: (B, T', N, C) for a clip, (B, N, C) for an image.
 
         Before it, for a temporal method whose final norm follows the mean over frames.
 
@@ -457,7 +456,7 @@ class InTIModel(nn.Module):
         return pooled if pre_logits else self.head(pooled)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Clip (B, T, C, H, W) or image (B, C, H, W) -> logits (B, num_classes)."""
+        """Return the logits (B, num_classes) of a clip (B, T, C, H, W) or image (B, C, H, W)."""
         return self.forward_head(self.forward_features(x, attn_mask=attn_mask, is_causal=is_causal))
 
     def forward_intermediates(
@@ -473,7 +472,7 @@ class InTIModel(nn.Module):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> list[Any] | tuple[Tensor, list[Any]] | dict[str, Any]:
-        """Features after chosen blocks, before any compression that follows them.
+        """Return the features after chosen blocks, before any compression that follows them.
 
         Args:
             x: clip (B, T, C, H, W) or image (B, C, H, W).
@@ -533,7 +532,7 @@ class InTIModel(nn.Module):
     # What was kept of each frame
 
     def interpolation_weights(self, x: Tensor) -> list[Tensor]:
-        """The weights that each interpolation gives to the tokens before it, (B, T', N) each, in order.
+        """Return the weights that each interpolation gives to the tokens before it, (B, T', N) each, in order.
 
         The first gets the frames in `frame_order`.
         """
@@ -542,10 +541,10 @@ class InTIModel(nn.Module):
         return weights
 
     def frame_weights(self, x: Tensor) -> Tensor:
-        """How much of each position of each input frame is in the frame that it became part of.
+        """Return how much of each position of each input frame is in the frame that it became part of.
 
-        The product of the weights along the way through all interpolations (paper, fig. 4). In a model with a
-        temporal method it is the interpolations' part only: frames also see each other in the method's modules. Where
+        This is the product of the weights of successive interpolations (paper, fig. 4). In a model with a
+        temporal method it covers the interpolations only: frames also see each other in the method's modules. Where
         the method embeds several input frames as one (``temporal.stride``), T counts these.
 
         Args:
@@ -553,7 +552,7 @@ class InTIModel(nn.Module):
 
         Returns:
             (B, T, grid height, grid width). With ``softmax`` and ``uniform`` weightings it sums to one over each group
-            of ``group_size`` frames in `frame_order`; a frame that stands there twice has the sum of both.
+            of ``group_size`` frames in `frame_order`; a frame that is taken twice has the sum of both.
         """
         clip = self.to_clip(x)
         num_frames = self.embedded_frames(clip.shape[1])

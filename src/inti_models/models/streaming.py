@@ -1,4 +1,4 @@
-"""Exact streaming: what a model makes of windows of frames at every stride, without computing anything twice.
+"""Exact streaming: a model's outputs for windows of frames at any stride, without computing anything twice.
 
 The context of an interpolation stays within its pair, so a model with k compressions is a binary tree over the frames:
 the blocks before the first compression see one frame, those up to the second a pair, then four, ... A *node* of level
@@ -15,9 +15,9 @@ from .stages import InTIModel
 
 
 class StreamingWindows:
-    """Takes frames as they come and gives the pooled frames of each window, of several lengths in one pass.
+    """A stream that takes frames as they come and returns the pooled frames of windows, of several lengths in one pass.
 
-    They are the model's own on that window, before the mean over frames. Windows of every length start at the frames 0,
+    They are the model's own for that window, before the mean over frames. Windows of every length start at frames 0,
     ``stride``, ``2 * stride``, ... Memory is bounded: only nodes that a later window needs are kept. No gradients are
     computed.
 
@@ -27,7 +27,7 @@ class StreamingWindows:
         stride: frames from the start of a window to the start of the next.
 
     Raises:
-        ValueError: for such a length or stride that cannot be, a model whose frames see each other in temporal modules,
+        ValueError: for an invalid length or stride, a model whose frames see each other in temporal modules,
             or one without pooling.
     """
 
@@ -42,7 +42,7 @@ class StreamingWindows:
             if num_frames < 1 or num_frames % span:
                 raise ValueError(
                     f"num_frames={num_frames} is not a multiple of the {span} frames that "
-                    f"compress_at={model.compress_at} makes one; choose one that is."
+                    f"compress_at={model.compress_at} merges; choose one that is."
                 )
         if stride < 1:
             raise ValueError(f"stride={stride} is not a number of frames; pass an integer of at least 1.")
@@ -76,7 +76,7 @@ class StreamingWindows:
         clip = self.model.to_clip(clip)
         shape = (clip.shape[0], *clip.shape[2:])
         if self._shape not in (None, shape):
-            raise ValueError(f"Frames are {shape}, those before were {self._shape}; call reset() for other streams.")
+            raise ValueError(f"Frames are {shape}, expected {self._shape} as before; call reset() for other streams.")
         self._shape = shape
         first, self._seen = self._seen, self._seen + clip.shape[1]
         for level in range(len(self._nodes)):
@@ -132,9 +132,9 @@ class StreamingWindows:
 
 
 class SeparateWindows:
-    """What `StreamingWindows` gives, by a pass for each window: for models whose frames see each other.
+    """`StreamingWindows` with one pass per window, for models whose frames see each other.
 
-    Args: see `StreamingWindows`; any length goes.
+    Args: see `StreamingWindows`; any length works.
 
     Raises:
         ValueError: for a length or stride below 1, or a model without pooling.
@@ -142,7 +142,7 @@ class SeparateWindows:
 
     def __init__(self, model: InTIModel, lengths: Sequence[int], stride: int = 1) -> None:
         if min(*lengths, stride) < 1:
-            raise ValueError(f"lengths={tuple(lengths)}, stride={stride}: expected numbers of frames, of at least 1.")
+            raise ValueError(f"lengths={tuple(lengths)}, stride={stride} must be numbers of frames; pass at least 1.")
         if not model.global_pool:
             raise ValueError("global_pool='' gives no feature of a frame; use 'token' or 'avg'.")
         self.model, self.lengths, self.stride = model.eval(), tuple(lengths), stride
@@ -171,9 +171,9 @@ class SeparateWindows:
 
 
 class StreamingClassifier(StreamingWindows):
-    """Takes frames as they come and gives the logits of each window of the last ``num_frames`` frames.
+    """A stream that takes frames as they come and returns the logits of each window of ``num_frames`` frames.
 
-    The logits are the model's own on that window; see `StreamingWindows`.
+    The logits are the model's own for that window; see `StreamingWindows`.
 
     Args:
         model: the model; it is put into evaluation mode.
@@ -202,7 +202,7 @@ class StreamingClassifier(StreamingWindows):
 
 
 def pool_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
-    """Pooled frames of a long clip, a few frames at a time: peak memory does not grow with the clip.
+    """Pool the frames of a long clip, a few at a time: peak memory does not grow with the clip.
 
     Args:
         model: the model; it is put into evaluation mode.
@@ -213,7 +213,7 @@ def pool_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
         Pooled frames (B, T', C), without gradients.
 
     Raises:
-        ValueError: see `StreamingWindows`; or for a chunk that is no number of frames.
+        ValueError: see `StreamingWindows`; or for a chunk that is not a number of frames.
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk} is not a number of frames; pass an integer of at least 1.")
@@ -222,7 +222,7 @@ def pool_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
 
 
 def forward_chunked(model: InTIModel, clip: Tensor, chunk: int = 8) -> Tensor:
-    """The model's logits (B, num_classes) of a long clip, a few frames at a time, without gradients.
+    """Return the model's logits (B, num_classes) of a long clip, a few frames at a time, without gradients.
 
     Args, Raises: see `pool_chunked`.
     """

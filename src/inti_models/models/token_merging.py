@@ -3,7 +3,7 @@
 `merge_tokens` changes a naive model that has its weights already; `tome_schedule` finds the numbers of tokens that cost
 what another model costs.
 
-Shapes: ``B`` clips, ``T`` frames, ``F = B T`` frames of all clips, ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames, ``F = B * T`` frames of all clips, ``N`` tokens per frame, ``C`` channels.
 """
 
 import copy
@@ -36,10 +36,10 @@ class Matching(NamedTuple):
 
 @torch.no_grad()
 def bipartite_soft_matching(keys: Tensor, r: int) -> Matching:
-    """The paper's matching: each token of A draws an edge to its most similar one in B; the r best edges stay.
+    """Return the paper's matching: each token of A draws an edge to the most similar one in B; the r best edges stay.
 
     Args:
-        keys: what similarity (of cosine) is measured on, (F, N, D).
+        keys: what cosine similarity is measured on, (F, N, D).
         r: tokens to remove, at most ``N // 2``.
 
     Raises:
@@ -80,7 +80,7 @@ def merge(tokens: Tensor, sizes: Tensor, matching: Matching, num_prefix_tokens: 
 
 
 class KeyRecorder(nn.Module):
-    """Stands in for an attention's ``k_norm`` and hands the keys on to the block around it."""
+    """A stand-in for an attention's ``k_norm`` that hands the keys to the block around it."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class KeyRecorder(nn.Module):
         return keys
 
     def take(self) -> Tensor:
-        """The keys of the last forward pass, (F, heads, N, D); they can be taken once."""
+        """Return the keys of the last forward pass, (F, heads, N, D); they can be taken once."""
         return self._keys.pop()
 
 
@@ -140,16 +140,19 @@ def merge_tokens(model: InTIModel, r: Sequence[int]) -> InTIModel:
 
     Args:
         model: a naive model (``compress_at=()``) that classifies from its class token.
-        r: tokens to merge, one number a block, at most half of those left.
+        r: tokens to merge, one number per block, at most half of those left.
 
     Raises:
-        ValueError: for another number of blocks, a model that compresses frames (the tokens of two frames would
+        ValueError: for a wrong number of numbers, a model that compresses frames (the tokens of two frames would
             no longer be at the same positions), or one that averages over tokens.
     """
     if len(r) != len(model.blocks):
         raise ValueError(f"r={r!r} has {len(r)} numbers for {len(model.blocks)} blocks; pass one for each.")
     if model.temporal.mixes_frames or not all(type(block) is Block for block in model.blocks):
-        raise ValueError(f"{type(model).__name__} has other blocks than timm's Block, in which no token can be merged.")
+        raise ValueError(
+            f"{type(model).__name__} has blocks other than timm's Block, in which no token can be merged; choose a "
+            "model with such blocks."
+        )
     if model.compress_at:
         raise ValueError(f"compress_at={model.compress_at} needs every token; create the model with compress_at=().")
     if model.global_pool != "token":
@@ -170,9 +173,9 @@ def merge_tokens(model: InTIModel, r: Sequence[int]) -> InTIModel:
 
 
 def even_schedule(rate: Fraction, depth: int, num_patches: int) -> tuple[int, ...]:
-    """Numbers for `merge_tokens`, as equal as can be: ``rate`` tokens a block, which need not be whole.
+    """Return the numbers for `merge_tokens`, as equal as possible: ``rate`` tokens per block, a whole number or not.
 
-    A block merges half of its tokens at most; the next ones catch up with what it leaves, as far as they can.
+    A block merges at most half of its tokens; the next ones catch up with what it leaves, as far as they can.
 
     >>> even_schedule(Fraction(4, 3), 6, 16), even_schedule(Fraction(6), 6, 16)
     ((1, 1, 2, 1, 1, 2), (6, 5, 2, 1, 1, 0))
@@ -185,10 +188,10 @@ def even_schedule(rate: Fraction, depth: int, num_patches: int) -> tuple[int, ..
 
 
 def tome_schedule(model: InTIModel, num_frames: int, target_gflops: float) -> tuple[int, ...]:
-    """The `even_schedule` whose cost is the closest to a target.
+    """Return the `even_schedule` whose cost is closest to a target.
 
     The cost is that of `torch.utils.flop_counter`. It counts the similarities (a matrix product); gathering and
-    averaging the merged tokens is, like every elementwise operation, not in its number.
+    averaging the merged tokens is, like every elementwise operation, not counted.
 
     Args:
         model: a naive model; it stays as it is.

@@ -1,4 +1,4 @@
-"""Video models of image models: which class of timm's becomes which of ours."""
+"""Video models from image models: which class of timm's becomes which of ours."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +36,7 @@ def from_image_model(
     ...) or `Eva` (PE-Core, EVA02, DINOv3, EUPE, ...), or of another class in `TRUNKS`.
 
     The image model's modules become part of the video model, not copies of them: pass
-    ``copy.deepcopy(vit)`` to go on using ``vit`` by itself.
+    ``copy.deepcopy(vit)`` to keep using ``vit`` by itself.
 
     Args:
         vit: the image model, with its weights.
@@ -47,8 +47,8 @@ def from_image_model(
             ``num_classes`` says how many.
 
     Raises:
-        TypeError: for what is no model, or a model whose class is not exactly one of `TRUNKS`.
-        ValueError: for a model with patch dropout, a schedule that does not fit, or a head that is no projection of
+        TypeError: for what is not a model, or a model whose class is not exactly one of `TRUNKS`.
+        ValueError: for a model with patch dropout, a schedule that does not fit, or a head that is not a projection of
             ``text_dim``.
     """
     _check_trunk(vit)
@@ -79,14 +79,14 @@ def _projection(vit: Any, text_dim: int) -> nn.Linear:
     if not isinstance(vit.head, nn.Linear) or vit.head.out_features != text_dim:
         found = f"of {vit.head.out_features}" if isinstance(vit.head, nn.Linear) else "not linear"
         raise ValueError(
-            f"text_dim={text_dim}, but the image model's head is {found}; pass the width of its projection, with the "
-            "image model made without num_classes."
+            f"text_dim={text_dim}, but the image model's head is {found}; pass the width of its projection, and "
+            "create the image model without num_classes."
         )
     return vit.head
 
 
 def _check_trunk(vit: Any) -> None:
-    """A TypeError for all but an image model of a class in `TRUNKS`."""
+    """Raise a TypeError for all but an image model of a class in `TRUNKS`."""
     if type(vit) in TRUNKS:
         return
     kind = type(vit).__name__
@@ -100,7 +100,7 @@ def _check_trunk(vit: Any) -> None:
     if isinstance(vit, InTIModel):
         raise TypeError(f"Cannot wrap an {kind}: it is a video model already; use it, or pass its image model.")
     if not isinstance(vit, nn.Module):
-        raise TypeError(f"Cannot wrap a {kind}: it is no model; pass one of timm's, such as a VisionTransformer.")
+        raise TypeError(f"Cannot wrap a {kind}: it is not a model; pass one of timm's, such as a VisionTransformer.")
     why = _INSTEAD.get(
         type(vit),
         f"it is not exactly one of timm's {', '.join(trunk.__name__ for trunk in TRUNKS)}; take one that is, such as "

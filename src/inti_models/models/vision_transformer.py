@@ -19,7 +19,7 @@ class InTIVisionTransformer(InTIModel, VisionTransformer):
 
     The input is a clip (B, T, C, H, W) with any T >= 1, or an image (B, C, H, W), which is a clip of one
     frame; for an image every method returns what timm's `VisionTransformer` returns. A clip without a
-    batch dimension, (T, C, H, W), cannot be told from a batch of images: add the dimension yourself. Where T is no
+    batch dimension, (T, C, H, W), cannot be told from a batch of images: add the dimension yourself. Where T is not a
     multiple of ``2**len(compress_at)``, some frames are taken twice: see `interpolation.frame_order`.
 
     Args:
@@ -30,15 +30,15 @@ class InTIVisionTransformer(InTIModel, VisionTransformer):
     """
 
     def embed_positions(self, patches: Tensor) -> tuple[Tensor, None]:
-        """Patches of frames -> tokens (BT, N, C); no rotary embedding."""
+        """Return the tokens (B*T, N, C) of patches; no rotary embedding."""
         return self._pos_embed(patches), None
 
     def block_args(self, index: int, inputs: BlockInputs) -> dict[str, Any]:
-        """The attention mask, for blocks that take one."""
+        """Return the attention mask, for blocks that take one."""
         if inputs.attn_mask is None and not inputs.is_causal:
             return {}
         return {"attn_mask": inputs.attn_mask, "is_causal": inputs.is_causal}
 
     def map_image_checkpoint(self, tensors: Tensors) -> Tensors:
-        """timm's mapping: it knows OpenAI's, open_clip's, DINOv2's and other layouts."""
+        """Apply timm's mapping, which knows OpenAI's, open_clip's, DINOv2's and other layouts."""
         return image_checkpoint_filter_fn(tensors, self)

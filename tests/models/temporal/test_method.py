@@ -365,7 +365,7 @@ def test_checkpoint_of_another_method_is_refused(small):
     ("kwargs", "error", "message"),
     [
         ({"temporal": "tsm"}, ValueError, "temporal='tsm' is unknown; choose one of st_adapter, aim"),
-        ({"temporal_args": {"width": 3}}, ValueError, r"temporal_args=\{'width': 3\} are of no method"),
+        ({"temporal_args": {"width": 3}}, ValueError, r"temporal_args=\{'width': 3\} need a temporal method"),
         (
             {"temporal": "aim", "temporal_args": {"breadth": 3}},
             ValueError,
@@ -375,7 +375,7 @@ def test_checkpoint_of_another_method_is_refused(small):
         (
             {"temporal": "aim", "block_fn": ParallelScalingBlock},
             TypeError,
-            "EvaBlock of timm, not vision_.*ParallelSc",
+            "EvaBlock, not vision_.*ParallelSc",
         ),
     ],
     ids=str,

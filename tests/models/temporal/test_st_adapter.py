@@ -83,9 +83,9 @@ def test_at_the_start_frames_are_those_of_the_image_model_with_the_norm_behind_t
         ({"before": ()}, r"before=\(\) is not a non-empty subset"),
         ({"before": "attn"}, "before='attn' is not a non-empty subset"),
         ({"before": ("head",)}, r"before=\('head',\) is not a non-empty subset"),
-        ({"kernel_size": (2, 1, 1)}, r"kernel_size=\(2, 1, 1\) are not three odd numbers"),
-        ({"kernel_size": (3, 1)}, r"kernel_size=\(3, 1\) are not three odd numbers"),
-        ({"kernel_size": 3}, "kernel_size=3 are not three odd numbers"),
+        ({"kernel_size": (2, 1, 1)}, r"kernel_size=\(2, 1, 1\) is not three odd numbers"),
+        ({"kernel_size": (3, 1)}, r"kernel_size=\(3, 1\) is not three odd numbers"),
+        ({"kernel_size": 3}, "kernel_size=3 is not three odd numbers"),
     ],
     ids=str,
 )

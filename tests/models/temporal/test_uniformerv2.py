@@ -151,8 +151,8 @@ def test_drop_path_rises_along_the_global_units(small):
 @pytest.mark.parametrize(
     ("args", "model_args", "message"),
     [
-        ({"stride": 3}, {}, "stride=3 is not 1"),
-        ({"num_global": 5}, {}, "num_global=5 is not a number of global units from 1 to 4"),
+        ({"stride": 3}, {}, "stride=3 is unknown; choose 1"),
+        ({"num_global": 5}, {}, "num_global=5 is not a number of global units; choose 1 to 4"),
         ({"num_global": 0}, {}, "num_global=0 is not a number"),
         ({}, {"class_token": False, "global_pool": ""}, "needs a class token"),
         ({}, {"global_pool": "avg"}, "classifies by class tokens, not by global_pool='avg'"),

@@ -1,4 +1,4 @@
-"""Temporal methods that plug into `InTIModel`, one a file; see docs/add_a_temporal_module.md."""
+"""Temporal methods that plug into `InTIModel`, one per file; see docs/add_a_temporal_module.md."""
 
 import inspect
 from collections.abc import Mapping
@@ -23,15 +23,15 @@ __all__ = ["METHODS", "PerFrame", "TemporalBlock", "TemporalMethod", "build_meth
 def build_method(
     model: Any, name: str | None, args: Mapping[str, Any], num_frames: int, device: Any = None, dtype: Any = None
 ) -> TemporalMethod:
-    """The method of this name for an image model of timm's and clips of so many frames; None for none.
+    """Return the method of this name for an image model of timm's and clips of ``num_frames``; None for no method.
 
     Raises:
-        ValueError: for an unknown name, an argument that the method has not, or a pooling that it cannot have.
+        ValueError: for an unknown name, an argument that the method does not have, or a pooling that it cannot use.
         TypeError: for a model with blocks that a method does not extend.
     """
     if name is None:
         if args:
-            raise ValueError(f"temporal_args={dict(args)!r} are of no method; name one with temporal=...")
+            raise ValueError(f"temporal_args={dict(args)!r} need a temporal method; name one with temporal=...")
         return PerFrame()
     if name not in METHODS:
         raise ValueError(f"temporal={name!r} is unknown; choose one of {', '.join(METHODS)}.")

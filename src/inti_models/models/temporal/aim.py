@@ -3,7 +3,7 @@
 Yang et al., "AIM: Adapting Image Models for Efficient Video Action Recognition", ICLR 2023, arXiv 2302.03024,
 section 3.2 to 3.4; code: https://github.com/taoyang1122/adapt-image-models, ``mmaction/models/backbones/vit_clip.py``.
 
-Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens per frame, ``C`` channels.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from .method import TemporalBlock, TemporalMethod, interpolate_time
 
 
 class Adapter(nn.Module):
-    """``fc2(gelu(fc1(x)))``, of a quarter of the channels in between; zero at the start."""
+    """``fc2(gelu(fc1(x)))`` with a bottleneck of a quarter of the channels; zero at the start."""
 
     def __init__(self, dim: int, ratio: float = 0.25, device=None, dtype=None) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class AIMBlock(TemporalBlock):
         return x + self.scale_mlp(self.mlp(normed)) + self.drop_path2(self.scale * adapters["joint"](normed))
 
     def attend_over_time(self, x: Tensor) -> Tensor:
-        """The image block's attention among the tokens at one position, (B, T, N, C) -> (B, T, N, C).
+        """Apply the image block's attention among the tokens at one position, (B, T, N, C) -> (B, T, N, C).
 
         It needs no rotation, which is the same for all of them.
         """
@@ -62,12 +62,12 @@ class AIMBlock(TemporalBlock):
 
 
 class AIM(TemporalMethod):
-    """Three adapters in every block, and an embedding of time. The trunk is frozen but for the final norm.
+    """Three adapters in every block, and an embedding of time. The trunk is frozen except for the final norm.
 
     Args:
         scale: of the joint adaptation: 0.5 for Kinetics, 1 for Something-Something V2.
         adapt_input: one more adapter before the attention over time (SSv2, ViT-B/16).
-        **model: see `TemporalMethod`. A clip of another length gets the time embedding linearly interpolated (the
+        **model: see `TemporalMethod`. For a clip of another length the time embedding is linearly interpolated (the
             official code takes clips of ``num_frames`` only).
     """
 
@@ -79,7 +79,7 @@ class AIM(TemporalMethod):
         self.time_embed = nn.Parameter(torch.zeros(1, self.num_frames, self.dim, **self.dd))
 
     def wrap_block(self, block: nn.Module) -> AIMBlock:
-        """The block with its adapters."""
+        """Return the block with its adapters."""
         names = (*(("time_in",) if self.adapt_input else ()), "time", "space", "joint")
         return AIMBlock(block, nn.ModuleDict({name: Adapter(self.dim, **self.dd) for name in names}), self.scale)
 

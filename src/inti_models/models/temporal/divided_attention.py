@@ -1,9 +1,9 @@
-"""Divided space-time attention: attention over time of its own before the attention over space.
+"""Divided space-time attention: a separate attention over time before the attention over space.
 
 Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021, arXiv 2102.05095,
 section 3 (T+S). Here the class token attends over time as every other token does.
 
-Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens per frame, ``C`` channels.
 """
 
 from typing import Any
@@ -47,7 +47,7 @@ class DividedAttention(TemporalMethod):
     """Temporal attention in every block, and an embedding of time.
 
     Args:
-        **model: see `TemporalMethod`. A clip of another length gets the time embedding linearly interpolated.
+        **model: see `TemporalMethod`. For a clip of another length the time embedding is linearly interpolated.
     """
 
     def __init__(self, **model: Any) -> None:
@@ -55,7 +55,7 @@ class DividedAttention(TemporalMethod):
         self.time_embed = nn.Parameter(torch.zeros(1, self.num_frames, self.dim, **self.dd))
 
     def wrap_block(self, block: nn.Module) -> DividedAttentionBlock:
-        """The block with its attention over time."""
+        """Return the block with its attention over time."""
         return DividedAttentionBlock(block, TemporalAttention(self.dim, self.num_heads, **self.dd))
 
     def embed_time(self, x: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What a temporal method is: the seam between `InTIModel` and modules that look across frames.
 
-Shapes: ``B`` clips, ``T`` frames that remain at a depth, ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames that remain at a depth, ``N`` tokens per frame, ``C`` channels.
 """
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from torch import Tensor, nn
 
 
 def check_block(block: nn.Module) -> Block | EvaBlock:
-    """Return the block; a TypeError for another kind than timm's `Block` and `EvaBlock`."""
+    """Return the block; raise a TypeError if it is not timm's `Block` or `EvaBlock`."""
     if type(block) not in (Block, EvaBlock):
         kind = f"{type(block).__module__.rpartition('.')[2]}.{type(block).__name__}"
         raise TypeError(
-            f"A temporal method extends vision_transformer.Block and eva.EvaBlock of timm, not {kind}; leave temporal "
-            "out, or take a model with such blocks."
+            f"A temporal method extends timm's vision_transformer.Block and eva.EvaBlock, not {kind}; leave temporal "
+            "out, or use a model with such blocks."
         )
     return cast(Block | EvaBlock, block)
 
 
 class TemporalBlock(nn.Module):
-    """An image block on the frames of a clip at once, with a method's own modules in ``temporal``.
+    """An image block on all frames of a clip at once, with a method's own modules in ``temporal``.
 
     It takes over the modules of timm's block under their names, so that an image checkpoint fits it; what the method
     adds is named ``blocks.<i>.temporal.*``. A subclass says in `forward` where the two meet.
@@ -35,7 +35,7 @@ class TemporalBlock(nn.Module):
         temporal: the method's modules in this block.
 
     Raises:
-        TypeError: for another kind of block than timm's `Block` and `EvaBlock`.
+        TypeError: for a block other than timm's `Block` and `EvaBlock`.
     """
 
     norm1: nn.Module
@@ -56,19 +56,19 @@ class TemporalBlock(nn.Module):
         self.temporal = temporal
 
     def attend(self, x: Tensor, **attn_args: Any) -> Tensor:
-        """The attention branch of the image block over the tokens of each frame, (B, T, N, C) -> (B, T, N, C)."""
+        """Apply the attention branch of the image block over the tokens of each frame, (B, T, N, C) -> (B, T, N, C)."""
         return self.scale_attn(self.attn(self.norm1(x).flatten(0, 1), **attn_args)).unflatten(0, x.shape[:2])
 
     def feed(self, x: Tensor) -> Tensor:
-        """The MLP branch of the image block, (B, T, N, C) -> (B, T, N, C)."""
+        """Apply the MLP branch of the image block, (B, T, N, C) -> (B, T, N, C)."""
         return self.scale_mlp(self.mlp(self.norm2(x)))
 
     def scale_attn(self, x: Tensor) -> Tensor:
-        """The layer scale of the attention branch, if there is one."""
+        """Apply the layer scale of the attention branch, if there is one."""
         return self._scale(x, "1")
 
     def scale_mlp(self, x: Tensor) -> Tensor:
-        """The layer scale of the MLP branch, if there is one."""
+        """Apply the layer scale of the MLP branch, if there is one."""
         return self._scale(x, "2")
 
     def _scale(self, x: Tensor, branch: str) -> Tensor:
@@ -78,9 +78,9 @@ class TemporalBlock(nn.Module):
         return x if gamma is None else gamma * x
 
     def forward(self, x: Tensor, grid_size: tuple[int, int], **attn_args: Any) -> Tensor:
-        """Tokens (B, T, N, C) -> (B, T, N, C): here as the image block does, with no exchange between frames.
+        """Run the block, (B, T, N, C) -> (B, T, N, C): here as the image block does, with no exchange between frames.
 
-        ``attn_args`` is what attention in a frame takes too, such as the rotation of each place.
+        ``attn_args`` is what attention within a frame takes too, such as the rotation of each position.
         """
         x = x + self.drop_path1(self.attend(x, **attn_args))
         return x + self.drop_path2(self.feed(x))
@@ -99,7 +99,7 @@ class TemporalMethod(nn.Module):
         num_frames: frames of a clip that the method is made for.
         device, dtype: of the parameters; the method's modules get them as ``**self.dd``.
 
-    Parameters named ``time_embed`` and ``patch_embed`` count to the stem for layer decay, others to the head; those
+    Parameters named ``time_embed`` and ``patch_embed`` belong to the stem for layer decay, others to the head; those
     of the method itself (not of its submodules) are not decayed.
 
     Attributes:
@@ -107,7 +107,7 @@ class TemporalMethod(nn.Module):
         out_indices: blocks whose output `fuse_features` gets.
         mixes_frames: whether frames see each other.
         stride: input frames that become one when patches are embedded.
-        also_trained: pattern of the image model's parameters that the paper trains beside the method's own.
+        also_trained: pattern of the image model's parameters that the paper trains besides the method's own.
     """
 
     norm_last: bool = False
@@ -132,33 +132,36 @@ class TemporalMethod(nn.Module):
         self.num_prefix_tokens, self.num_frames = num_prefix_tokens, num_frames
 
     def wrap_block(self, block: nn.Module) -> nn.Module:
-        """The image block, or what takes its place: a `TemporalBlock`."""
+        """Return the image block, or the `TemporalBlock` that takes its place."""
         return TemporalBlock(block, nn.Module())
 
     def wrap_blocks(self, blocks: Any) -> Any:
-        """All blocks of the image model, wrapped, in a container of the same kind."""
+        """Wrap all blocks of the image model, in a container of the same kind."""
         wrapped = blocks[:]
         for i, block in enumerate(blocks):
             wrapped[i] = self.wrap_block(block)
         return wrapped
 
     def init_patch_embed(self, patch_embed: nn.Module) -> None:
-        """Make what the method needs beside the image model's patch embedding."""
+        """Make what the method needs besides the image model's patch embedding."""
 
     def prune(self, depth: int) -> None:
         """Do without the blocks from ``depth`` on, which the model is about to lose."""
 
     def embed_patches(self, patch_embed: nn.Module, clip: Tensor) -> Tensor:
-        """Frames (B, T, channels, H, W) -> patch tokens of each, (B T, N, C), or (B T, H, W, C) for dynamic sizes."""
+        """Embed frames (B, T, channels, H, W) as patch tokens (B*T, N, C), or (B*T, H, W, C) for dynamic sizes."""
         return patch_embed(clip.flatten(0, 1))
 
     def embed_time(self, x: Tensor) -> Tensor:
-        """Tokens (B, T, N, C) after position embedding and before the first norm -> the same shape."""
+        """Change tokens (B, T, N, C) after position embedding, before the first norm; the shape stays."""
         return x
 
     def fuse_features(self, x: Tensor, features: Sequence[Tensor], grid_size: tuple[int, int]) -> Tensor:
-        """Tokens after the last block and interpolation, (B, T', N, C), and those after the blocks in ``out_indices``
-        (with the frames that remained there) -> what pooling, mean over frames and head get, (B, T', N, C)."""
+        """Return what pooling, mean over frames and head get, (B, T', N, C).
+
+        ``x`` are the tokens after the last block and interpolation, (B, T', N, C), ``features`` those after the blocks
+        in ``out_indices``, with the frames that remained there.
+        """
         return x
 
 
@@ -171,21 +174,21 @@ class PerFrame(TemporalMethod):
         nn.Module.__init__(self)  # nothing of a model's to know
 
     def wrap_blocks(self, blocks: Any) -> Any:
-        """The blocks as they are."""
+        """Return the blocks as they are."""
         return blocks
 
 
 def interpolate_time(embedding: Tensor, num_frames: int) -> Tensor:
-    """A temporal position embedding (1, T, C) for another number of frames, linearly interpolated.
+    """Linearly interpolate a temporal position embedding (1, T, C) to another number of frames.
 
-    For the same number it is exactly as it was; no branch, which FX could not trace.
+    For the same number it is exactly unchanged; without a branch, which FX could not trace.
     """
     resized = F.interpolate(embedding.transpose(1, 2).float(), num_frames, mode="linear")
     return resized.transpose(1, 2).to(embedding.dtype)
 
 
 def on_grid(x: Tensor, num_prefix_tokens: int, grid_size: tuple[int, int]) -> Tensor:
-    """The grid tokens of (B, T, N, C) as a volume for 3D convolutions, (B, C, T, H, W)."""
+    """Return the grid tokens of (B, T, N, C) as a volume for 3D convolutions, (B, C, T, H, W)."""
     return x[:, :, num_prefix_tokens:].unflatten(2, grid_size).permute(0, 4, 1, 2, 3)
 
 

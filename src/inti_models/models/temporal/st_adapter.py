@@ -3,7 +3,7 @@
 Pan et al., "ST-Adapter: Parameter-Efficient Image-to-Video Transfer Learning", NeurIPS 2022, arXiv 2206.13559,
 section 3.3; code: https://github.com/linziyi96/st-adapter, ``models_adapter.py``.
 
-Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels, ``W`` channels of the bottleneck.
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens per frame, ``C`` channels, ``W`` channels of the bottleneck.
 """
 
 from collections.abc import Sequence
@@ -87,12 +87,12 @@ class STAdapter(TemporalMethod):
         if isinstance(before, str) or not before or not set(before) <= set(PLACES):
             raise ValueError(f"before={before!r} is not a non-empty subset of {PLACES}; pass a tuple of these names.")
         if isinstance(kernel_size, int) or len(kernel_size) != 3 or any(size % 2 == 0 for size in kernel_size):
-            raise ValueError(f"kernel_size={kernel_size!r} are not three odd numbers, such as (3, 1, 1).")
+            raise ValueError(f"kernel_size={kernel_size!r} is not three odd numbers; pass three, such as (3, 1, 1).")
         self.width, self.before = width, tuple(before)
         self.kernel_size = (kernel_size[0], kernel_size[1], kernel_size[2])
 
     def wrap_block(self, block: nn.Module) -> STAdapterBlock:
-        """The block with its adapters."""
+        """Return the block with its adapters."""
         adapters = {
             place: Adapter(self.dim, self.width, self.kernel_size, self.num_prefix_tokens, **self.dd)
             for place in PLACES

@@ -4,7 +4,7 @@ Li et al., "UniFormerV2: Spatiotemporal Learning by Arming Image ViTs with Video
 arXiv 2211.09552, section 3; code: https://github.com/OpenGVLab/UniFormerV2,
 ``slowfast/models/uniformerv2_model.py``.
 
-Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens per frame, ``C`` channels.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class UniFormerV2Block(TemporalBlock):
         return x + self.drop_path2(self.feed(x))
 
     def exchange(self, place: str, x: Tensor, grid_size: tuple[int, int]) -> Tensor:
-        """The local unit before a branch, (B, T, N, C) -> (B, T, N, C)."""
+        """Apply the local unit before a branch, (B, T, N, C) -> (B, T, N, C)."""
         if place not in self.temporal:
             return x
         unit = self.temporal[place]
@@ -96,7 +96,7 @@ class GlobalUnit(nn.Module):
         return video + self.drop_path(self.mlp(self.norm_mlp(video)))
 
     def attend(self, video: Tensor, tokens: Tensor) -> Tensor:
-        """Cross attention: query (B, 1, C), tokens (B, L, C) -> (B, 1, C)."""
+        """Apply cross attention: query (B, 1, C), tokens (B, L, C) -> (B, 1, C)."""
         query = self.query(video).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # B heads 1 D
         key, value = self.key_value(tokens).unflatten(-1, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         return self.proj(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
@@ -105,7 +105,7 @@ class GlobalUnit(nn.Module):
 class UniFormerV2(TemporalMethod):
     """Local units in every block, global units after the last ones, one after the other (sequential fusion).
 
-    The video token and the mean class token are mixed by learned fractions, one a channel; the final norm follows.
+    The video token and the mean class token are mixed by learned fractions, one per channel; the final norm follows.
 
     Args:
         local_reduction: of the local units' bottleneck; None for no local units (Kinetics).
@@ -135,9 +135,9 @@ class UniFormerV2(TemporalMethod):
     ) -> None:
         super().__init__(**model)
         if stride not in (1, 2):
-            raise ValueError(f"stride={stride!r} is not 1 (each frame for itself) or 2 (with its neighbours).")
+            raise ValueError(f"stride={stride!r} is unknown; choose 1 (each frame alone) or 2 (with its neighbours).")
         if not 1 <= num_global <= self.depth:
-            raise ValueError(f"num_global={num_global!r} is not a number of global units from 1 to {self.depth}.")
+            raise ValueError(f"num_global={num_global!r} is not a number of global units; choose 1 to {self.depth}.")
         if self.num_prefix_tokens < 1:
             raise ValueError("UniFormerV2 needs a class token; choose an image model that has one.")
         self.local_reduction, self.stride = local_reduction, stride
@@ -167,7 +167,7 @@ class UniFormerV2(TemporalMethod):
             nn.init.zeros_(cast(nn.Conv2d, conv).weight)
 
     def wrap_block(self, block: nn.Module) -> UniFormerV2Block:
-        """The block with its local units."""
+        """Return the block with its local units."""
         units = {
             place: LocalUnit(self.dim, self.local_reduction, self.num_prefix_tokens, **self.dd)
             for place in ("attn", "mlp")
@@ -176,7 +176,7 @@ class UniFormerV2(TemporalMethod):
         return UniFormerV2Block(block, nn.ModuleDict(units))
 
     def embed_patches(self, patch_embed: Any, clip: Tensor) -> Tensor:
-        """With stride 2, the 3D convolution of kernel 3, stride 2 and padding 1 over time, one 2D kernel a frame."""
+        """Embed patches; with stride 2 as a 3D convolution of kernel 3, stride 2 and padding 1 over time would."""
         if self.patch_embed is None:
             return super().embed_patches(patch_embed, clip)
         padded = F.pad(clip, (0, 0, 0, 0, 0, 0, 1, 1))  # the convolution's zeros
@@ -196,7 +196,7 @@ class UniFormerV2(TemporalMethod):
         self.units = self.units[: len(self.out_indices)]
 
     def fuse_features(self, x: Tensor, features: Sequence[Tensor], grid_size: tuple[int, int]) -> Tensor:
-        """Put the video token's part into the class token of every frame, whose mean is then the mix of both."""
+        """Add the video token's part to the class token of every frame, whose mean is then the mix of both."""
         video = self.video_token.expand(x.shape[0], -1, -1)
         for unit, tokens in zip(self.units, features, strict=True):
             video = unit(video, tokens, grid_size)
