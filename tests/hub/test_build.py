@@ -121,7 +121,7 @@ def test_an_assembled_folder_is_the_model_and_its_card(build, measured_hub, mode
         (lambda folder: (folder / "results.json").unlink(), [], "results.json is missing; measure the model first"),
         (lambda folder: (folder / "results.json").write_text("{}"), [], "results.json lacks 'model'"),
         (lambda folder: (folder / "results.json").write_text("{"), [], "results.json is not JSON"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), [], "is not a whole safetensors file"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"no"), [], "is not a complete safetensors file"),
         (lambda folder: None, ["--only", "inti_vit_b16_k400"], "'inti_vit_b16_k400' is not made here"),
     ],
 )

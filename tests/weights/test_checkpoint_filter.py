@@ -145,7 +145,7 @@ def test_damaged_tensors_are_told_in_a_sentence(tiny, tmp_path):
     [
         (float("nan"), "has values in head.bias that are not finite"),
         (float("inf"), "has values in head.bias that are not finite"),
-        (None, "has head.bias in torch.int64, not in floating point"),
+        (None, "has head.bias in torch.int64, not floating point"),
     ],
 )
 def test_values_that_are_no_weights_are_told_in_a_sentence(tiny, value, message):
@@ -165,15 +165,15 @@ def test_broken_file_is_told_in_a_sentence(tiny, tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(tiny().state_dict(), path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match="is not a whole safetensors file .* download it again"):
+    with pytest.raises(ValueError, match="is not a complete safetensors file .* download it again"):
         load_checkpoint(tiny(), path)
 
 
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"num_classes": 9}, r"has head.bias as 9 where the model has 5; name the model that it was made for"),
-        ({"num_classes": 0}, r"lacks head.bias and 1 more; name the model that it was made for, with the same options"),
+        ({"num_classes": 9}, r"has head.bias as 9 where the model has 5; name the model it was made for"),
+        ({"num_classes": 0}, r"lacks head.bias and 1 more; name the model it was made for, with the same options"),
         ({"reg_tokens": 2}, r"is of another architecture"),
         ({"depth": 5}, r"has, unlike the model, blocks.4.attn.proj.bias and"),
         ({"depth": 3, "compress_at": (1,)}, r"lacks blocks.3.attn.proj.bias and \d+ more"),

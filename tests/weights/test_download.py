@@ -49,7 +49,7 @@ def test_file_of_the_cache_has_the_hash_that_names_it(cached):
 def test_damaged_file_is_removed_from_the_cache(cached):
     file, blob = cached
     blob.write_bytes(CONTENT[:-1] + b"S")
-    with pytest.raises(OSError, match="model.safetensors of org/mine was damaged on its way .* load it again"):
+    with pytest.raises(OSError, match="model.safetensors of org/mine was damaged in the download .* load it again"):
         download("org/mine", "model.safetensors")
     assert not blob.exists() and not file.is_symlink()
     with pytest.raises(FileNotFoundError, match="HF_HUB_OFFLINE is set and the cache has no model.safetensors"):
@@ -68,7 +68,7 @@ def test_cache_without_links_is_verified_by_what_the_hub_states_if_it_can_be_ask
         return huggingface_hub.HfFileMetadata(COMMIT, "f" * 64, url, 7, None)
 
     monkeypatch.setattr(download_module, "get_hf_file_metadata", metadata)
-    with pytest.raises(OSError, match="was damaged on its way"):
+    with pytest.raises(OSError, match="was damaged in the download"):
         download("org/mine", "model.safetensors")
     assert asked == [huggingface_hub.hf_hub_url("org/mine", "model.safetensors", revision=COMMIT)]
     assert not file.exists()
@@ -96,7 +96,7 @@ def caused(error, cause):
         (LocalEntryNotFoundError(""), ConnectionError, "cannot be reached for weights of org/mine@v1"),
         (caused(LocalEntryNotFoundError(""), HfHubHTTPError("", response=response(503))), ConnectionError, "503"),
         (OSError(28, "full"), OSError, r"The cache cannot take weights of org/mine \(No space left on device\)"),
-        (httpx2.ReadError("cut"), ConnectionError, r"The transfer of weights of org/mine was cut \(ReadError\)"),
+        (httpx2.ReadError("cut"), ConnectionError, r"The download of weights of org/mine failed \(ReadError\)"),
         (ValueError("two\nlines"), ValueError, r"does not accept weights of org/mine \(two lines\)"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,

@@ -291,9 +291,9 @@ def test_saving_again_replaces_the_three_files_and_leaves_others(folder, randomi
 
 def test_a_model_without_a_name_is_not_saved(tiny, tmp_path):
     message = refusal(save_pretrained, tiny(), tmp_path / "none")
-    assert "cannot be created again by a name" in message
+    assert "cannot be created again by name" in message
     wrapped = from_image_model(VisionTransformer(img_size=32, depth=2, embed_dim=32, num_heads=2))
-    assert "cannot be created again by a name" in refusal(save_pretrained, wrapped, tmp_path / "none")
+    assert "cannot be created again by name" in refusal(save_pretrained, wrapped, tmp_path / "none")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -353,7 +353,7 @@ def test_a_folder_with_pickles_only_is_refused_unopened(folder, tmp_path, file):
     message = refusal(load, folder, error=FileNotFoundError)
     assert "There is no model.safetensors in" in message
     assert "convert" in message
-    assert f"use 'inti-models convert {folder / file} " in refusal(load, folder / file)
+    assert f"run 'inti-models convert {folder / file} " in refusal(load, folder / file)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -421,7 +421,7 @@ def test_a_config_cannot_name_another_source(folder, model, tmp_path):
         ("{}", "is not a model's config"),
         ('{"architecture": "inti_vit", "pretrained_cfg": {"nonsense": 1}}', "is not a model's config"),
         ('{"architecture": "inti_vit", "pretrained_cfg": {}, "model_args": 3}', "is not a model's config"),
-        ('{"architecture": "resnet18", "pretrained_cfg": {}}', "is of 'resnet18', which is no InTI model"),
+        ('{"architecture": "resnet18", "pretrained_cfg": {}}', "is of 'resnet18', which is not an InTI model"),
         ("\0\xff", "is not a model's config"),
     ],
 )
@@ -436,8 +436,8 @@ def test_damaged_weights_are_told_in_a_sentence(folder, fault):
     content, tensors = path.read_bytes(), load_file(path)
     words = {
         "flipped": "is damaged",
-        "truncated": "is not a whole safetensors file",
-        "empty": "is not a whole safetensors file",
+        "truncated": "is not a complete safetensors file",
+        "empty": "is not a complete safetensors file",
         "nan": "not finite",
         "int": "in torch.int8",
         "shape": "as 64 where the model has 32",
@@ -495,7 +495,7 @@ def test_predict_takes_a_folder(folder, tmp_path, capsys, monkeypatch):
     (folder / "model.safetensors").write_bytes(b"")
     assert main(["predict", str(frame), "--model", f"local-dir:{folder}"]) == 1
     err = capsys.readouterr().err
-    assert "model.safetensors is not a whole safetensors file" in err
+    assert "model.safetensors is not a complete safetensors file" in err
     assert err.count("\n") == 1
 
 
@@ -679,7 +679,7 @@ def test_config_of_other_weights_is_refused(tmp_path):
     for folder in folders:
         save_pretrained(timm.create_model(NAME), folder)
     shutil.copy(folders[1] / "model.safetensors", folders[0])
-    with pytest.raises(ValueError, match="was not written with the weights that lie beside it .* save the model again"):
+    with pytest.raises(ValueError, match="was not written with the weights beside it .* save the model again"):
         load(folders[0])
     with changing(folders[0]) as config:
         del config[DIGEST]

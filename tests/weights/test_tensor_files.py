@@ -66,7 +66,7 @@ def test_a_flipped_bit_is_noticed(saved, place, bit):
     }[place]
     content[offset] ^= 1 << bit
     saved.write_bytes(content)
-    with pytest.raises(ValueError, match=r"model.safetensors is (damaged|not a whole safetensors file).*again\.$"):
+    with pytest.raises(ValueError, match=r"model.safetensors is (damaged|not a complete safetensors file).*again\.$"):
         read_checkpoint(saved)
 
 
@@ -78,7 +78,7 @@ def test_a_file_of_another_length_is_noticed(saved, tiny, length, foreign):
     content = saved.read_bytes()
     end = {"header": header_size(saved), "half": len(content) // 2}.get(length, length)
     saved.write_bytes(content + b"\0" if length == "longer" else content[:end])
-    with pytest.raises(ValueError, match="model.safetensors is not a whole safetensors file"):
+    with pytest.raises(ValueError, match="model.safetensors is not a complete safetensors file"):
         read_checkpoint(saved)
 
 
@@ -109,7 +109,7 @@ def test_tied_tensors_are_saved_each(tmp_path):
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".ckpt", ""])
 def test_no_other_file_is_opened(saved, suffix):
     other = saved.rename(saved.with_suffix(suffix))
-    with pytest.raises(ValueError, match="is not a .safetensors file, and no other is opened"):
+    with pytest.raises(ValueError, match="is not a .safetensors file, and nothing else is opened"):
         read_checkpoint(other)
 
 

@@ -282,7 +282,7 @@ def test_a_saved_model_takes_other_words_from_the_text_tower_that_it_was_made_wi
             assert_close(loaded(images), theirs, rtol=0, atol=1e-3)
     state = load_file(file)
     save_file(state | {"text_projection": state["text_projection"] + 0.1}, file)
-    with pytest.raises(ValueError, match="another text tower or projection than this model was made with"):
+    with pytest.raises(ValueError, match="a text tower or projection other than this model was made with"):
         inti_models.set_zero_shot_head(loaded, WORDS)
 
 
@@ -354,8 +354,8 @@ def test_classes_that_are_there_twice_or_spelled_with_entities_are_named(clips, 
     inti_models.set_zero_shot_head(model, ["rock &amp; roll", "Jump", "rock & roll", "jump"], ["{}", "{}"])
     text = caplog.text
     assert "'rock &amp; roll' is spelled with an HTML entity, and read as 'rock & roll'" in text
-    assert "The class 'rock & roll' is there twice, as 'rock &amp; roll' too" in text
-    assert "The class 'jump' is there twice, as 'Jump' too" in text and "The template '{}' is there twice;" in text
+    assert "The class 'rock & roll' occurs twice, as 'rock &amp; roll' too" in text
+    assert "The class 'jump' occurs twice, as 'Jump' too" in text and "The template '{}' occurs twice;" in text
     rows = model.head.classes.weight
     assert_close(rows[0], rows[2])
     assert_close(rows[1], rows[3])
@@ -369,7 +369,7 @@ def test_templates_come_from_a_file(tmp_path):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             zero_shot.read_templates(file)
-    with pytest.raises(FileNotFoundError, match="no file of templates"):
+    with pytest.raises(FileNotFoundError, match="no template file"):
         zero_shot.read_templates(tmp_path / "absent.txt")
 
 
@@ -391,7 +391,7 @@ def test_models_without_a_clip_are_told_in_a_sentence(clips, tiny, tmp_path):
     save_file(load_file(weights(clip)) | {"visual.head.mlp.fc1.weight": torch.zeros(2, 2)}, mlp)
     with pytest.raises(ValueError, match="does not project its image features linearly"):
         inti_models.set_zero_shot_head(create(clip, file=mlp, pretrained=False), WORDS)
-    with pytest.raises(ValueError, match="an image tower of width 64, the model has 32"):
+    with pytest.raises(ValueError, match="an image tower of width 64, but the model has 32"):
         inti_models.set_zero_shot_head(create(clip, pretrained=False, embed_dim=32), WORDS)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         inti_models.set_zero_shot_head(create(clip, file=tmp_path / "absent.safetensors", pretrained=False), WORDS)
@@ -400,10 +400,10 @@ def test_models_without_a_clip_are_told_in_a_sentence(clips, tiny, tmp_path):
 @pytest.mark.parametrize(
     ("key", "change", "message"),
     [
-        ("token_embedding.weight", lambda x: x[:1000], "leaves open how it is built"),
+        ("token_embedding.weight", lambda x: x[:1000], "does not say how its text tower is built"),
         ("transformer.resblocks.1.ln_1.weight", lambda x: x[:9], "that open_clip does not build"),
         ("transformer.resblocks.1.ln_1.weight", lambda x: x * torch.nan, "not finite"),
-        ("visual.proj", lambda x: x[:9], "width 9, the model has 64"),
+        ("visual.proj", lambda x: x[:9], "width 9, but the model has 64"),
     ],
 )
 def test_damaged_towers_are_told_in_a_sentence(clips, key, change, message, cache):
@@ -418,7 +418,9 @@ def test_a_text_tower_that_leaves_its_heads_open_needs_its_config(clips, tmp_pat
     clip = clips[OPENAI]
     lone = Path(shutil.copy(weights(clip), tmp_path))
     model = create(clip, file=lone, pretrained=False, overlay={"hf_hub_id": None})
-    with pytest.raises(ValueError, match=r"leaves open how it is built.*; put its open_clip_config.json beside it"):
+    with pytest.raises(
+        ValueError, match=r"does not say how its text tower is built.*; put its open_clip_config.json beside it"
+    ):
         inti_models.set_zero_shot_head(model, WORDS)
     shutil.copy(clip.folder / "open_clip_config.json", tmp_path)
     inti_models.set_zero_shot_head(model, WORDS)
@@ -428,7 +430,7 @@ def test_a_text_tower_that_leaves_its_heads_open_needs_its_config(clips, tmp_pat
 @pytest.mark.parametrize(
     ("text_cfg", "message"),
     [
-        ({"layers": 10**9}, "leaves open how it is built"),  # of another file
+        ({"layers": 10**9}, "does not say how its text tower is built"),  # of another file
         ({"run": "this"}, "open_clip does not build"),
         ({"heads": 5}, "open_clip does not build"),
         ({"tokenizer_kwargs": {"trust_remote_code": True}}, "asks for a tokenizer with trust_remote_code"),
@@ -594,7 +596,7 @@ def test_cache_that_cannot_be_written_is_no_error(clips, tmp_path, caplog):
     file = towers(clips[OPENAI])
     head = build_head(file, 64, WORDS, cache_dir=tmp_path / "file" / "heads")
     assert torch.equal(head.classes.weight, build_head(file, 64, WORDS).classes.weight)
-    assert "is not kept in" in caplog.text
+    assert "cannot be cached in" in caplog.text
 
 
 # Words and templates

@@ -1,4 +1,4 @@
-"""What this folder needs of other libraries and they do not export."""
+"""Names that this folder needs from other libraries, which do not export them."""
 
 from timm.models._hub import _parse_model_cfg as parse_model_cfg
 from timm.models._hub import save_config_for_hf

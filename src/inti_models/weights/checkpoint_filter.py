@@ -36,9 +36,9 @@ WRAPPERS = ("state_dict", "model_state", "model", "module", "_orig_mod", *AVERAG
 
 
 def unwrap(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Take off what a training script put before the names of all tensors, such as ``module._orig_mod.``.
+    """Strip the prefix that a training script put before the names of all tensors, such as ``module._orig_mod.``.
 
-    A wrapper comes off where every name has it. Of a model and its moving average (``model.`` and ``model_ema.``) the
+    A prefix is stripped if every name has it. Of a model and its moving average (``model.`` and ``model_ema.``) the
     average is taken, as timm does. A warning says what was done.
 
     Args:
@@ -46,7 +46,7 @@ def unwrap(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         source: the file, for messages.
 
     Raises:
-        ValueError: the tensors are in several wrappers, and it is not known which of them are meant.
+        ValueError: if the tensors have several prefixes, so that it is not clear which are meant.
     """
     found, unwrapped = [], dict(tensors)
     while unwrapped:
@@ -58,7 +58,7 @@ def unwrap(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         averages = wrappers & set(AVERAGES)
         if len(wrappers) > 2 or (len(wrappers) == 2 and len(averages) != 1):
             raise ValueError(
-                f"{source} has tensors of {' and '.join(sorted(wrappers))}; save those of the one that you mean alone."
+                f"{source} has tensors under {' and '.join(sorted(wrappers))}; save only those that you mean."
             )
         taken = (averages or wrappers).pop()
         beside = f" (not {(wrappers - {taken}).pop()}.)" if len(wrappers) == 2 else ""
@@ -79,8 +79,8 @@ def load_checkpoint(model: InTIModel, path: str | os.PathLike[str]) -> None:
     The classes have to be the model's, unless the file is an image checkpoint's.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a whole safetensors file, or its tensors are not the model's.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a complete safetensors file, or its tensors are not the model's.
     """
     tensors = unwrap(read_checkpoint(path), os.fspath(path))
     model.load_state_dict(checkpoint_filter_fn(tensors, model, {"file": os.fspath(path)}))
@@ -101,16 +101,16 @@ def load_tensors(model: InTIModel, tensors: Mapping[str, Tensor]) -> None:
 
 
 def assign_tensors(model: InTIModel, tensors: Mapping[str, Tensor], device: torch.device) -> bool:
-    """Make tensors the parameters of a model on the meta device, where they are just that; nothing is copied.
+    """Make tensors the parameters of a model on the meta device, if they match exactly; nothing is copied.
 
     Args:
         model: the model, without memory of its own.
         tensors: of the file that its pretrained config names.
-        device: where its parameters shall be.
+        device: where its parameters go.
 
     Returns:
-        Whether it was done. Not done, and for `load_tensors` to do in a model with memory, is what takes more: other
-        names, shapes or classes than the file's, a head made of class names, buffers that no file has.
+        Whether it was done. Anything that takes more is left to `load_tensors`, in a model with memory: names, shapes
+        or classes other than the file's, a head made from class names, buffers that no file has.
 
     Raises:
         ValueError: see `checkpoint_filter_fn`.
@@ -131,26 +131,26 @@ def assign_tensors(model: InTIModel, tensors: Mapping[str, Tensor], device: torc
 def checkpoint_filter_fn(
     state_dict: Mapping[str, Tensor], model: InTIModel, cfg: Mapping[str, Any] | None = None
 ) -> dict[str, Tensor]:
-    """Map an image ViT's or an InTI checkpoint to ``model``, strictly: each tensor is used or known to be of no use.
+    """Map an image ViT's or an InTI checkpoint to ``model``, strictly: each tensor is used or known to be unneeded.
 
-    The trunk is timm's to map: it knows OpenAI's, open_clip's and other layouts, and resamples position embeddings
-    and patches, after `unwrap`. (What timm's own converters leave out of DINOv2, BEiT-3, AIMv2 and RADIO files is
-    theirs.)
+    timm maps the trunk, after `unwrap`: it knows OpenAI's, open_clip's and other layouts, and resamples position
+    embeddings and patches. (What timm's own converters leave out of DINOv2, BEiT-3, AIMv2 and RADIO files is up to
+    them.)
 
-    A checkpoint with ``interpolations.*`` or ``temporal.*`` keys is an InTI model's, every other an image's:
+    A checkpoint with ``interpolations.*`` or ``temporal.*`` keys is an InTI model's, any other an image model's:
 
-    - An InTI checkpoint fills the model. At another schedule whole interpolations may be new, which then keep their
+    - An InTI checkpoint fills the model. With another schedule whole interpolations may be new, which then keep their
       neutral start, or unused: a warning names them.
     - An image checkpoint leaves interpolations and the modules of a temporal method as they start. Its head is taken
-      where it fits, else it is a projection or another task's classifier, and the model keeps its own: a warning says
-      so. An InTI checkpoint without parameters of its own (``compress_at=()`` or ``weighting="uniform"``, and no
-      temporal method) has an image's keys, and is loaded as one. Beside a config of its own (``hf-hub:``,
+      if it fits; otherwise it is a projection or another task's classifier, and the model keeps its own: a warning
+      says so. An InTI checkpoint without parameters of its own (``compress_at=()`` or ``weighting="uniform"``, and no
+      temporal method) has an image model's keys, and is loaded as one. Beside a config of its own (``hf-hub:``,
       ``local-dir:``), which states its classes, a head has to fit.
 
     Where the model's head projects into the space of texts, the projection is taken from either: an image checkpoint's
     head, if it has that shape.
 
-    With another number of classes than the config's (timm's criterion, who then drops the head) the model keeps its own
+    With a number of classes other than the config's (timm's criterion for dropping the head) the model keeps its own
     head, and so it does where `zero_shot.fill_head` will fill it. The patch embedding may have the config's number of
     input channels: timm adapts it after this filter.
 
@@ -164,7 +164,7 @@ def checkpoint_filter_fn(
         Tensors by the model's names, all of them.
 
     Raises:
-        ValueError: a tensor is missing, is of no known use, or has another shape, is not of floating point, or not
+        ValueError: if a tensor is missing, is of no known use, has another shape, is not floating point, or is not
             finite in the model's precision.
     """
     if cfg is None:
@@ -178,9 +178,7 @@ def checkpoint_filter_fn(
         mapped = model.map_image_checkpoint(dict(state_dict))
     except _MAPPING_ERRORS as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{source} is of another architecture ({reason}); name the model that it was made for."
-        ) from error
+        raise ValueError(f"{source} is of another architecture ({reason}); name the model it was made for.") from error
     own = model.state_dict()
     if _is_projection(mapped.get(f"{HEAD}weight"), own):
         mapped = {_PROJECTION + key.removeprefix(HEAD) if key.startswith(HEAD) else key: mapped[key] for key in mapped}
@@ -222,12 +220,12 @@ def _head_fits(
         key in mapped and mapped[key].shape == value.shape for key, value in head.items()
     )
     if not fits:
-        _logger.warning(f"{source} is an image model's without these classes: the head starts untrained.")
+        _logger.warning(f"{source} is an image model's, without these classes: the head starts untrained.")
     return fits
 
 
 def _at_schedule(mapped: dict[str, Tensor], own: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """An InTI checkpoint without the interpolations that the model has not, and with those that the file has not."""
+    """Return an InTI checkpoint without interpolations that the model lacks, and with those that the file lacks."""
 
     def interpolation(key: str) -> str:
         return ".".join(key.split(".")[:3])  # interpolations.<blocks run>.<repeat>
@@ -257,6 +255,6 @@ def _check(mapped: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str,
         if not target.is_floating_point():  # a count
             continue
         if not value.is_floating_point():
-            raise ValueError(f"{source} has {key} in {value.dtype}, not in floating point; save it as float32 again.")
+            raise ValueError(f"{source} has {key} in {value.dtype}, not floating point; save it again as float32.")
         if not is_finite(value.to(target.dtype)):
-            raise ValueError(f"{source} has values in {key} that are not finite; take a checkpoint from before that.")
+            raise ValueError(f"{source} has values in {key} that are not finite; use an earlier checkpoint.")

@@ -1,8 +1,8 @@
-"""config.json of a saved model: read, and held against the header of its weights before anything large is made.
+"""config.json of a saved model: read, and compared with the header of its weights before anything large is made.
 
 Whoever wrote the file is not trusted. Its values are checked one by one, the model is built on the meta device (names
-and shapes, no memory), which stops as soon as it is larger than the file of its weights, and both are compared. Only
-then may the model be built and the weights be read.
+and shapes, no memory), which stops as soon as it is larger than its file of weights, and both are compared. Only
+then is the model built and are the weights read.
 """
 
 import hashlib
@@ -72,7 +72,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: _is_list(value, lambda x: _is_number(x, 1e-3, 1e3), range(1, 257)),
         "numbers from 0.001 to 1000",
     ),
-    "num_classes": (lambda value: type(value) is int and 0 <= value <= 2**20, "a whole number from 0 to 2**20"),
+    "num_classes": (lambda value: type(value) is int and 0 <= value <= 2**20, "an integer from 0 to 2**20"),
     "label_names": (lambda value: _is_list(value, lambda name: isinstance(name, str)), "a list of names"),
     "label_offset": (lambda value: type(value) is int and value == 0, "0"),
     "fixed_input_size": (lambda value: isinstance(value, bool), "true or false"),
@@ -86,13 +86,13 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 @dataclass(frozen=True)
 class SavedConfig:
-    """What a config.json says.
+    """The contents of a config.json.
 
     Attributes:
         cfg: the pretrained config, without a source.
         architecture: name for `create_model`.
         args: the model's arguments.
-        digest: of its weights; None where it does not say.
+        digest: digest of its weights; None where it does not say.
         text_source: where its text tower is (`text_tower.text_source`); None where it does not say.
     """
 
@@ -104,12 +104,12 @@ class SavedConfig:
 
 
 def read_config(path: Path) -> SavedConfig:
-    """What a config.json says.
+    """Read a config.json.
 
     Each value is checked. The file is read once: another may have taken its place a moment later.
 
     Raises:
-        ValueError: it is no such config, not as it was saved, or has a value that no model has.
+        ValueError: if it is not such a config, not as it was saved, or has a value that no model has.
     """
     try:
         config = read_json(path)
@@ -129,16 +129,16 @@ def read_config(path: Path) -> SavedConfig:
         )
     if architecture not in timm.list_models("inti*"):
         raise ValueError(
-            f"{path} is of {_short(architecture)}, which is no InTI model; name a folder or repository of one."
+            f"{path} is of {_short(architecture)}, which is not an InTI model; name a folder or repository of one."
         )
     return SavedConfig(cfg, architecture, args, stated, text_source)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of at most `MAX_BYTES` whose numbers are all finite.
+    """Read a JSON file of at most `MAX_BYTES` whose numbers are all finite.
 
     Raises:
-        ValueError: it is none.
+        ValueError: if it is not one.
     """
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
@@ -155,7 +155,7 @@ def _finite(text: str) -> float:
 
 
 def digest_of(config: dict[str, Any]) -> str:
-    """SHA-256, in hex, of a config.json without its digest; white space and the order of keys do not matter."""
+    """Return the SHA-256, in hex, of a config.json without its digest; white space and key order do not matter."""
     rest = {key: value for key, value in config.items() if key != CONFIG_DIGEST}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -173,10 +173,10 @@ def _check_text_source(source: Any) -> None:
         return
     known = {"repository", "revision", "file", DIGEST}
     if not isinstance(source, dict) or not source.keys() <= known or not isinstance(source.get("file"), str):
-        raise ValueError(f"{TEXT_SOURCE} is {_short(source)}, expected the file of a text tower, in which repository")
+        raise ValueError(f"{TEXT_SOURCE} is {_short(source)}, expected the file of a text tower and its repository")
     for key, value in source.items():
         if not isinstance(value, str | None):
-            raise ValueError(f"{key} of {TEXT_SOURCE} is {_short(value)}, expected a text")
+            raise ValueError(f"{key} of {TEXT_SOURCE} is {_short(value)}, expected a string")
 
 
 def _check_arguments(args: Mapping[str, Any]) -> None:
@@ -192,7 +192,7 @@ def _check_arguments(args: Mapping[str, Any]) -> None:
 
 
 def _items(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """All values within a JSON value, itself included, each with the key that it stands under."""
+    """Yield all values within a JSON value, itself included, each with its key."""
     yield key, value
     if isinstance(value, dict):
         for name, each in value.items():
@@ -203,7 +203,7 @@ def _items(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _short(value: Any) -> str:
-    """A value for a sentence, cut where it is long."""
+    """Return a value for a message, cut if it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -219,13 +219,13 @@ def check_model(
     """Build the model of a config.json on the meta device, and compare it with the header of its weights.
 
     Args:
-        path: the config.json, for the sentence.
+        path: the config.json, for messages.
         cfg, architecture, args: what `read_config` gave.
-        weights: the file of its weights, for the sentence.
+        weights: the file of its weights, for messages.
         header: names and shapes in that file; None where it is not at hand: the model may then be as large as any.
 
     Raises:
-        ValueError: they make no model, one that is larger than its weights, or another one.
+        ValueError: if they make no model, one that is larger than its weights, or another one.
     """
     if header is None:
         tensors, values = _LARGEST_MODEL
@@ -256,7 +256,7 @@ def check_model(
 
 @contextmanager
 def _at_most(tensors: int, values: int, limit: str) -> Iterator[None]:
-    """A ValueError when this thread gives modules more tensors, or values in them; ``limit`` says what has as many."""
+    """Raise a ValueError once this thread makes more tensors, or values in them; ``limit`` says what has as many."""
     thread, made = threading.get_ident(), [0, 0]
 
     def count(module: Any, name: str, tensor: Tensor | None) -> None:

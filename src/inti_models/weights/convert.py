@@ -1,13 +1,13 @@
-"""Turn a foreign CLIP, a video model of a temporal method's official code, or a pickle of one of our own models, into a
-model of this zoo.
+"""Turn a foreign checkpoint into a model of this zoo: a CLIP, a video model of a temporal method's official code, or a
+pickle of one of our own models.
 
-Of a CLIP the trunk is the file's, and temporal modules and head start untrained; of a video model all of these are the
-file's. The interpolations start neutral, except that all of a model of ours is the file's. Every tensor of the file is
-either used or dropped for a reason that is stated, and every tensor that is to come from the file has to be in it.
+From a CLIP comes the trunk, and temporal modules and head start untrained; from a video model come all of these. The
+interpolations start neutral, except that a model of ours is taken whole. Every tensor of the file is
+either used or dropped for a stated reason, and every tensor that is to come from the file has to be in it.
 
 A file does not say everything: the activation and the number of heads are read from the configuration beside it,
-where there is one, else they are those of the model named (``inti_vit_b16_k400.laion2b`` has GELU, the default tag
-QuickGELU); options go before both.
+if there is one, and otherwise are those of the named model (``inti_vit_b16_k400.laion2b`` has GELU, the default tag
+QuickGELU); options take precedence over both.
 
 Files of PyTorch (.pt, .pth, .pyth, .bin) are read with ``weights_only=True``: code in them is never run.
 """
@@ -58,8 +58,8 @@ def read(path: Path) -> Source:
     """Read a checkpoint and recognise its layout.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a checkpoint that can be read without running code, or of no known layout.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a checkpoint that can be read without running code, or has no known layout.
     """
     if not path.is_file():
         what = "is a folder; name the weights file in it" if path.is_dir() else "does not exist; check the path"
@@ -73,7 +73,7 @@ def read(path: Path) -> Source:
         dropped |= {str(name): "state of a training run" for name in loaded if name not in nested}
         loaded = {f"{name}.{key}": tensor for name in nested for key, tensor in loaded[name].items()}
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise ValueError(f"{path} is not a state dict, tensors by name; save the model's state_dict() alone.")
+        raise ValueError(f"{path} is not a state dict, tensors by name; save only the model's state_dict().")
     tensors = unwrap({str(name): tensor for name, tensor in loaded.items()}, str(path))
 
     if "patch_embed.proj.weight" in tensors and any(ADDED.match(name) for name in tensors):
@@ -83,11 +83,11 @@ def read(path: Path) -> Source:
             if any(prefix + layout.names(mark)[0] in tensors for mark in layout.marks):
                 return Source(path, layout.parts(tensors), layout, prefix, dropped)
     titles = ", ".join(layout.title for layout in LAYOUTS)
-    raise ValueError(f"{path} is of no layout known here ({titles}): no vision transformer's patch embedding is in it.")
+    raise ValueError(f"{path} has no known layout ({titles}): it lacks a vision transformer's patch embedding.")
 
 
 def _nested(loaded: Any) -> list[str]:
-    """The names in a mapping under which a training script keeps tensors of a model."""
+    """Return the names in a mapping under which a training script keeps tensors of a model."""
     if not isinstance(loaded, Mapping):
         return []
     return [
@@ -108,20 +108,20 @@ def _load_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{path} is damaged, or holds more than tensors, which could run code when read; save the model's "
-            "state_dict() alone, best as safetensors."
+            f"{path} is damaged, or holds more than tensors, which could run code when read; save only the model's "
+            "state_dict(), preferably as safetensors."
         ) from None
     except Exception:  # a damaged file may fail anywhere in torch's reader
-        raise ValueError(f"{path} is not a whole checkpoint of PyTorch's; download it again.") from None
+        raise ValueError(f"{path} is not a complete PyTorch checkpoint; download it again.") from None
 
 
 def stated_options(source: Source) -> dict[str, Any]:
-    """Options of the model that the layout, or else the configuration beside the file, states; {} where none does.
+    """Return the model options that the layout, or else the configuration beside the file, states; {} if none does.
 
     The names in a file of ours state the schedule.
 
     Raises:
-        ValueError: it is not a configuration of the library that the tensors are named by.
+        ValueError: if it is not a configuration of the library that named the tensors.
     """
     if source.layout is OURS:
         places = {re.match(r"interpolations\.(\d+)\.\d+\.", name) for name in source.tensors}
@@ -137,12 +137,12 @@ def stated_options(source: Source) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
             f"{path} is not a configuration of {source.layout.title}, whose names the tensors of {source.path.name} "
-            "have; move the weights to a folder of their own, or the right configuration beside them."
+            "have; move the weights to a separate folder, or put the right configuration beside them."
         ) from None
 
 
 def map_tensors(source: Source, own: Mapping[str, Tensor]) -> tuple[Tensors, dict[str, str]]:
-    """The file's tensors by the model's names.
+    """Map the file's tensors to the model's names.
 
     Args:
         source: the checkpoint.
@@ -152,7 +152,7 @@ def map_tensors(source: Source, own: Mapping[str, Tensor]) -> tuple[Tensors, dic
         The tensors in the model's shapes and types; the file's names of those that are not used, each with the reason.
 
     Raises:
-        ValueError: a tensor is missing, unknown, of another shape or type, or not finite.
+        ValueError: if a tensor is missing, unknown, of another shape or type, or not finite.
     """
     names = {key: tuple(source.prefix + name for name in source.layout.names(key)) for key in own}
     used = {name for parts in names.values() for name in parts}
@@ -181,11 +181,13 @@ def map_tensors(source: Source, own: Mapping[str, Tensor]) -> tuple[Tensors, dic
                     if key.startswith(start) and tensor.ndim == len(shape)
                 ]
                 raise ValueError(
-                    f"{source.path} has {name} in shape {tuple(tensor.shape)} where the model has {shape}; name the "
+                    f"{source.path} has {name} of shape {tuple(tensor.shape)} where the model has {shape}; name the "
                     f"model of that size, or give its size with --set{''.join(sizes)}."
                 )
             if tensor.is_floating_point() != target.is_floating_point() or not is_finite(tensor):
-                raise ValueError(f"{source.path} has {name} with values that are not finite numbers; it is damaged.")
+                raise ValueError(
+                    f"{source.path} has {name} of another type, or with values that are not finite; download it again."
+                )
         joined = torch.cat([source.tensors[name] for name in parts]) if len(parts) > 1 else source.tensors[parts[0]]
         mapped[key] = joined.reshape(target.shape).to(target.dtype)
     return mapped, dict(sorted(dropped.items()))
@@ -202,10 +204,10 @@ def _refuse(source: Source, names: Sequence[str] | set[str], verb: str, why: str
 
 
 def _read_all(path: Path, trunk: Path | None) -> tuple[Source, Source]:
-    """The checkpoint, and the one with its image model: the same, unless ``trunk`` names another.
+    """Read the checkpoint, and the one with its image model: the same, unless ``trunk`` names another.
 
     Raises:
-        ValueError: there has to be another and is none, or the other way round.
+        ValueError: if another is needed and missing, or given and not needed.
     """
     source = read(path)
     method = source.layout.method
@@ -214,7 +216,7 @@ def _read_all(path: Path, trunk: Path | None) -> tuple[Source, Source]:
         if method is None or image.layout.method is not None:
             raise ValueError(
                 f"{path} ({source.layout.title}) and {trunk} ({image.layout.title}) do not complete each other; "
-                "--trunk is a CLIP, for a checkpoint of a temporal method without its frozen weights."
+                "use --trunk with a CLIP, for a checkpoint of a temporal method without its frozen weights."
             )
         return source, image
     # Any of these says that the image model is in the file, whole or not.
@@ -234,13 +236,14 @@ def convert_checkpoint(
     license: str | None = None,
     trunk: Path | None = None,
 ) -> tuple[InTIModel, Source, dict[str, str]]:
-    """Build a model of the zoo with the trunk of a foreign checkpoint, with the temporal modules and head of a video
-    model's, or with all of our own.
+    """Build a model of the zoo from a foreign checkpoint: its trunk, and a video model's temporal modules and head.
+
+    A checkpoint of one of our own models is taken whole.
 
     Args:
         path: the checkpoint.
         model_name: a model of the zoo, with a tag (whose activation, mean and std it gets) or without.
-        options: of the model; they go before what the configuration beside the file states.
+        options: options of the model; they take precedence over the configuration beside the file.
         license: the checkpoint's, by its identifier on the Hub. None: not known, so none is claimed.
         trunk: a CLIP, for a video model's checkpoint without its frozen weights.
 
@@ -257,10 +260,10 @@ def convert_checkpoint(
     except (TypeError, AssertionError, KeyError, RuntimeError) as error:  # timm's, of arguments it does not check
         raise ValueError(f"{model_name} cannot be built with {arguments} ({error}); change --set.") from error
     if eps is not None and eps != model.norm.eps:
-        raise ValueError(f"{path} was made with layer norms of eps {eps}, {model_name} has {model.norm.eps}.")
+        raise ValueError(f"{path} has layer norms of eps {eps}, {model_name} of {model.norm.eps}; name another model.")
     if layout.method is not None and type(model.temporal) is not METHODS[layout.method]:
         has = type(model.temporal).__name__ if model.temporal.mixes_frames else "no temporal method"
-        raise ValueError(f"{path} is of {layout.title}, {model_name} has {has}; name a model inti_{layout.method}_*.")
+        raise ValueError(f"{path} is of {layout.title}, {model_name} has {has}; name an inti_{layout.method}_* model.")
     own = dict(model.state_dict())
     shapes = {key: tensor.shape for key, tensor in own.items()}
     if layout.names is timm_names and shapes == {key: tensor.shape for key, tensor in source.tensors.items()}:

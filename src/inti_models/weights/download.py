@@ -1,4 +1,4 @@
-"""Files of the Hugging Face Hub, with the hash that the Hub states, and its errors as one sentence each."""
+"""Files from the Hugging Face Hub, verified by the hash that it states, and its errors in one sentence each."""
 
 import hashlib
 import os
@@ -22,10 +22,10 @@ CONFIG = "config.json"
 
 
 def download(repo_id: str, filename: str, revision: str | None = None) -> Path:
-    """A file of a repository in the Hub's cache, with the hash that the Hub states. A damaged one is removed from it.
+    """Fetch a file of a repository into the Hub's cache and verify its hash; a damaged file is removed.
 
     Raises:
-        ValueError: ``repo_id`` cannot be one.
+        ValueError: if ``repo_id`` cannot be one.
         OSError: see `inti_models.load`.
     """
     with hub_errors(repo_id, filename, revision):
@@ -33,12 +33,12 @@ def download(repo_id: str, filename: str, revision: str | None = None) -> Path:
     stated = _stated_hash(path, repo_id, filename)
     if stated is not None and stated != _hash(path, stated):
         _remove(path)
-        raise OSError(f"{filename} of {repo_id} was damaged on its way from the Hub and is removed; load it again.")
+        raise OSError(f"{filename} of {repo_id} was damaged in the download and has been removed; load it again.")
     return path
 
 
 def _stated_hash(path: Path, repo_id: str, filename: str) -> str | None:
-    """SHA-256 of an LFS file or Git's SHA-1 of another, as the Hub states it; None if that cannot be known now."""
+    """Return the SHA-256 of an LFS file or Git's SHA-1 of another, as the Hub states it; None if not known now."""
     if path.is_symlink():
         return Path(os.readlink(path)).name  # the cache names its files by their hashes
     try:
@@ -48,12 +48,12 @@ def _stated_hash(path: Path, repo_id: str, filename: str) -> str | None:
 
 
 def commit_of(path: Path, filename: str) -> str:
-    """The commit of a file in the Hub's cache: snapshots/<commit>/<filename>."""
+    """Return the commit of a file in the Hub's cache: snapshots/<commit>/<filename>."""
     return path.parts[-1 - len(Path(filename).parts)]
 
 
 def _hash(path: Path, like: str) -> str:
-    """The hash of a file, of the kind that ``like`` is."""
+    """Return the hash of a file, of the same kind as ``like``."""
     if len(like) == 64:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -64,7 +64,7 @@ def _hash(path: Path, like: str) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file of the cache, with what its links lead to."""
+    """Remove a file from the cache, with what its links lead to."""
     while path.is_symlink():
         target = path.parent / os.readlink(path)
         path.unlink()
@@ -74,7 +74,7 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def hub_errors(repo_id: str, what: str, revision: str | None = None) -> Iterator[None]:
-    """Around calls of huggingface_hub, and them only: what they raise becomes one sentence about ``what``."""
+    """Wrap calls to huggingface_hub, and nothing else: turn what they raise into one sentence about ``what``."""
     try:
         yield
     except Exception as error:
@@ -104,7 +104,7 @@ def _explained(error: Exception, repo_id: str, what: str, revision: str | None) 
             advice = (
                 "name another"
                 if what == CONFIG
-                else "no other file is opened: download its .pth or .bin and use 'inti-models convert' on that"
+                else "no other file is opened: download its .pth or .bin and run 'inti-models convert' on it"
             )
             return FileNotFoundError(f"{repo_id} has no {what}; {advice}.")
         case ValueError():
@@ -112,9 +112,9 @@ def _explained(error: Exception, repo_id: str, what: str, revision: str | None) 
                 f"The Hub does not accept {this} ({' '.join(str(cause).split())}); correct it and try again."
             )
         case LocalTokenNotFoundError():
-            return PermissionError(f"{this} needs a token of the Hub; log in, or set HF_TOKEN.")
+            return PermissionError(f"{this} needs a Hub token; log in, or set HF_TOKEN.")
     if status in (401, 403):
-        return PermissionError(f"The Hub refuses {this} ({status}); set HF_TOKEN to a token that has the right to it.")
+        return PermissionError(f"The Hub refuses {this} ({status}); set HF_TOKEN to a token with access to it.")
     if status is not None:
         return ConnectionError(f"The Hub answered {status} for {this}; try again later.")
     if isinstance(cause, LocalEntryNotFoundError) or cause is not error:
@@ -122,4 +122,4 @@ def _explained(error: Exception, repo_id: str, what: str, revision: str | None) 
     if isinstance(cause, OSError) and cause.errno is not None and not isinstance(cause, ConnectionError):
         reason = os.strerror(cause.errno)
         return OSError(f"The cache cannot take {this} ({reason}); free some space or set HF_HOME to another disk.")
-    return ConnectionError(f"The transfer of {this} was cut ({type(cause).__name__}); check the network and try again.")
+    return ConnectionError(f"The download of {this} failed ({type(cause).__name__}); check the network and try again.")

@@ -1,11 +1,11 @@
 """Models in folders and on the Hugging Face Hub: save, publish, and load with everything verified.
 
-`load` opens safetensors files only, and says in one sentence what is wrong with a file or a repository. What
-`timm.create_model` does by itself is less strict. For ``hf-hub:`` it takes ``model.safetensors`` alone, to which
+`load` opens only safetensors files, and raises one clear sentence about what is wrong with a file or a repository.
+`timm.create_model` by itself is less strict. For ``hf-hub:`` it takes only ``model.safetensors``, to which
 `save_pretrained` pins its configs. Where a config pins nothing, and for ``local-dir:``, it takes another file if that
-one is missing, pickles among them, with PyTorch's ``weights_only=True``. It reads no digests and no hashes, and passes
-on the errors of safetensors and huggingface_hub as they are. Only then our `checkpoint_filter_fn` is reached, as strict
-there as here.
+one is missing, pickles among them, with PyTorch's ``weights_only=True``. It checks no digests or hashes, and raises
+the errors of safetensors and huggingface_hub as they are. Only then does it reach our `checkpoint_filter_fn`, as
+strict there as here.
 """
 
 import json
@@ -56,8 +56,8 @@ from .text_tower import text_source
 WEIGHTS, CARD, PREVIOUS = "model.safetensors", "README.md", ".previous"
 _TRIES = 20  # to load a folder that others save to
 _NOT_TOGETHER = (
-    "{config} was not written with the weights that lie beside it ({weights}); save the model again, or, if you "
-    f"exchanged them, take {DIGEST} out of the config."
+    "{config} was not written with the weights beside it ({weights}); save the model again, or, if you "
+    f"exchanged them, remove {DIGEST} from the config."
 )
 # Arguments by which timm would take weights from elsewhere than from the file that was verified, or cut the model.
 _RESERVED = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "features_only"}
@@ -69,17 +69,17 @@ _SAFE_NAMES = {
 
 
 def load(name: str | os.PathLike[str], **model_args: Any) -> InTIModel:
-    """A model with its weights, all of them verified; nothing but safetensors is ever opened, and each file read once.
+    """Load a model with its weights, all verified; nothing but safetensors is ever opened, and each file is read once.
 
     Args:
-        name: a model of the zoo, with a tag or without ("inti_vit_b16_k400"); a repository of the Hub, with a
+        name: a model of the zoo, with a tag or without ("inti_vit_b16_k400"); a repository on the Hub, with a
             revision or without ("hf-hub:org/name@revision"); or a folder that `save_pretrained` wrote
             ("local-dir:runs/mine", or just its path).
-        **model_args: arguments of the model that shall differ, such as ``num_classes``, ``compress_at``, ``img_size``.
+        **model_args: arguments of the model to change, such as ``num_classes``, ``compress_at``, ``img_size``.
 
     Raises:
-        ValueError: the name is none of these, or a file is damaged or another model's.
-        OSError: a file or repository is missing, forbidden, or cannot be fetched or stored. The subclass tells which:
+        ValueError: if the name is none of these, or a file is damaged or another model's.
+        OSError: if a file or repository is missing, forbidden, or cannot be fetched or stored. The subclass says which:
             `FileNotFoundError`, `PermissionError`, `ConnectionError`.
     """
     folder = Path(os.fspath(name).removeprefix("local-dir:"))
@@ -94,7 +94,7 @@ def load(name: str | os.PathLike[str], **model_args: Any) -> InTIModel:
 
 
 def _version(folder: Path) -> list[tuple[int, ...] | None]:
-    """What tells that the files of a saved model were replaced."""
+    """Return what changes when the files of a saved model are replaced."""
     version: list[tuple[int, ...] | None] = []
     for file in (CONFIG, WEIGHTS):
         try:
@@ -126,7 +126,7 @@ def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIModel
 
 
 def create(name: str | os.PathLike[str], **model_args: Any) -> InTIModel:
-    """The model that `load` makes, before its weights are loaded; no file of weights is opened or fetched.
+    """Create the model that `load` makes, without loading weights; no file of weights is opened or fetched.
 
     Args, Raises: see `load`.
     """
@@ -137,15 +137,15 @@ def create(name: str | os.PathLike[str], **model_args: Any) -> InTIModel:
 
 @dataclass(frozen=True)
 class _Source:
-    """What a name stands for.
+    """The model that a name stands for.
 
     Attributes:
         architecture: name for `create_model`, with a tag or without.
-        weights: fetches the file of weights where it has to be, and gives its path.
+        weights: fetches the file of weights if necessary, and returns its path.
         config: the config.json that the model was saved with; None for the zoo's own.
         cfg: the pretrained config in it.
         args: the model's arguments in it.
-        digest: of its weights, as it states; None where it does not.
+        digest: digest of its weights, as it states; None where it does not.
         text_source: where its text tower is, likewise.
     """
 
@@ -158,13 +158,13 @@ class _Source:
     text_source: dict[str, Any] | None = None
 
     def check(self, weights: Path | None = None) -> None:
-        """A ValueError where the config.json makes no model, or another than that of its weights' header."""
+        """Raise a ValueError if the config.json makes no model, or one other than its weights' header."""
         if self.config is not None and self.cfg is not None:
             shapes = None if weights is None else read_shapes(weights, self.digest)
             check_model(self.config, self.cfg, self.architecture, self.args, weights, shapes)
 
     def create(self, model_args: dict[str, Any]) -> InTIModel:
-        """The model, with the arguments that shall differ."""
+        """Create the model, with some arguments changed."""
         if self.cfg is None:
             return create_model(self.architecture, **model_args)
         args = {**self.args, **model_args}
@@ -181,7 +181,7 @@ class _Source:
 
 
 def _find(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _Source:
-    """What a name stands for; a config.json is read, and fetched from the Hub where it is there."""
+    """Find what a name stands for; a config.json is read, and fetched first if it is on the Hub."""
     source = _find_source(name, model_args)
     for argument in sorted(_RESERVED & {**source.args, **model_args}.keys()):
         raise ValueError(
@@ -203,7 +203,7 @@ def _find_source(name: str | os.PathLike[str], model_args: dict[str, Any]) -> _S
         return _find_folder(Path(text))
     if Path(text).is_file():
         raise ValueError(
-            f"{text} is a file; name the folder that it is in with its config.json, or {how_to_open(Path(text))}."
+            f"{text} is a file; name the folder with it and its config.json, or {how_to_open(Path(text))}."
         )
     if isinstance(name, str) and os.sep not in text:
         check_name(text)  # which says that there is none
@@ -217,7 +217,7 @@ def _find_in_zoo(name: str, model_args: dict[str, Any]) -> _Source:
     def weights() -> Path:
         if cfg is None or not (cfg.file or cfg.hf_hub_id):
             raise ValueError(
-                f"{name} with {model_args} has no weights; 'inti-models list --pretrained' shows those with."
+                f"{name} with {model_args} has no weights; 'inti-models list --pretrained' shows those that do."
             )
         if cfg.file:
             return Path(cfg.file)
@@ -228,7 +228,7 @@ def _find_in_zoo(name: str, model_args: dict[str, Any]) -> _Source:
 
 
 def weights_name(cfg: PretrainedCfg) -> str:
-    """The safetensors file of a config's repository on the Hub."""
+    """Return the safetensors file of a config's repository on the Hub."""
     return _SAFE_NAMES.get(cfg.hf_hub_filename, str(cfg.hf_hub_filename))
 
 
@@ -251,14 +251,14 @@ def _find_folder(folder: Path) -> _Source:
 
 
 def _saved(config: Path, weights: Callable[[], Path], source: dict[str, Any]) -> _Source:
-    """A saved model, by its config.json; ``source`` says where from."""
+    """Return a saved model, by its config.json; ``source`` says where it is from."""
     saved = read_config(config)
     cfg = saved.cfg | source
     return _Source(saved.architecture, weights, config, cfg, saved.args, saved.digest, saved.text_source)
 
 
 def _belong_together(config: Path, weights: Path) -> bool:
-    """Whether a config.json was written with these weights, as far as both say so."""
+    """Return whether a config.json was written with these weights, as far as both say so."""
     ours, theirs = read_json(config).get(DIGEST), stated_digest(weights)
     return ours is None or theirs is None or ours == theirs
 
@@ -275,28 +275,28 @@ def save_pretrained(
     results: Sequence[EvalResult] = (),
     description: str | None = None,
 ) -> None:
-    """Write a model to a folder: config.json, model.safetensors and a model card, from which `load` brings it back.
+    """Write a model to a folder: config.json, model.safetensors and a model card, from which `load` restores it.
 
-    The files are made in a hidden folder in it and then moved to their place, each whole, config.json last; other files
-    stay. Who loads the model meanwhile gets the one that was there or the new one, and a process killed between two
-    moves leaves the former in ``.previous``. Two processes must not save to one folder at once.
+    The files are made in a hidden folder inside it and then moved into place, each whole, config.json last; other files
+    stay. Loading the model meanwhile gives either the old one or the new one, and a process killed between two
+    moves leaves the old one in ``.previous``. Two processes must not save to one folder at once.
 
     Args:
         model: made by an entry point of the zoo, or by `from_image_model` of a model of timm's registry.
-        directory: the folder; made if there is none.
+        directory: the folder; created if missing.
         name: the model's, for the card; the folder's if None.
         label_names: class names in order; None for those that the model has.
-        license: identifier of the Hub, such as "mit"; None for the pretrained config's.
-        datasets: ids on the Hub of what it was trained on.
-        base_model: id on the Hub of what it was trained from.
+        license: identifier on the Hub, such as "mit"; None for the pretrained config's.
+        datasets: Hub ids of what it was trained on.
+        base_model: Hub id of what it was trained from.
         results: what was measured; the card says "Not measured." if there are none.
         description: a sentence or more about the model.
 
     Raises:
-        TypeError: it is not an InTI model itself but a wrapper, say.
-        ValueError: it could not be created again by name and arguments, has values that are not finite, or not as
-            many classes as names.
-        OSError: the files cannot be written.
+        TypeError: if it is not an InTI model itself but, say, a wrapper.
+        ValueError: if it could not be created again from name and arguments, has values that are not finite, or has
+            not as many classes as names.
+        OSError: if the files cannot be written.
     """
     directory = Path(directory)
     _check_can_be_saved(model, label_names)
@@ -326,14 +326,14 @@ def save_pretrained(
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder with what is in it, or a symbolic link without what it leads to."""
+    """Remove a folder with its contents, or a symbolic link without its target."""
     if path.is_symlink():
         path.unlink()
     shutil.rmtree(path, ignore_errors=True)
 
 
 def _keep_previous(directory: Path, temporary: Path) -> None:
-    """Keep what makes the model in ``directory``, if there is one, in its folder ``.previous``."""
+    """Keep the files of the model in ``directory``, if there is one, in its folder ``.previous``."""
     config, weights = directory / CONFIG, directory / WEIGHTS
     try:
         whole = weights.is_file() and _belong_together(config, weights)
@@ -355,21 +355,21 @@ def _check_can_be_saved(model: InTIModel, label_names: Sequence[str] | None) -> 
     if not isinstance(model, InTIModel):
         raise TypeError(f"A {type(model).__name__} cannot be saved; pass the InTIModel itself.")
     if model.precision != "float32":
-        raise ValueError(f"The model was made to compute in {model.precision}; save a model without that.")
+        raise ValueError(f"The model was set to compute in {model.precision}; save it before that.")
     if model.normalization_fused:
-        raise ValueError("The model's normalization is fused into its patch embedding; save a model without that.")
+        raise ValueError("The model's normalization is fused into its patch embedding; save it before that.")
     if getattr(model, "pretrained_cfg", {}).get("architecture") not in timm.list_models("inti*"):
         raise ValueError(
-            "This model cannot be created again by a name, so it is not saved; make it with timm.create_model, or with "
-            "from_image_model from a model of timm.create_model."
+            "This model cannot be created again by name, so it is not saved; make it with timm.create_model, or with "
+            "from_image_model from such a model."
         )
     if label_names is not None and len(label_names) != model.num_classes:
         raise ValueError(
-            f"{len(label_names)} label_names do not fit {model.num_classes} classes; name each class once."
+            f"{len(label_names)} label_names do not fit {model.num_classes} classes; pass one for each class."
         )
     for key, tensor in model.state_dict().items():
         if not is_finite(tensor):
-            raise ValueError(f"The model has values in {key} that are not finite; save one from before that.")
+            raise ValueError(f"The model has values in {key} that are not finite; save an earlier one.")
 
 
 def _write_config(model: InTIModel, folder: Path, label_names: Sequence[str] | None, description: str | None) -> None:
@@ -390,10 +390,12 @@ def _write_config(model: InTIModel, folder: Path, label_names: Sequence[str] | N
         again = create_model(written.architecture, pretrained_cfg=written.cfg, **args)
         same = _shapes(again) == _shapes(model)
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
-        raise ValueError(f"This model's config does not create it again ({error}), so it is not saved.") from error
+        raise ValueError(
+            f"This model's config does not create it again ({error}), so it is not saved; use timm.create_model."
+        ) from error
     if not same:
         raise ValueError(
-            "This model was changed after it was created, so that its config would create another, and is not saved; "
+            "This model was changed after it was created, so its config would create another, and it is not saved; "
             "create it with these changes as arguments."
         )
 
@@ -402,8 +404,8 @@ def write_probabilities(directory: str | os.PathLike[str], probabilities: Probab
     """Write into the config.json of a saved model how its logits become probabilities; all else stays as it is.
 
     Raises:
-        FileNotFoundError: there is no saved model in the folder.
-        ValueError: its config cannot be read, or they do not fit its classes.
+        FileNotFoundError: if there is no saved model in the folder.
+        ValueError: if its config cannot be read, or they do not fit its classes.
     """
     path = Path(directory, CONFIG)
     if not path.is_file():
@@ -429,23 +431,23 @@ def push_to_hub(
     commit_message: str = "Add model",
     **card: Any,
 ) -> str:
-    """Publish a model on the Hub, as `save_pretrained` writes it. A card that is there is replaced.
+    """Publish a model on the Hub, as `save_pretrained` writes it. An existing card is replaced.
 
     Args:
         model: see `save_pretrained`.
-        repo_id: "org/name"; made if there is none.
-        private: a new repository is to be private.
-        revision: branch to commit to, made if there is none; None for the main one.
-        token: of the Hub; None for the one that you are logged in with, or HF_TOKEN.
+        repo_id: "org/name"; created if missing.
+        private: make a new repository private.
+        revision: branch to commit to, created if missing; None for the main one.
+        token: Hub token; None for the one that you are logged in with, or HF_TOKEN.
         commit_message: first line of the commit.
-        **card: label names and what else `save_pretrained` takes.
+        **card: label names and whatever else `save_pretrained` takes.
 
     Returns:
-        Address of the commit.
+        URL of the commit.
 
     Raises:
-        TypeError, ValueError: see `save_pretrained`; or the Hub does not accept the card.
-        OSError: the Hub cannot be reached or refuses. Nothing was changed there but that the repository may be new.
+        TypeError, ValueError: see `save_pretrained`; or if the Hub does not accept the card.
+        OSError: if the Hub cannot be reached or refuses. Nothing was changed there; only the repository may be new.
     """
     with tempfile.TemporaryDirectory() as folder:
         save_pretrained(model, folder, **{"name": repo_id, **card})
@@ -469,7 +471,7 @@ def model_card(
     results: Sequence[EvalResult] = (),
     description: str | None = None,
 ) -> ModelCard:
-    """The card of a model, with metadata in the Hub's format; for the arguments see `save_pretrained`."""
+    """Write the card of a model, with metadata in the Hub's format; for the arguments see `save_pretrained`."""
     data = ModelCardData(
         license=license or model.pretrained_cfg.get("license"),
         library_name="timm",
@@ -501,9 +503,9 @@ class Published:
 
     Attributes:
         name: model and tag.
-        source: repository on the Hub, or file of the package.
+        source: repository on the Hub, or file in the package.
         license: identifier.
-        size: bytes of the file; None for one that is not on this machine.
+        size: size of the file in bytes; None for one that is not on this machine.
         accuracy: what was measured, in words.
     """
 
@@ -515,7 +517,7 @@ class Published:
 
 
 def published(pattern: str = "*") -> list[Published]:
-    """All weights of the zoo whose model and tag match a pattern, such as "*l14*"."""
+    """Return all weights of the zoo whose model and tag match a pattern, such as "*l14*"."""
     file = ASSETS / "weights" / "results.json"
     measured = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     table = []

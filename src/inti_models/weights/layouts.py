@@ -19,7 +19,7 @@ def _rename(key: str, rules: Mapping[str, str]) -> str:
 
 
 def openai_names(key: str) -> tuple[str, ...]:
-    """OpenAI's and open_clip's name of the tensor that is ``key`` in the model."""
+    """Return OpenAI's and open_clip's name of the tensor that is ``key`` in the model."""
     rules = {
         r"^cls_token$": "class_embedding",
         r"^pos_embed$": "positional_embedding",
@@ -37,12 +37,12 @@ def openai_names(key: str) -> tuple[str, ...]:
 
 
 def timm_names(key: str) -> tuple[str, ...]:
-    """timm's name: the model is a timm `VisionTransformer`."""
+    """Return timm's name: the model is a timm `VisionTransformer`."""
     return (key,)
 
 
 def transformers_names(key: str) -> tuple[str, ...]:
-    """transformers' names: query, key and value are apart."""
+    """Return transformers' names: query, key and value are separate."""
     rules = {
         r"^cls_token$": "embeddings.class_embedding",
         r"^pos_embed$": "embeddings.position_embedding.weight",
@@ -59,12 +59,12 @@ def transformers_names(key: str) -> tuple[str, ...]:
 
 
 def is_trunk(key: str) -> bool:
-    """Whether the model's ``key`` is of its image model, without head."""
+    """Return whether the model's ``key`` belongs to its image model, without head."""
     return not ADDED.match(key) and not key.startswith(HEAD)
 
 
 def st_adapter_names(key: str) -> tuple[str, ...]:
-    """ST-Adapter's name: OpenAI's, without "visual."."""
+    """Return ST-Adapter's name: OpenAI's, without "visual."."""
     if is_trunk(key):
         return openai_names(key)
     rules = {r"^head\.": "fc.", r"^blocks": "transformer.resblocks", r"\.temporal\.": ".adapter_pre_"}
@@ -72,7 +72,7 @@ def st_adapter_names(key: str) -> tuple[str, ...]:
 
 
 def aim_names(key: str) -> tuple[str, ...]:
-    """AIM's name: OpenAI's in mmaction's recogniser."""
+    """Return AIM's name: OpenAI's in mmaction's recogniser."""
     if is_trunk(key):
         return (f"backbone.{openai_names(key)[0]}",)
     rules = {
@@ -89,7 +89,7 @@ def aim_names(key: str) -> tuple[str, ...]:
 
 
 def uniformerv2_names(key: str) -> tuple[str, ...]:
-    """UniFormerV2's name, or that of a part that `uniformerv2_parts` cuts."""
+    """Return UniFormerV2's name, or that of a part that `uniformerv2_parts` cuts."""
     if is_trunk(key) and not key.startswith(("norm.", "patch_embed.")):
         return (f"backbone.{openai_names(key)[0]}",)
     rules = {
@@ -122,9 +122,9 @@ def uniformerv2_names(key: str) -> tuple[str, ...]:
 
 
 def uniformerv2_parts(tensors: Tensors) -> Tensors:
-    """Cut those tensors of UniFormerV2 that are several of the model's.
+    """Split those tensors of UniFormerV2 that are several of the model's.
 
-    The 3D patch embedding has one kernel a frame, [0] that of the frame itself; the attention of a global unit has
+    The 3D patch embedding has one kernel per frame, [0] that of the frame itself; the attention of a global unit has
     its query's projection before those of key and value.
     """
     parts: Tensors = {}
@@ -141,7 +141,7 @@ def uniformerv2_parts(tensors: Tensors) -> Tensors:
 
 
 def open_clip_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Model options that an `open_clip_config.json` states."""
+    """Return the model options that an `open_clip_config.json` states."""
     model, vision = config["model_cfg"], config["model_cfg"]["vision_cfg"]
     if "timm_model_name" in vision:
         return {}
@@ -152,7 +152,7 @@ def open_clip_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def timm_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Model options that timm's `config.json` states.
+    """Return the model options that timm's `config.json` states.
 
     An architecture without "quickgelu" in its name states nothing: OpenAI's weights, which were trained with
     QuickGELU, are published under such a name too.
@@ -163,9 +163,9 @@ def timm_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def transformers_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Model options that transformers' `config.json` states; what it leaves out has the default of its class."""
+    """Return the model options that transformers' `config.json` states; those left out have their class's default."""
     if not config["model_type"].startswith("clip"):
-        raise ValueError(f"{config['model_type']} is not CLIP.")
+        raise ValueError(f"{config['model_type']} is not CLIP; choose a CLIP checkpoint.")
     vision = config.get("vision_config", config)
     activation = vision.get("hidden_act", "quick_gelu")
     return {
@@ -176,7 +176,7 @@ def transformers_options(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def official_options(config: dict[str, Any]) -> dict[str, Any]:
-    """Model options of every official video model: they are made of OpenAI's CLIP."""
+    """Return the model options of every official video model: they are built on OpenAI's CLIP."""
     return {"act_layer": "quick_gelu", "norm_eps": 1e-5}
 
 
@@ -185,7 +185,7 @@ class Layout:
     """How a library names the tensors of a checkpoint.
 
     Attributes:
-        title: what to call it.
+        title: its name in messages.
         prefixes: what its names may start with; the first that fits is taken.
         names: the model's key -> the library's names, without prefix, of the tensors whose concatenation it is.
         dropped: pattern of a whole key -> why the model has no use for it.
@@ -193,9 +193,9 @@ class Layout:
         options: what is in it, {} without one -> options of the model.
         method: the temporal method whose modules and head, trained, are in the checkpoint. None: an image model's.
         marks: keys of the model; a checkpoint with one of them is of this layout.
-        parts: cuts tensors of the checkpoint that are several of the model's.
+        parts: splits tensors of the checkpoint that are several of the model's.
         pretrained_cfg: what the models were trained with, where it is not what the zoo says.
-        sampling: data set -> the official code's rule of sampling, and its temporal clips and crops.
+        sampling: data set -> the official code's sampling rule, and its temporal clips and crops.
         resize_rounding: whose code rounds sizes and crops; frames are then resized without antialiasing.
     """
 
@@ -213,7 +213,7 @@ class Layout:
     resize_rounding: str = "timm"
 
     def protocol(self, model_name: str) -> dict[str, Any]:
-        """Return options of the model that say how the official code makes clips of a video.
+        """Return the model options that say how the official code makes clips of a video.
 
         The data set is that of the model's name, such as inti_aim_b16_k400; there are none for another name.
         """

@@ -24,7 +24,7 @@ _CONTAINERS = {"state_dict", "state_dict_ema", "model", "model_ema"}
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256, in hex, of tensors with their names, dtypes and shapes; their order does not matter."""
+    """Return the SHA-256, in hex, of tensors with their names, dtypes and shapes; their order does not matter."""
 
     def line(name: str) -> str:
         tensor = tensors[name]
@@ -40,7 +40,7 @@ def save_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> None:
     """Write the tensors of ``model`` and their `digest` to a safetensors file, whole or not at all.
 
     Raises:
-        OSError: the file cannot be written.
+        OSError: if the file cannot be written.
     """
     tensors, storages = {}, set()
     for name, tensor in model.state_dict().items():
@@ -65,28 +65,28 @@ def _opened(path: str | os.PathLike[str], expected: str | None = None) -> Iterat
     if not path.is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; check the path.")
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path} is not a .safetensors file, and no other is opened; {how_to_open(path)}.")
+        raise ValueError(f"{path} is not a .safetensors file, and nothing else is opened; {how_to_open(path)}.")
     with path.open("rb") as raw:
         length = int.from_bytes(raw.read(8), "little")
     if MAX_HEADER < length < path.stat().st_size:
         raise ValueError(
-            f"{path} lists its tensors in {length} bytes, of which {MAX_HEADER} are allowed; take another checkpoint."
+            f"{path} has a header of {length} bytes, more than the limit of {MAX_HEADER}; use another checkpoint."
         )
     try:
         # Read, not mapped: what is verified is then what is used, whatever becomes of the file.
         with safe_open(path, framework="pt", backend="pread") as file:
             stated = (file.metadata() or {}).get(DIGEST)
             if expected is not None and stated is not None and stated != expected:
-                raise OtherDigestError(f"{path} has other tensors than were saved; save the model again.")
+                raise OtherDigestError(f"{path} has tensors other than those saved; save the model again.")
             yield file
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file ({error}); copy, convert or download it again."
+            f"{path} is not a complete safetensors file ({error}); copy, convert or download it again."
         ) from None
 
 
 def stated_digest(path: str | os.PathLike[str]) -> str | None:
-    """The `digest` that a safetensors file states of its tensors; None for a file without one, or a damaged one."""
+    """Return the `digest` that a safetensors file states; None for a file without one, or a damaged one."""
     try:
         with _opened(path) as file:
             return (file.metadata() or {}).get(DIGEST)
@@ -95,11 +95,11 @@ def stated_digest(path: str | os.PathLike[str]) -> str | None:
 
 
 class OtherDigestError(ValueError):
-    """A safetensors file states another digest than was expected."""
+    """A safetensors file that states a digest other than the expected one."""
 
 
 def read_shapes(path: str | os.PathLike[str], expected: str | None = None) -> Shapes:
-    """Names and shapes in the header of a safetensors file; no tensor is read.
+    """Read the names and shapes in the header of a safetensors file; no tensor is read.
 
     Args, Raises: see `read_checkpoint`.
     """
@@ -108,17 +108,17 @@ def read_shapes(path: str | os.PathLike[str], expected: str | None = None) -> Sh
 
 
 def read_checkpoint(path: str | os.PathLike[str], expected: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, verified by their `digest` where the file has one.
+    """Read the tensors of a safetensors file, verified by their `digest` if the file has one.
 
     Args:
         path: the file.
         expected: the digest that the file has to state, if it states any; None for any.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        OtherDigestError: it states another digest.
-        ValueError: it is not a whole safetensors file, has a header of more than `MAX_HEADER` bytes, or its tensors are
-            not those that were saved.
+        FileNotFoundError: if there is no such file.
+        OtherDigestError: if it states another digest.
+        ValueError: if it is not a complete safetensors file, has a header of more than `MAX_HEADER` bytes, or its
+            tensors are not those that were saved.
     """
     with _opened(path, expected) as file:
         stated = (file.metadata() or {}).get(DIGEST)
@@ -130,19 +130,19 @@ def read_checkpoint(path: str | os.PathLike[str], expected: str | None = None) -
 
 
 def how_to_open(path: Path) -> str:
-    """What to do with a file of weights that is not beside its config.json: advice that works for this one."""
+    """Return what to do with a file of weights that is not beside its config.json: advice that works for this one."""
     if path.suffix in PICKLES and is_torchscript(path):  # as OpenAI publishes its models
         return (
             "it is a TorchScript archive, as OpenAI publishes its models, and reading it would run the code in it: "
             "take the same weights as open_clip_model.safetensors from open_clip's repository on the Hub"
         )
     if path.suffix in (".safetensors", *PICKLES):
-        return f"use 'inti-models convert {path} --model NAME --output DIR' on it"
+        return f"run 'inti-models convert {path} --model NAME --output DIR'"
     return f"name one that ends in .safetensors or, for 'inti-models convert', in {', '.join(PICKLES)}"
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive of TorchScript, which holds code."""
+    """Return whether a file is a TorchScript archive, which holds code."""
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -151,7 +151,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite, in a twentieth of the time of ``isfinite().all()``."""
+    """Return whether all values are finite, in a twentieth of the time of ``isfinite().all()``."""
     if tensor.is_meta or not tensor.numel():
         return True
     low, high = (bound.item() for bound in tensor.aminmax())  # nan if there is one
@@ -159,21 +159,19 @@ def is_finite(tensor: Tensor) -> bool:
 
 
 def refuse(source: str, fault: str, keys: Iterable[str]) -> None:
-    """A ValueError that names the first of ``keys``, if there is one."""
+    """Raise a ValueError that names the first of ``keys``, if there is one."""
     names = sorted(keys)
     if names:
         rest = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        raise ValueError(
-            f"{source} {fault} {names[0]}{rest}; name the model that it was made for, with the same options."
-        )
+        raise ValueError(f"{source} {fault} {names[0]}{rest}; name the model it was made for, with the same options.")
 
 
 def refuse_shapes(source: str, shapes: Shapes, own: Shapes) -> None:
-    """A ValueError that names the first tensor whose shape is not the model's ``own``, if there is one."""
+    """Raise a ValueError that names the first tensor whose shape is not the model's ``own``, if there is one."""
     for key, shape in shapes.items():
         if shape != own[key]:
             there, here = ("x".join(map(str, each)) or "one value" for each in (shape, own[key]))
             raise ValueError(
                 f"{source} has {key} as {there} where the model has {here}; "
-                "name the model that it was made for, with the same options."
+                "name the model it was made for, with the same options."
             )

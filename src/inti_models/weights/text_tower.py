@@ -1,10 +1,10 @@
-"""Text towers of image-text models: where they are, how open_clip builds them, and what they make of prompts.
+"""Text towers of image-text models: where they are, how open_clip builds them, and their features of prompts.
 
-A file of open_clip's holds an image tower (``visual.*``) and a text tower (``text.*``, or without a prefix), each with
+An open_clip file holds an image tower (``visual.*``) and a text tower (``text.*``, or without a prefix), each with
 a projection into a space that both share. open_clip's own code builds the text tower and its tokenizer from the
-`CONFIG_FILE` beside the file, so that any tower which it builds works here: CLIP's, SigLIP's and SigLIP2's,
-MetaCLIP2's, PE-Core's, EVA02's, and those of transformers'. Whoever wrote that config is not trusted: it cannot make
-the tower another than the file's, and no argument of it runs code.
+`CONFIG_FILE` beside the file, so that any tower it builds works here: CLIP's, SigLIP's and SigLIP2's,
+MetaCLIP2's, PE-Core's, EVA02's, and those of transformers. Whoever wrote that config is not trusted: it cannot make
+the tower other than the file's, and none of its arguments runs code.
 
 Shapes: ``K`` classes, ``P`` prompts for each, ``L`` tokens, ``D`` the width of the shared space, ``C`` channels.
 """
@@ -125,12 +125,12 @@ _NOT_LINEAR = ("visual.head.mlp.", "visual.attn_pool.")
 
 
 def has_towers(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a file has a text tower beside an image tower, in one of open_clip's layouts."""
+    """Return whether a file has a text tower beside an image tower, in one of open_clip's layouts."""
     return "logit_scale" in tensors and any(k.startswith(("text.", "token_embedding.")) for k in tensors)
 
 
 def head_part(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors of a file with two towers that a head of words is made of."""
+    """Return those tensors of a file with two towers that a text head is made from."""
     of_image_tower = (*_PROJECTION, *_NOT_LINEAR)
     return {k: v for k, v in tensors.items() if not k.startswith("visual.") or k.startswith(of_image_tower)}
 
@@ -144,11 +144,11 @@ class Towers:
         tensors: by the file's names.
         config: ``model_cfg`` of its `CONFIG_FILE`; empty where there is none.
         quick_gelu: whether the text tower has QuickGELU where the config does not say.
-        folder: with the files of its tokenizer; None where the config names it.
+        folder: folder with the files of its tokenizer; None where the config names it.
         source: where the file is, as a saved model's config.json states it.
 
     Raises:
-        ValueError: there is no text tower, the projection is not linear, or the config is needed and not there.
+        ValueError: if there is no text tower, the projection is not linear, or the config is needed and missing.
     """
 
     name: str
@@ -161,12 +161,12 @@ class Towers:
     def __post_init__(self) -> None:
         if not has_towers(self.tensors):
             raise ValueError(
-                f"{self.name} has no text tower beside an image tower; words need a file of open_clip's with both, "
+                f"{self.name} has no text tower beside an image tower; use an open_clip file with both, "
                 f"such as the {WEIGHTS_FILE} of the tags openai, laion2b and datacompxl."
             )
         if any(key.startswith(_NOT_LINEAR) for key in self.tensors):
             raise ValueError(
-                f"{self.name} does not project its image features linearly, so no head can be made of words; choose "
+                f"{self.name} does not project its image features linearly, so no head can be made from texts; choose "
                 "another image-text model."
             )
 
@@ -180,7 +180,7 @@ class Towers:
 
     @cached_property
     def needs_config(self) -> bool:
-        """Whether the tensors leave open how the tower is built: they are not plainly CLIP's, with heads 64 wide."""
+        """Whether the tensors do not say how the tower is built: they are not plainly CLIP's, with heads 64 wide."""
         sizes = self._sizes
         plain = sizes and sizes["vocab_size"] == _CLIP_TOKENS and sizes["width"] % 64 == 0
         return not (plain and "text_projection" in self.text and "cls_emb" not in self.text)
@@ -190,7 +190,7 @@ class Towers:
         """open_clip's ``text_cfg``: the config's where it is this file's, else CLIP's with the sizes of the tensors.
 
         Raises:
-            ValueError: there is no such config, and it is needed.
+            ValueError: if the config is needed and missing.
         """
         stated = self.config.get("text_cfg")
         if isinstance(stated, dict):
@@ -199,7 +199,7 @@ class Towers:
                 return dict(stated)
         if self.needs_config:
             raise ValueError(
-                f"{self.name} has a text tower that leaves open how it is built, for it is not plainly CLIP's; put its "
+                f"{self.name} does not say how its text tower is built, which is not plainly CLIP's; put its "
                 f"{CONFIG_FILE} beside it."
             )
         width = self._sizes["width"]
@@ -208,7 +208,7 @@ class Towers:
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
-        """What the tensors of open_clip's own text tower say of its size; empty for transformers' towers."""
+        """Sizes of open_clip's own text tower, read from its tensors; empty for transformers' towers."""
         text = self.text
         if not {"token_embedding.weight", "positional_embedding"} <= text.keys():
             return {}
@@ -219,17 +219,17 @@ class Towers:
 
     @property
     def context_length(self) -> int:
-        """The tokens of a prompt, at most."""
+        """Maximum number of tokens of a prompt."""
         return int(self._sizes.get("context_length") or self.text_cfg.get("context_length", 77))
 
     def projection(self, num_features: int) -> tuple[Tensor, Tensor]:
-        """Weight (D, C) and bias (D,) of the linear map of pooled image features into the shared space, in float32.
+        """Return the float32 weight (D, C) and bias (D,) that map pooled image features into the shared space.
 
         Args:
             num_features: ``C``, of the model that they are for.
 
         Raises:
-            ValueError: the file's image tower has another width.
+            ValueError: if the file's image tower has another width.
         """
         found = {_PROJECTION[key]: value.float() for key, value in self.tensors.items() if key in _PROJECTION}
         weight = found["C D"].T if "C D" in found else found.get("D C")
@@ -240,24 +240,24 @@ class Towers:
             width = weight.shape[1]
         if width != num_features:
             raise ValueError(
-                f"{self.name} has an image tower of width {width}, the model has {num_features}; create the model of "
+                f"{self.name} has an image tower of width {width}, but the model has {num_features}; create a model of "
                 "the same architecture."
             )
         return weight.contiguous(), found.get("D", torch.zeros(len(weight)))
 
     @cached_property
     def digest(self) -> str:
-        """The `digest` of what a head of words is made of."""
+        """The `digest` of what a text head is made from."""
         return digest(head_part(self.tensors))
 
     @property
     def scale(self) -> float:
-        """What cosines are multiplied by."""
+        """The factor that cosines are multiplied by."""
         return self.tensors["logit_scale"].double().squeeze().exp().item()
 
     @property
     def bias(self) -> float:
-        """What is added then: SigLIP's bias, 0 for CLIP."""
+        """The bias added after that: SigLIP's, 0 for CLIP."""
         return self.tensors["logit_bias"].double().squeeze().item() if "logit_bias" in self.tensors else 0.0
 
     # Tokens
@@ -267,16 +267,16 @@ class Towers:
         """open_clip's tokenizer, as its `get_tokenizer` chooses it.
 
         Raises:
-            ValueError: the config asks for one in a way that is not allowed.
-            ModuleNotFoundError: it is one of transformers', which is not installed.
-            OSError: its files cannot be had.
+            ValueError: if the config asks for one in a way that is not allowed.
+            ModuleNotFoundError: if it needs transformers, which is not installed.
+            OSError: if its files cannot be loaded.
         """
         from open_clip.tokenizer import HFTokenizer, SimpleTokenizer  # slow to import, needed for the text tower only
 
         name, arguments = self.text_cfg.get("hf_tokenizer_name"), dict(self.text_cfg.get("tokenizer_kwargs") or {})
         for argument in sorted(arguments.keys() - _TOKENIZER_ARGUMENTS):
             raise ValueError(
-                f"{self.name} asks for a tokenizer with {argument}, which is not passed on; take the argument out of "
+                f"{self.name} asks for a tokenizer with {argument}, which is not allowed; remove the argument from "
                 f"its {CONFIG_FILE} if you trust it."
             )
         if not name:
@@ -290,7 +290,7 @@ class Towers:
         except (OSError, ValueError, TypeError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise OSError(
-                f"The tokenizer {source} of {self.name} cannot be had ({reason}); try again later."
+                f"The tokenizer {source} of {self.name} cannot be loaded ({reason}); try again later."
             ) from error
 
     @property
@@ -302,7 +302,7 @@ class Towers:
         return hashlib.sha256(b"".join(file.read_bytes() for file in files if file.is_file())).hexdigest()
 
     def count_tokens(self, prompt: str) -> int:
-        """Tokens of a prompt, with those that begin and end it."""
+        """Count the tokens of a prompt, with those that begin and end it."""
         tokenizer = self.tokenizer
         if hasattr(tokenizer, "encode"):  # CLIP's own
             return len(tokenizer.encode(prompt)) + 2
@@ -311,15 +311,15 @@ class Towers:
         return len(tokenizer.tokenizer(tokenizer.clean_fn(prompt)).input_ids)
 
     def fits(self, prompt: str) -> bool:
-        """Whether a prompt is not longer than the context. A short one needs no tokenizer: no token is below a byte."""
+        """Return whether a prompt fits the context. A short one needs no tokenizer: a token is at least one byte."""
         return len(prompt.encode()) + 3 <= self.context_length or self.count_tokens(prompt) <= self.context_length
 
     # Features
 
     def features(self, prompts: Sequence[Sequence[str]], batch_size: int = 256) -> Tensor:
-        """One unit vector for each class: the mean of the unit vectors of its prompts, made a unit vector again.
+        """Return one unit vector per class: the normalised mean of the unit vectors of its prompts.
 
-        open_clip's text tower makes them, on the CPU in float32; a progress bar shows meanwhile.
+        open_clip's text tower computes them, on the CPU in float32, with a progress bar.
 
         Args:
             prompts: P for each of K classes, which all `fits`.
@@ -329,7 +329,7 @@ class Towers:
             (K, D) in float32.
 
         Raises:
-            ValueError: the tensors are not those of the tower, or its vocabulary is not that of the tokenizer.
+            ValueError: if the tensors are not those of the tower, or its vocabulary is not that of the tokenizer.
         """
         flat = [prompt for of_class in prompts for prompt in of_class]
         tokens = self.tokenizer(flat, context_length=self.context_length)  # KP L
@@ -355,7 +355,7 @@ class Towers:
         return F.normalize(torch.cat(features).unflatten(0, (len(prompts), -1)).mean(dim=1), dim=-1)
 
     def _build_tower(self) -> nn.Module:
-        """The text tower that open_clip builds, with the file's tensors."""
+        """Build the text tower as open_clip does, with the file's tensors."""
         import open_clip
 
         text_cfg, state = dict(self.text_cfg), dict(self.text)
@@ -396,7 +396,7 @@ class Towers:
 
 
 def _last_pooled(tower: nn.Module, tokens: Tensor) -> int | None:
-    """The last place that a causal text tower takes a feature from, of all prompts; None for one of another kind."""
+    """Return the last position that a causal text tower pools, over all prompts; None for other towers."""
     if getattr(tower, "attn_mask", None) is None or tower.cls_emb is not None:
         return None
     if tower.pool_type == "argmax":
@@ -410,10 +410,10 @@ def _last_pooled(tower: nn.Module, tokens: Tensor) -> int | None:
 
 
 def text_source(model: InTIModel) -> dict[str, Any] | None:
-    """Where the text tower of a model is, as its config.json states it; None where that is not known.
+    """Return where the text tower of a model is, as its config.json states it; None where that is not known.
 
-    ``repository``, ``revision`` and ``file`` on the Hub, or ``file`` alone, a path; ``tensors_sha256`` is the digest of
-    what a head of words is made of, once it was read.
+    ``repository``, ``revision`` and ``file`` on the Hub, or only ``file``, a path; ``tensors_sha256`` is the digest of
+    what a text head is made from, once it has been read.
     """
     cfg = _cfg(model)
     repository, _, revision = str(cfg.get("hf_hub_id") or "").partition("@")
@@ -432,11 +432,11 @@ def text_source(model: InTIModel) -> dict[str, Any] | None:
 
 
 def read_towers(model: InTIModel) -> Towers:
-    """The file with both towers that a model started from: that of its pretrained config, or of its `text_source`.
+    """Read the file with both towers that a model started from: that of its pretrained config, or of its `text_source`.
 
     Raises:
-        ValueError: the model does not start from an image-text model, or the file has changed since.
-        OSError: the file is missing, forbidden, or cannot be fetched; see `inti_models.load`.
+        ValueError: if the model does not start from an image-text model, or the file has changed since.
+        OSError: if the file is missing, forbidden, or cannot be fetched; see `inti_models.load`.
     """
     cfg = _cfg(model)
     saved, source = cfg.get("source") in SAVED, model.text_source
@@ -466,7 +466,7 @@ def read_towers(model: InTIModel) -> Towers:
 
 
 def towers_of(model: InTIModel, tensors: Mapping[str, Tensor], path: Path | None = None) -> Towers:
-    """The towers of a file that was read: from a path, or from the repository of the model's pretrained config."""
+    """Return the towers of a file that was read: from a path, or from the repository of the model's config."""
     repository, _, revision = str(_cfg(model).get("hf_hub_id") or "").partition("@")
     quick_gelu = _has_quick_gelu(model)
     if path is None:
@@ -485,17 +485,17 @@ def towers_of(model: InTIModel, tensors: Mapping[str, Tensor], path: Path | None
 
 
 def _unchanged(towers: Towers, source: Mapping[str, Any]) -> Towers:
-    """The towers, if they have the digest that a saved model states."""
+    """Return the towers, if they have the digest that a saved model states."""
     if source.get(DIGEST) not in (None, towers.digest):
         raise ValueError(
-            f"{towers.name} has another text tower or projection than this model was made with; name a revision from "
-            "before that, or save the model again."
+            f"{towers.name} has a text tower or projection other than this model was made with; name an earlier "
+            "revision, or save the model again."
         )
     return towers
 
 
 def _fetch(repository: str, revision: str | None) -> tuple[str, Path]:
-    """The repository that has the file with both towers, open_clip's or timm's, and the file in the Hub's cache."""
+    """Return the repository with the file of both towers, open_clip's or timm's, and the file in the Hub's cache."""
     images = [image for image, both in REPOSITORIES.items() if both == repository]
     errors: list[Exception] = []
     for each in dict.fromkeys((REPOSITORIES.get(repository, repository), repository, *images)):
@@ -536,9 +536,9 @@ def _config_on_hub(repository: str, revision: str | None) -> dict[str, Any]:
 
 
 def _model_cfg(file: Callable[[], Path]) -> dict[str, Any]:
-    """``model_cfg`` of a `CONFIG_FILE`; empty where it cannot be had."""
+    """Return ``model_cfg`` of a `CONFIG_FILE`; empty where it cannot be read."""
     try:
         return dict(json.loads(file().read_text(encoding="utf-8"))["model_cfg"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        _logger.info(f"No {CONFIG_FILE} ({error}): taking CLIP's conventions.")
+        _logger.info(f"No {CONFIG_FILE} ({error}): using CLIP's conventions.")
         return {}

@@ -1,14 +1,14 @@
-"""Zero-shot heads: class names, said by the text tower of an image-text model, as a classifier of its image features.
+"""Zero-shot heads: class names, encoded by an image-text model's text tower, as a classifier of its image features.
 
 CLIP (arXiv 2103.00020) and SigLIP (arXiv 2303.15343) classify an image by the cosine between its projected feature and
 the text feature of each class, times a scale, plus SigLIP's bias. The head here, a `CosineHead`, does so with the mean
 of the features of a clip's frames, so that on a still image the logits are those of the image-text model itself.
 
 **Probabilities** come in two forms. ``logits.softmax(-1)`` is the probability of each class among those that were
-named: it sums to one, whether any of them fits or not, unless prompts of the background compete with them
-(`BACKGROUND`). ``logits.sigmoid()`` is the probability of each class by itself, and means something for models trained
-with a sigmoid alone (SigLIP and SigLIP2, whose head has a bias): none or several may be near one. Their heads are those
-of several labels a video (`Probabilities.multi_label`).
+named: it sums to one, whether any of them fits or not, unless background prompts compete with them
+(`BACKGROUND`). ``logits.sigmoid()`` is the probability of each class by itself, and is meaningful only for models
+trained with a sigmoid (SigLIP and SigLIP2, whose head has a bias): none or several may be near one. Their heads are
+those of several labels a video (`Probabilities.multi_label`).
 """
 
 import hashlib
@@ -109,15 +109,15 @@ CLASS_WORDS: dict[str, Callable[[str], str]] = {
 
 
 def class_words(name: str, dataset: str) -> str:
-    """A data set's class name in words: ``ApplyEyeMakeup`` (ucf101) -> ``apply eye makeup``."""
+    """Return a data set's class name in words: ``ApplyEyeMakeup`` (ucf101) -> ``apply eye makeup``."""
     return CLASS_WORDS.get(dataset, str)(name)
 
 
 def wanted(state_dict: Mapping[str, Tensor], model: InTIModel) -> bool:
-    """Whether ``model`` is to get a zero-shot head from this file.
+    """Return whether ``model`` is to get a zero-shot head from this file.
 
-    It is where the pretrained config asks for it, the file has both towers, and the model has the config's classes:
-    with other ones timm drops the head.
+    It is if the pretrained config asks for it, the file has both towers, and the model has the config's classes:
+    with others timm drops the head.
     """
     cfg = _cfg(model)
     return (
@@ -154,31 +154,31 @@ def set_zero_shot_head(
     templates: Sequence[str] | str | None = None,
     background: Sequence[str] = (),
 ) -> None:
-    """Give a model a classifier for your own words, head, number of classes and label names: no training needed.
+    """Give a model a classifier for your own words: head, number of classes and label names, without training.
 
         model = inti_models.load("inti_vit_b16_k400", num_classes=0)
         inti_models.set_zero_shot_head(model, ["riding a bike", "feeding goats"])
 
-    The text tower is that of the image-text model which the model's trunk was loaded from: in the file or repository
+    The text tower is that of the image-text model that the model's trunk was loaded from: in the file or repository
     that its pretrained config names, or, for a model that was saved, in the one that its config.json states. It works
     on a model that was trained since, too; how well words still fit is not measured.
 
     Args:
         model: a model that starts from an image-text model; its new head, a `CosineHead`, has its precision and is on
             its device.
-        classes: a few words each; underscores, as folders have them, are asked for as blanks. A warning names those
-            that are there twice, or are spelled with HTML entities, and those that were cut at a word to fit into the
+        classes: a few words each; underscores, as in folder names, are read as blanks. A warning names those
+            that occur twice, or are spelled with HTML entities, and those that were cut at a word to fit into the
             text tower's context.
         templates: prompts with ``{}`` for the class, or a key of `TEMPLATES`; None for ``TEMPLATES["any"]``.
         background: prompts, as they stand, that compete with the classes and mean "none of these", such as
             `BACKGROUND`. They become the last classes of the model (`Probabilities.background`).
 
     Raises:
-        ValueError: no or empty classes; a template without one ``{}``; one that leaves no place for a class; a file
+        ValueError: for no or empty classes; a template without one ``{}``; one that leaves no room for a class; a file
             without both towers, of another width or with weights that are not finite; or a model that does not start
             from an image-text model.
-        ModuleNotFoundError: the tokenizer is one of transformers', which is not installed.
-        OSError: the file with the towers is missing, forbidden, or cannot be fetched; see `load`.
+        ModuleNotFoundError: if the tokenizer needs transformers, which is not installed.
+        OSError: if the file with the towers is missing, forbidden, or cannot be fetched; see `load`.
     """
     words = classes if isinstance(classes, str) else [class_words(name, "any") for name in classes]
     words, templates = _check_classes(words), _check_templates(templates)  # before a download
@@ -209,16 +209,16 @@ def build_head(
     cache_dir: str | os.PathLike[str] | None = None,
     background: Sequence[str] = (),
 ) -> CosineHead:
-    """The zero-shot head for a file with both towers, from the cache if it was built before.
+    """Build the zero-shot head for a file with both towers, or take it from the cache.
 
     Args:
         towers: the file.
         num_features: ``C``, of the model that the head is for; its weights do not matter.
-        class_names: in words.
+        class_names: class names in words.
         templates: prompts with ``{}`` for the class, or a key of `TEMPLATES`; None for ``TEMPLATES["any"]``.
         cache_dir: folder of heads built before; None for ``inti_models/zero_shot`` in ``HF_HOME``. The files are
             named by a digest of everything that the head depends on.
-        background: further prompts, as they stand, each with a row of its own after those of the classes.
+        background: further prompts, as they stand, each with its own row after those of the classes.
 
     Returns:
         The head, in float32.
@@ -265,12 +265,12 @@ def build_head(
             folder.mkdir(parents=True, exist_ok=True)
             save_checkpoint(head, path)
         except OSError as error:  # costs time, nothing else
-            _logger.warning(f"The zero-shot head is not kept in {folder} ({error}); it will be built again.")
+            _logger.warning(f"The zero-shot head cannot be cached in {folder} ({error}); it will be built again.")
     return head
 
 
 def _fitting(name: str, templates: Sequence[str], towers: Towers) -> str:
-    """A class name, cut at a word where its prompts are longer than the context, with a warning that says so."""
+    """Return a class name, cut at a word if its prompts are longer than the context, with a warning that says so."""
     words = name.split()
     for count in range(min(len(words), towers.context_length), 0, -1):
         cut = " ".join(words[:count])
@@ -288,26 +288,26 @@ def _fitting(name: str, templates: Sequence[str], towers: Towers) -> str:
 
 
 def read_templates(path: str | os.PathLike[str]) -> list[str]:
-    """Templates from a text file, one a line with ``{}`` for the class; empty lines are left out.
+    """Read templates from a text file, one per line with ``{}`` for the class; empty lines are skipped.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not text in UTF-8, or has a line without one ``{}``, or none.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not UTF-8 text, has a line without one ``{}``, or no line.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no file of templates {path}; check the path.")
+        raise FileNotFoundError(f"There is no template file {path}; check the path.")
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text in UTF-8; save it as that, with a template a line.") from None
+        raise ValueError(f"{path} is not UTF-8 text; save it as that, with one template per line.") from None
     templates = [line.strip() for line in lines if line.strip()]
     if not templates:
-        raise ValueError(f"{path} has no templates; write one a line, such as 'a video of {{}}.'.")
+        raise ValueError(f"{path} has no templates; write one per line, such as 'a video of {{}}.'.")
     return _check_templates(templates)
 
 
 def _check_classes(names: Sequence[str]) -> list[str]:
-    """Class names with single blanks; a ValueError unless there are some, none empty."""
+    """Return class names with single blanks; raise a ValueError unless there are some, none empty."""
     if isinstance(names, str):
         raise ValueError(f"classes={names!r} is one string; pass a list with a string for each class.")
     names = [" ".join(name.split()) for name in names]
@@ -319,7 +319,7 @@ def _check_classes(names: Sequence[str]) -> list[str]:
 
 
 def _warn_of_spellings(what: str, texts: Sequence[str]) -> None:
-    """Warn of texts that are there twice for a tokenizer, and of HTML entities, which it reads as characters."""
+    """Warn of texts that occur twice for a tokenizer, and of HTML entities, which it reads as characters."""
     seen: dict[str, str] = {}
     for text in texts:
         read = html.unescape(html.unescape(text))
@@ -328,12 +328,12 @@ def _warn_of_spellings(what: str, texts: Sequence[str]) -> None:
         key = " ".join(read.lower().split())
         if key in seen:
             as_well = "" if seen[key] == text else f", as {seen[key]!r} too"
-            _logger.warning(f"The {what} {text!r} is there twice{as_well}; both count.")
+            _logger.warning(f"The {what} {text!r} occurs twice{as_well}; both count.")
         seen.setdefault(key, text)
 
 
 def _check_templates(templates: Sequence[str] | str | None) -> list[str]:
-    """The templates, by name or as they are; a ValueError for an unknown name, none, or one without one ``{}``."""
+    """Return the templates, by name or as they are; raise a ValueError for an unknown name, none, or a bad one."""
     if templates is None:
         templates = "any"
     if isinstance(templates, str):
