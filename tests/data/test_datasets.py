@@ -213,10 +213,10 @@ def test_keys_of_the_wrong_kind_are_refused(plain: VideoList) -> None:
     digits = MotionDigits("train", size=16, num_frames=2, length=4)
     transform = create_clip_transform(**CONFIG)
     for train in (train_set(plain), MotionDigitsClips(digits, transform, train=True)):
-        with pytest.raises(TypeError, match=r"0 is no key of a training set; expected \(index, draw\)"):
+        with pytest.raises(TypeError, match=r"0 is not a key of a training set; expected \(index, draw\)"):
             train[0]
     for evaluation in (VideoDataset(plain, transform, FrameSampling(4)), MotionDigitsClips(digits, transform)):
-        with pytest.raises(TypeError, match=r"\(0, 1\) is no key of a set to evaluate on"):
+        with pytest.raises(TypeError, match=r"\(0, 1\) is not a key of an evaluation set"):
             evaluation[0, 1]
 
 

@@ -160,7 +160,7 @@ def test_folder_of_several_series_is_refused_unless_one_is_named(tmp_path: Path,
 @pytest.mark.parametrize("names", [("01.png", "001.png"), ("img_2.png", "img_02.png"), ("0.5.png", "0.50.png")])
 def test_two_images_of_one_number_are_refused(tmp_path: Path, names: tuple) -> None:
     folder = stills(tmp_path / "frames", *names)
-    with pytest.raises(VideoError, match="two images of one number") as error:
+    with pytest.raises(VideoError, match="two images with one number") as error:
         read_clips(folder, 2)
     assert all(name in str(error.value) for name in names)
 

@@ -108,7 +108,7 @@ def test_what_can_be_meant_two_ways_is_refused_or_said(tmp_path: Path, caplog) -
     with pytest.raises(ValueError, match=r"labels with ',' and with '\|' in them, such as 'open, shut\|run'"):
         labels_of(tmp_path, "b.csv", 'path,label\na.mp4,"open, shut|run"\nb.mp4,run\n')
     assert labels_of(tmp_path, "c.csv", 'path,label\na.mp4,"x, y"\nb.mp4,x\n')["a.mp4"] == ("x", "y")
-    assert "labels are taken apart at ','" in caplog.text
+    assert "labels are split at ','" in caplog.text
     with pytest.raises(ValueError, match="line 2, has an empty label among others"):
         labels_of(tmp_path, "d.csv", 'path,label\na.mp4,"1,,2"\nb.mp4,1\n')
     with pytest.raises(ValueError, match="no label at all"):
@@ -134,7 +134,7 @@ def test_a_class_twice_in_one_place_is_refused_as_are_rows_of_0_and_1_for_all_cl
         ("l.csv", "path,labels\na.mp4,run; wave;run\nb.mp4,run\n"),
         ("l.json", json.dumps([{"path": "a.mp4", "labels": [0, 1, 1]}, {"path": "b.mp4", "labels": [0, 0, 1]}])),
     ):
-        with pytest.raises(ValueError, match="twice; name each class that the video has once"):
+        with pytest.raises(ValueError, match="twice; name each class of the video once"):
             labels_of(tmp_path, name, content)
 
 
@@ -154,7 +154,7 @@ def test_charades_own_files(tmp_path: Path, caplog) -> None:
         "0IH69.mp4": (),
     }
     assert labels_of(tmp_path, "Charades_v1_train.csv", content) == expected
-    assert "without the times" in caplog.text
+    assert "without their times" in caplog.text
     with pytest.raises(ValueError, match="Charades, whose videos have several labels each"):
         find_videos(tmp_path / "Charades_v1_train.csv")
 

@@ -145,7 +145,7 @@ def test_paths_start_at_the_root_or_are_absolute(tmp_path: Path) -> None:
     touch(tmp_path / "videos", *VIDEOS)
     (tmp_path / "lists").mkdir()
     file = a_list(tmp_path / "lists/train.txt", lines(VIDEOS, NAMES))
-    with pytest.raises(FileNotFoundError, match=r"None of the 4 videos of .*train.txt is there, such as .*a.mp4"):
+    with pytest.raises(FileNotFoundError, match=r"None of the 4 videos of .*train.txt exists, such as .*a.mp4"):
         find_videos(file)
     videos = find_videos(file, root=tmp_path / "videos")
     assert found(videos, tmp_path / "videos") == list(zip(VIDEOS, NAMES, strict=True))
@@ -160,7 +160,7 @@ def test_missing_videos_are_counted_in_one_line(tmp_path: Path, caplog: pytest.L
         name, content = NAMED[form]
         videos = find_videos(a_list(tmp_path / name, content))
         assert found(videos, tmp_path) == list(zip(VIDEOS, NAMES, strict=True))
-    assert sum("1 of 4 videos are not there" in message for message in caplog.messages) == 3  # of each file, once
+    assert sum("1 of 4 videos are missing" in message for message in caplog.messages) == 3  # of each file, once
 
 
 def test_ucf101s_own_lists(tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_exported_motion_digits_are_found(tmp_path: Path) -> None:
         ("list.csv", "path,label\n", "lists no videos"),
         ("list.csv", "path,label\na.mp4\n", "row 'a.mp4'; expected 2 values, as in its header"),
         ("list.csv", "a.mp4,0\nb.mp4\n", "row 'b.mp4'; expected a path and a label"),
-        ("list.csv", "label,youtube_id,time_start,time_end\nx,y,a,b\n", "line 2, has an entry 'a' for a time"),
+        ("list.csv", "label,youtube_id,time_start,time_end\nx,y,a,b\n", "line 2, has 'a' for a time"),
         ("list.json", "{}", "not a list of objects"),
         ("list.json", "[1]", "not a list of objects"),
         ("list.json", '[{"id": "1"}]', "has id for each video; expected path and label"),
@@ -259,7 +259,7 @@ def test_lists_that_cannot_be_understood(tmp_path: Path, name: str, content: str
 
 def test_list_that_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="is not text in UTF-16"):
+    with pytest.raises(ValueError, match="is not UTF-16 text"):
         find_videos(tmp_path / "list.txt")
 
 
@@ -389,9 +389,9 @@ def test_split_is_used_where_it_is_asked_for(three: Path) -> None:
         ("name,file,label\na.mp4,c.mp4,0\n", "has the columns file, name for the path"),
         ("path,label,label\na.mp4,0,1\n", "has two columns 'label'"),
         ("a.mp4,3,4,5\n", "has 4 columns and no header"),
-        ("a.mp4,train\nc.mp4,test\n", "so that its label cannot be told"),
-        ("a.mp4,riding a bike, fast\n", "so that its label cannot be told"),
-        ("a.mp4,run\nc.mp4,riding a bike, fast\n", "line 2, has the row .* Names with commas stand in quotes"),
+        ("a.mp4,train\nc.mp4,test\n", "so that its label is unclear"),
+        ("a.mp4,riding a bike, fast\n", "so that its label is unclear"),
+        ("a.mp4,run\nc.mp4,riding a bike, fast\n", "line 2, has the row .* Names with commas need quotes"),
         ('a.mp4,"run\n', "cannot be read as CSV"),
         ("path,label\n,1\n", "line 2, has no path"),
     ],
@@ -403,7 +403,7 @@ def test_tables_that_cannot_be_told_are_refused(three: Path, content: str, messa
 
 def test_header_that_is_also_a_video_is_refused(three: Path) -> None:
     touch(three, "video/1.jpg")
-    with pytest.raises(ValueError, match="'video,label', which may be names of columns"):
+    with pytest.raises(ValueError, match="'video,label', which may name columns"):
         find_videos(a_list(three / "list.csv", "video,label\na.mp4,0\n"))
 
 
@@ -440,10 +440,10 @@ def test_numbers_of_json_are_whole(three: Path) -> None:
     [
         (("01", "1", "2"), r"writes one class as '01' \(line 1\) and as '1' \(line 2\)"),
         (("1", "1.0", "2"), "writes one class as '1'"),
-        (("Run", "run", "walk"), "'Run' and 'run', which differ in case"),
-        (("a b", "a  b", "walk"), "which differ in case, blanks or encoding"),
-        (("caf\u00e9", "cafe\u0301", "walk"), "which differ in case, blanks or encoding"),
-        (("stra\u00dfe", "STRASSE", "walk"), "which differ in case, blanks or encoding"),
+        (("Run", "run", "walk"), "'Run' and 'run', which differ only in case"),
+        (("a b", "a  b", "walk"), "which differ only in case, blanks or encoding"),
+        (("caf\u00e9", "cafe\u0301", "walk"), "which differ only in case, blanks or encoding"),
+        (("stra\u00dfe", "STRASSE", "walk"), "which differ only in case, blanks or encoding"),
     ],
 )
 def test_classes_that_differ_in_writing_alone_are_refused(three: Path, labels: tuple, message: str) -> None:
@@ -516,13 +516,13 @@ def test_numbers_beside_names_are_those_of_the_list(three: Path, form: str) -> N
     ("name", "content", "message"),
     [
         ("labels.json", '{"a": 1, "b": 1}', "two classes have the number 1"),
-        ("labels.json", '{"a": 1, "a": 2}', "'a' is there twice"),
+        ("labels.json", '{"a": 1, "a": 2}', "'a' occurs twice"),
         ("labels.json", '{"a": 1, "b": 1.5}', "'b' has 1.5"),
         ("labels.json", '{"a": 1, "b": true}', "'b' has True"),
         ("labels.json", '{"a": 1, "b": null}', "'b' has None"),
         ("labels.json", '{"a": 0, "b": -1}', "'b' has -1"),
         ("labels.json", '{"0": 1, "1": 0}', "all numbers"),
-        ("labels.json", "[" * 10_000, "nested too deep"),
+        ("labels.json", "[" * 10_000, "nested too deeply"),
         ("labels.json", "{}", "expected an object"),
         ("classInd.txt", "1 a\n1 b\n", "two classes have the number 1"),
         ("classInd.txt", "1 a\nb\n", "line 2 is 'b'"),
@@ -543,7 +543,7 @@ def test_names_that_can_be_meant_two_ways_are_refused(three: Path, name: str, co
 
 def test_names_given_in_another_order_than_beside_a_list_of_numbers_are_refused(three: Path) -> None:
     a_list(three / "class_names.txt", "run\nwalk\n")
-    with pytest.raises(ValueError, match="mean other ones by the names beside it"):
+    with pytest.raises(ValueError, match="mean others by the names beside it"):
         find_videos(a_list(three / "list.txt", lines(THREE, [0, 1, 1])), class_names=["walk", "run"])
     named = find_videos(a_list(three / "list.txt", lines(THREE, ["run", "walk", "run"])), class_names=["walk", "run"])
     assert named.labels == (1, 0, 1)
@@ -663,7 +663,7 @@ def test_numbers_that_contradict_all_folders_are_refused(tmp_path: Path, form: s
     touch(tmp_path, "riding_a_bike/a.mp4", "Bowling/b.mp4")
     separator = " " if form == "txt" else ","
     rows = "riding_a_bike/a.mp4 {}\nBowling/b.mp4 {}\n".replace(" ", separator)
-    with pytest.raises(ValueError, match="'1', which is the class 'bowling', but lies in the folder 'riding_a_bike'"):
+    with pytest.raises(ValueError, match="'1', which is the class 'bowling', but is in the folder 'riding_a_bike'"):
         find_videos(a_list(tmp_path / f"list.{form}", rows.format(1, 2)), class_names=names)
     for numbers in ((0, 1), (0, 2), (2, 1)):  # the second list corrects a label
         videos = find_videos(a_list(tmp_path / f"list.{form}", rows.format(*numbers)), class_names=names)
@@ -711,12 +711,12 @@ def test_folders_of_systems_are_no_classes_and_nested_videos_are_found(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["train/run/a.mp4", "val/run/b.mp4"], "has the folders train, val, which are splits and no classes"),
+        (["train/run/a.mp4", "val/run/b.mp4"], "has the folders train, val, which are splits, not classes"),
         (["test/a.mp4"], "has the folders test, which are splits"),
         (["train/run/a.mp4", "Val/run/b.mp4", "extra/run/c.mp4"], "has the folders Val, train, which are splits"),
         (["run/train/a.mp4", "run/test/b.mp4", "walk/train/c.mp4"], "has the splits test, train in its folders"),
-        (["Run/a.mp4", "run/b.mp4"], "'Run' and 'run', which differ in case"),
-        (["caf\u00e9/a.mp4", "cafe\u0301/b.mp4"], "which differ in case, blanks or encoding"),
+        (["Run/a.mp4", "run/b.mp4"], "'Run' and 'run', which differ only in case"),
+        (["caf\u00e9/a.mp4", "cafe\u0301/b.mp4"], "which differ only in case, blanks or encoding"),
     ],
 )
 def test_folders_that_may_not_be_classes_are_refused(tmp_path: Path, files: list, message: str) -> None:

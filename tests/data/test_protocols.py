@@ -80,7 +80,7 @@ def test_random_clips_of_a_rule_are_those_of_its_plain_form(videos):
 
 
 def test_what_a_rule_has_not_is_refused(videos):
-    with pytest.raises(VideoError, match="one clip of a video"):
+    with pytest.raises(VideoError, match="one clip per video"):
         read_clips(videos[5], 8, sampling="uniform_centers", num_clips=3)
     with pytest.raises(VideoError, match="stride is 2"):
         read_clips(videos[5], 8, sampling="uniform_offsets", stride=2)

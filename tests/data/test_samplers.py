@@ -108,8 +108,8 @@ def test_data_loader_takes_it_as_batch_sampler() -> None:
         ({"rank": 2, "world_size": 2}, "rank is 2 of 2 processes: pass 0 to 1"),
         ({"repeats": 3}, "repeats is 3, but a global batch has 4 clips"),
         ({"repeats": 0}, "repeats is 0"),
-        ({"world_size": 3}, r"has 10 samples, less than one batch of 12 clips \(4 for each of 3\): lower batch_size"),
-        ({"start_batch": 3}, "from batch 3 cannot be: epochs count from 0 and have 2 batches"),
+        ({"world_size": 3}, r"has 10 samples, fewer than one batch of 12 clips \(4 for each of 3\): lower batch_size"),
+        ({"start_batch": 3}, "from batch 3 is invalid: epochs count from 0 and have 2 batches"),
     ],
 )
 def test_impossible_values_are_refused(arguments: dict, message: str) -> None:

@@ -63,9 +63,11 @@ def test_digits_have_the_size_and_frames_of_the_model_unless_others_are_asked_fo
 def test_what_does_not_fit_is_refused(tmp_path):
     digits = open_source("motiondigits")
     assert digits.relabelled(CLASS_NAMES) is digits
-    with pytest.raises(ValueError, match=r"with the classes cat, dog, \.\.\. has not the classes of motiondigits"):
+    with pytest.raises(
+        ValueError, match=r"with the classes cat, dog, \.\.\. does not have the classes of motiondigits"
+    ):
         digits.relabelled(("cat", "dog"))
-    with pytest.raises(ValueError, match=r"\{'length': 3\} are arguments of motiondigits, not of"):
+    with pytest.raises(ValueError, match=r"\{'length': 3\} are arguments for motiondigits, not for"):
         open_source(tmp_path, args={"length": 3})
     with pytest.raises(FileNotFoundError, match="nowhere"):
         open_source("nowhere")

@@ -1,7 +1,7 @@
-"""What is done to training clips: every random choice is the same in all frames of a clip.
+"""Augmentation of training clips: every random choice is the same in all frames of a clip.
 
-Crop and flip are torchvision's, RandAugment, random erasing, Mixup and CutMix timm's. These draw from the global
-generators of torch, NumPy and Python; `seeded` makes what is drawn depend on a key alone.
+Crop and flip are torchvision's; RandAugment, random erasing, Mixup and CutMix are timm's. These draw from the global
+generators of torch, NumPy and Python; `seeded` makes their draws depend on a key alone.
 """
 
 import copy
@@ -30,7 +30,7 @@ _ERASING_MODES = ("const", "rand", "pixel")
 
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Inside, the global generators of torch (CPU), NumPy and Python give what ``key`` decides; after, they are back.
+    """Seed the global generators of torch (CPU), NumPy and Python from ``key``, and restore them afterwards.
 
     Args:
         key: numbers of at least 0.
@@ -50,12 +50,12 @@ def seeded(*key: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class TrainTransform:
-    """Crops, mirrors and alters a clip at random; see `create_train_transform`, which checks the values.
+    """Random crop, flip and augmentation of a clip; see `create_train_transform`, which checks the values.
 
     Attributes:
-        spatial: random crop and flip of a uint8 clip T,3,H,W; None for none.
-        augment: what timm does to a PIL image, done alike to each frame; None for none.
-        finish: the rest of the way: luma, centre crop if there was no random one, normalisation.
+        spatial: random crop and flip of a uint8 clip (T, 3, H, W); None for none.
+        augment: what timm does to a PIL image, done identically to each frame; None for none.
+        finish: the remaining steps: luma, centre crop if there was no random one, normalisation.
         erase: what timm does to an image tensor; None for none.
     """
 
@@ -70,7 +70,7 @@ class TrainTransform:
         return any(part is not None for part in (self.spatial, self.augment, self.erase))
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """uint8 T,3,H,W (RGB) -> float32 T,C,H',W'."""
+        """Transform a uint8 RGB clip (T, 3, H, W) to float32 (T, C, H', W')."""
         check_clip(clip)
         if self.spatial is not None:
             clip = self.spatial(clip)
@@ -100,30 +100,30 @@ def create_train_transform(
     crop_pct: float | None = None,
     crop_mode: str | None = None,
 ) -> TrainTransform:
-    """Makes the training transform for whole clips, from the keys of timm's data config and timm's augmentations.
+    """Return the training transform for whole clips, from the keys of timm's data config and timm's augmentations.
 
         config = timm.data.resolve_input_data_config(model)
         transform = create_train_transform(**config, auto_augment="rand-m9-mstd0.5-inc1", reprob=0.25)
 
     Args:
         input_size: C, H, W of the model's input.
-        mean: one value a channel, for pixels in 0 to 1.
+        mean: one value per channel, for pixels in 0 to 1.
         std: likewise.
         interpolation: "bicubic" or "bilinear".
-        scale: smallest and largest fraction of the frame's area that the random crop takes. (1, 1) takes no random
-            crop, but the centre, as `create_clip_transform` does.
+        scale: smallest and largest fraction of the frame's area that the random crop takes. (1, 1) takes the centre
+            instead of a random crop, as `create_clip_transform` does.
         ratio: smallest and largest width to height of the random crop, before it is resized.
         hflip: probability that a clip is mirrored; 0 where left and right matter.
         auto_augment: timm's config of RandAugment ("rand-m9-mstd0.5-inc1"), AugMix ("augmix-...") or AutoAugment
             ("original", "v0", "3a"). All frames get the same operations of the same magnitudes.
         reprob: probability that a box is erased (Zhong et al., 2020), the same in all frames.
         remode: what an erased box is filled with: noise ("pixel"), one colour ("rand") or zeros ("const").
-        recount: most boxes to erase.
-        crop_pct: of evaluation; taken so that a data config fits as it is, and not used.
+        recount: maximum number of boxes to erase.
+        crop_pct: for evaluation; accepted so that a data config fits as it is, and ignored.
         crop_mode: likewise.
 
     Raises:
-        ValueError: a value that is not one of these.
+        ValueError: for a value that is not one of these.
     """
     finish = create_clip_transform(input_size, interpolation, mean, std, crop_pct=1.0)
     if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
@@ -152,7 +152,7 @@ def create_train_transform(
 
 
 def _auto_augment(config: str, finish: ClipTransform) -> Callable[[Image.Image], Image.Image]:
-    """timm's augmentation of a PIL image, with the arguments that timm's `create_transform` gives it."""
+    """Return timm's augmentation of a PIL image, with the arguments that timm's `create_transform` gives it."""
     mean = finish.mean if len(finish.mean) == 3 else finish.mean * 3
     hparams = {
         "translate_const": int(min(finish.input_size[1:]) * 0.45),
@@ -183,14 +183,14 @@ def _augment(clip: Tensor, augment: Callable[[Image.Image], Image.Image]) -> Ten
 
 
 class ClipMixup:
-    """Mixes the clips of a batch in pairs, and their labels alike: timm's `Mixup` on clips.
+    """timm's `Mixup` on clips: those of a batch are mixed in pairs, and their labels likewise.
 
-    timm's would take the channels of B,T,C,H,W for rows and the time for channels. Frames and channels are therefore
-    taken together around the call, so that pixels of all frames are mixed by one coefficient and CutMix cuts one box
+    timm's would take the channels of (B, T, C, H, W) for rows and time for channels. Frames and channels are
+    therefore merged around the call, so that pixels of all frames are mixed by one coefficient and CutMix cuts one box
     out of all frames. (mixup: Zhang et al., 2018; CutMix: Yun et al., 2019.)
 
     Args:
-        mixup_alpha: of the Beta distribution of mixup's coefficient; 0 for none.
+        mixup_alpha: parameter of the Beta distribution of mixup's coefficient; 0 for none.
         cutmix_alpha: likewise of CutMix.
         prob: probability that a batch (or pair, or clip) is mixed.
         switch_prob: probability of CutMix instead of mixup where both are on.
@@ -199,7 +199,7 @@ class ClipMixup:
         mode: what has one coefficient and box: the "batch", a "pair", or each "elem"ent.
 
     Raises:
-        ValueError: a value that is not one of these.
+        ValueError: for a value that is not one of these.
     """
 
     def __init__(
@@ -232,12 +232,12 @@ class ClipMixup:
         )
 
     def __call__(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mix clips (B, T, C, H, W), in place, and labels: int64 (B,) -> the clips, and targets (B, classes).
+        """Mix clips (B, T, C, H, W), in place, and labels, int64 (B,); return the clips and targets (B, classes).
 
         Labels of clips that may have several, float (B, classes), are mixed as they are, without smoothing.
 
         Raises:
-            ValueError: a batch that cannot be mixed.
+            ValueError: for a batch that cannot be mixed.
         """
         if clips.ndim != 5 or labels.shape not in (clips.shape[:1], (len(clips), self.mixup.num_classes)):
             raise ValueError(
@@ -245,7 +245,7 @@ class ClipMixup:
                 "expected (B, T, C, H, W) and (B,) or (B, classes)."
             )
         if len(clips) % 2:
-            raise ValueError(f"A batch of {len(clips)} clips cannot be mixed in pairs; make the batch size even.")
+            raise ValueError(f"A batch of {len(clips)} clips cannot be mixed in pairs; use an even batch size.")
         mixup = self.mixup
         if labels.ndim == 2:  # as if each clip were a class: how much of each is in each
             mixup = copy.copy(self.mixup)

@@ -4,9 +4,9 @@ The clock, for `read_clips` and `iterate_frames` alike:
 1. A frame is shown at its presentation time, counted from the first frame that decodes, until the next frame starts.
    Of frames with equal times the last is shown; one that does not decode leaves the frame before on show.
 2. A frame without a presentation time comes one frame's duration after the one before. If none has one (H.264 in
-   AVI), the decoding times of the packets are taken in increasing order, and without these the rate of the header.
+   AVI), the decoding times of the packets are taken in increasing order, or without these the header's frame rate.
 3. A clock that goes back (joined recordings), or jumps by more than a minute and more than 100 frames, is bridged by
-   one frame's duration, with a warning. A shorter gap is time in which the frame before is shown.
+   one frame's duration, with a warning. A shorter gap is time during which the previous frame is shown.
 4. Where presentation times are missing, or packets out of order or without a frame (fields, damage at the start), all
    of the file is decoded once, in display order, to see which frames there are. This is exact, and slower.
 5. A pipe or a camera has the same rules, applied to the frames as they come, with the rate that the header names.
@@ -31,8 +31,8 @@ class Timeline:
 
     Attributes:
         starts: float64, N: start of each frame, in units; the first is 0.
-        end: Where the last frame ends, in units.
-        unit: Seconds in a unit.
+        end: When the last frame ends, in units.
+        unit: Seconds per unit.
     """
 
     starts: Tensor
@@ -67,7 +67,7 @@ class Timeline:
 
 
 class Clock:
-    """Make times that start at zero and do not go back of those that a file states, one after the other.
+    """A clock that turns the times stated by a file, one by one, into times that start at zero and never go back.
 
     Attributes:
         last: The time of the last frame; None before the first.

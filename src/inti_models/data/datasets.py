@@ -1,7 +1,7 @@
 """Data sets of clips with labels.
 
-They give `Sample`s. In training, a sample is decided by (seed, index, draw) alone, whichever process computes
-it, so that a run can be resumed at any batch.
+They return `Sample`s. In training, a sample is determined by (seed, index, draw) alone, whichever process computes
+it, so that a run can resume at any batch.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -36,22 +36,22 @@ class VideoDataset(Dataset[Sample]):
     times the crops of the transform. A video that cannot be read gives zeros, its label, and as fault a sentence
     that says why.
 
-    With ``train=True`` a key is (index, draw), as `TrainSampler` gives, and the clip is (T, C, H, W), of random
-    frames. The sample is decided by (seed, index, draw) alone, and the global generators are left as they are. A
+    With ``train=True`` a key is (index, draw), as `TrainSampler` yields, and the clip is (T, C, H, W), of random
+    frames. The sample is determined by (seed, index, draw) alone, and the global generators are left unchanged. A
     video that cannot be read is replaced by another at random; the fault is about the first.
 
     Args:
         videos: see `find_videos`.
-        transform: uint8 T,3,H,W -> float T,C,H,W, or with crops 3,T,C,H,W.
+        transform: uint8 (T, 3, H, W) -> float (T, C, H, W), or with crops (3, T, C, H, W).
         frames: which frames of a video make a clip, such as `FrameSampling.of(model)`.
         num_clips: temporal clips of a video (evaluation).
         train: whether frames are random.
-        seed: of all that is random.
-        attempts: unreadable videos in a row at which reading stops with a `VideoError` (training).
+        seed: seed of everything random.
+        attempts: unreadable videos in a row after which reading stops with a `VideoError` (training).
         limits: what a file may ask for.
 
     Raises:
-        ValueError: arguments that make no sense.
+        ValueError: for arguments that make no sense.
     """
 
     def __init__(
@@ -118,20 +118,20 @@ class VideoDataset(Dataset[Sample]):
         return several
 
     def _read(self, index: int, generator: torch.Generator | None = None) -> Tensor:
-        """uint8 V,T,3,H,W."""
+        """uint8 (V, T, 3, H, W)."""
         return self.frames.read(self.videos.paths[index], self.num_clips, generator, self.limits).frames
 
 
 class MotionDigitsClips(Dataset[Sample]):
-    """Clips of `MotionDigits` as a model's input; the same `Sample`s as of `VideoDataset`, without faults.
+    """Clips of `MotionDigits` as a model's input, as the `Sample`s of `VideoDataset`, without faults.
 
-    Clip ``index`` is the same in each draw; only what the transform draws differs.
+    Clip ``index`` is the same in each draw; only the transform's random choices differ.
 
     Args:
         digits: the clips.
-        transform: uint8 T,3,H,W -> float T,C,H,W, or with crops 3,T,C,H,W.
+        transform: uint8 (T, 3, H, W) -> float (T, C, H, W), or with crops (3, T, C, H, W).
         train: whether keys are (index, draw), and clips (T, C, H, W) rather than (V, T, C, H, W).
-        seed: of what the transform draws.
+        seed: seed of the transform.
     """
 
     def __init__(self, digits: MotionDigits, transform: Transform, train: bool = False, seed: int = 0) -> None:
@@ -152,7 +152,7 @@ class MotionDigitsClips(Dataset[Sample]):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[Key]) -> list[Sample]:
-        """Several samples rendered together; PyTorch's DataLoader calls this for a batch."""
+        """Return several samples, rendered together; PyTorch's DataLoader calls this for a batch."""
         pairs = [_index_and_draw(key, self.train) for key in keys]
         batch = self.digits.render([index for index, _ in pairs])
         return [
@@ -161,7 +161,7 @@ class MotionDigitsClips(Dataset[Sample]):
         ]
 
     def _transformed(self, clips: Tensor, pairs: list[tuple[int, int]]) -> Iterable[Tensor]:
-        """uint8 B,T,3,H,W -> B samples' clips."""
+        """uint8 (B, T, 3, H, W) -> B samples' clips."""
         if not self.is_framewise:
             return [self._transformed_alone(*item) for item in zip(clips, pairs, strict=True)]
         frames = self.transform(clips.flatten(0, 1)).unflatten(-4, clips.shape[:2])  # B T C H W, or 3 B T C H W
@@ -179,14 +179,14 @@ class MotionDigitsClips(Dataset[Sample]):
 def _index_and_draw(key: Key, train: bool) -> tuple[int, int]:
     if isinstance(key, tuple) != train:
         raise TypeError(
-            f"{key!r} is no key of a training set; expected (index, draw), as TrainSampler gives to a DataLoader."
+            f"{key!r} is not a key of a training set; expected (index, draw), as TrainSampler yields."
             if train
-            else f"{key!r} is no key of a set to evaluate on; expected an index."
+            else f"{key!r} is not a key of an evaluation set; expected an index."
         )
     return key if isinstance(key, tuple) else (key, 0)
 
 
 def _as_views(clips: Tensor, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """uint8 V,T,3,H,W -> float (V * crops), T, C, H', W'."""
+    """Transform views, uint8 (V, T, 3, H, W) -> float (V * crops, T, C, H', W')."""
     views = torch.stack([transform(clip) for clip in clips])
     return views if views.ndim == 5 else views.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""Video files as containers and codecs have them: the index of a file's packets, and frames decoded by their rank.
+"""Video files at the level of containers and codecs: the index of a file's packets, and frames decoded by their rank.
 
 A video is read in two passes. The first demuxes, and decodes only up to the second frame, which yields the exact
 presentation time and the keyframe flag of every frame. Frames are then chosen by time, and the second pass decodes
@@ -60,12 +60,12 @@ class _Packet(NamedTuple):
 class VideoFile:
     """A video stream: the index of its packets, and frames decoded by their display rank.
 
-    A decoder hands the time of a packet on to the frame that it makes of it. We put the number of the packet there
-    instead, which tells frames apart even if times are missing, repeated or wrong.
+    A decoder passes the time of a packet on to the frame made from it. We put the number of the packet there
+    instead, which identifies frames even if times are missing, repeated or wrong.
 
     Attributes:
         shown: The packet of each frame in display order; None for one that the decoder does not name.
-        is_sorted: The times of the packets told that order; if not, frames are counted as they come out.
+        is_sorted: Whether the packets' times gave that order; if not, frames are counted as they come out.
     """
 
     def __init__(self, path: Path, guard: Guard, file: BinaryIO | None = None) -> None:
@@ -115,10 +115,10 @@ class VideoFile:
         self.timeline = self._time(float(1 / rate))
 
     def _sort(self, first: list[int | None]) -> list[int]:
-        """Return the packets in display order, or nothing where their times do not tell it.
+        """Return the packets in display order, or nothing where their times do not say it.
 
         Args:
-            first: Packets of the first two frames that the decoder puts out.
+            first: Packets of the first two frames that the decoder outputs.
         """
         shown = [k for k, packet in enumerate(self.packets) if packet.is_shown]
         if self.tick <= 0 or any(self.packets[k].pts is None for k in shown):
@@ -158,7 +158,7 @@ class VideoFile:
         """Return when the frames are shown.
 
         Args:
-            period: Seconds a frame is shown, if their times do not tell.
+            period: Seconds a frame is shown, if the times do not say.
         """
         packets = [None if k is None else self.packets[k] for k in self.shown]
         stated = [None if packet is None else packet.pts for packet in packets]
@@ -312,7 +312,7 @@ class VideoFile:
 def play_stream(
     path: Path, guard: "Guard", camera: bool = False, file: BinaryIO | None = None
 ) -> Iterator[tuple[float, Callable[[], Tensor]]]:
-    """Yield the time of each frame of what cannot be read twice, and what makes an image of it."""
+    """Yield the time of each frame of a source that cannot be read twice, and what makes an image of it."""
     convert = Converter(path, guard)
     is_mp4 = file is not None and hasattr(file, "peek") and file.peek(8)[4:8] == b"ftyp"
     with open_stream(path, guard, camera, file, _PIPED_MP4 if is_mp4 else None) as (container, stream):
@@ -331,7 +331,7 @@ def play_stream(
 def open_stream(
     path: Path, guard: Guard, camera: bool = False, file: BinaryIO | None = None, advice: str | None = None
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a file, camera or file object and its main video stream; no exception of PyAV's gets out."""
+    """Open a file, camera or file object and its main video stream; PyAV's exceptions become `VideoError`s."""
     try:
         stated = count_frames(path) if file is None and not camera else 0
     except OSError as error:
@@ -377,9 +377,9 @@ def open_stream(
 def _set_up(context: av.VideoCodecContext, guard: Guard, is_probe: bool = False) -> None:
     """Bound frames that are larger than the container says, and choose the number of threads.
 
-    FFmpeg pads rows before it counts pixels, which doubles them at most. As many threads decode as PyTorch computes
-    with, which is one in the workers of a data loader; but not with PyAV's logging on: its callback waits for the lock
-    that the one who waits for the threads may hold. A probe of two frames is faster without.
+    FFmpeg pads rows before it counts pixels, which at most doubles them. As many threads decode as PyTorch computes
+    with, which is one in the workers of a data loader; but not with PyAV's logging on: its callback waits for a lock
+    that may be held by whoever waits for the threads. A probe of two frames is faster without.
     """
     is_alone = is_probe or av.logging.get_level() is not None
     context.thread_type = "AUTO"
@@ -414,7 +414,7 @@ def _decode(context: av.VideoCodecContext, packet: "av.Packet[av.VideoStream] | 
 
 
 class Converter:
-    """Make decoded frames RGB, uint8, 3,H,W, upright, all of the size of the first."""
+    """A converter of decoded frames to RGB, uint8 (3, H, W), upright, all of the size of the first."""
 
     def __init__(self, path: Path, guard: Guard, size: tuple[int, int] | None = None) -> None:
         self.path, self.guard, self.size = path, guard, size
@@ -443,7 +443,7 @@ class Converter:
 
 
 def _turn(image: Tensor, matrix: np.ndarray) -> Tensor:
-    """Apply a display matrix (9 fixed-point numbers) to C,H,W, to the nearest right angle."""
+    """Apply a display matrix (9 fixed-point numbers) to (C, H, W), to the nearest right angle."""
     # x' = a x + c y, y' = b x + d y
     a, b, _, c, d = (int(value) for value in matrix[:5])
     if abs(b) + abs(c) > abs(a) + abs(d):

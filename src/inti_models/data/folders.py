@@ -12,7 +12,7 @@ _LITTER = frozenset({"__macosx", "lost+found", "$recycle.bin", "system volume in
 
 
 def entries(folder: Path, left_out: Counter[str]) -> tuple[list[Path], list[Path]]:
-    """Folders and files in a folder, by name, but hidden ones and litter."""
+    """Return the folders and files in a folder, by name, except hidden ones and litter."""
     folders: list[Path] = []
     files: list[Path] = []
     for entry in sorted(folder.iterdir()):
@@ -26,7 +26,7 @@ def entries(folder: Path, left_out: Counter[str]) -> tuple[list[Path], list[Path
 
 
 def videos_in(folder: Path, left_out: Counter[str], above: frozenset[str], depth: int = 0) -> Iterable[Path]:
-    """Videos of a class, at any depth."""
+    """Return the videos of a class, at any depth."""
     above |= {os.path.realpath(folder)}
     folders, files = entries(folder, left_out)
     videos = [file for file in files if is_video_name(file.name)]
@@ -45,17 +45,17 @@ def videos_in(folder: Path, left_out: Counter[str], above: frozenset[str], depth
 
 
 def what_was_left_out(left_out: Counter[str]) -> str:
-    """A sentence to follow another; empty if there is nothing to say."""
+    """Return a sentence to follow another; empty if there is nothing to say."""
     return "" if not left_out else f" Left out: {', '.join(f'{n} {what}' for what, n in sorted(left_out.items()))}."
 
 
 def expand_folders(paths: Iterable[str]) -> list[str]:
-    """Return paths with each folder of videos replaced by the videos in it, at any depth, as one line says.
+    """Return paths with each folder of videos replaced by the videos in it, at any depth, and log it in one line.
 
-    A folder with images in it is a video itself, a folder of frames, and stays; so does one with neither.
+    A folder with images in it is itself a video, a folder of frames, and stays; so does one with neither.
 
     Raises:
-        ValueError: a folder has videos and images beside each other.
+        ValueError: if a folder has videos and images beside each other.
     """
     expanded: list[str] = []
     for path in paths:
@@ -67,7 +67,7 @@ def expand_folders(paths: Iterable[str]) -> list[str]:
 
 
 def _videos_of(folder: Path) -> list[Path]:
-    """Videos of a folder, if it is one of videos."""
+    """Return the videos of a folder, if it is a folder of videos."""
     if not folder.is_dir():
         return []
     names = [file.name for file in entries(folder, Counter())[1]]
@@ -75,7 +75,7 @@ def _videos_of(folder: Path) -> list[Path]:
         return list(videos_in(folder, Counter(), frozenset()))
     if any(map(is_video_name, names)):
         raise ValueError(
-            f"{folder} has videos and images beside each other, and may be a folder of videos or one of frames; name "
-            f"what is meant, as {folder / '*.mp4'} or {folder / 'img_*'}."
+            f"{folder} has videos and images beside each other, and may be a folder of videos or of frames; name "
+            f"what you mean, as {folder / '*.mp4'} or {folder / 'img_*'}."
         )
     return []

@@ -1,4 +1,4 @@
-"""Still images and folders of frames: files in, uint8 frames (3,H,W, RGB) out."""
+"""Still images and folders of frames: files in, uint8 RGB frames (3, H, W) out."""
 
 import os
 import re
@@ -26,7 +26,7 @@ _IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def find_stills(path: Path, guard: Guard) -> "Stills | None":
-    """Return the images of a folder, or the one that the file is; None for a file that is to be a video."""
+    """Return the images of a folder, or the file as an image; None for a file that should be a video."""
     if path.is_dir():
         return Stills(_list_frames(path), guard)
     if "*" in path.name and path.parent.is_dir() and not path.exists():
@@ -64,7 +64,7 @@ def _list_frames(folder: Path, pattern: str | None = None) -> list[Path]:
     elif pattern is not None:
         names = [name for name in names if fnmatchcase(name, pattern)]
     if not names:
-        raise VideoError(f"folder {folder} holds no images; expected one image a frame, named like img_00001.jpg.")
+        raise VideoError(f"folder {folder} holds no images; expected one per frame, named like img_00001.jpg.")
     for name in names:
         if not files[name]:
             raise VideoError(f"{folder / name} is not a regular file; expected an image.")
@@ -72,16 +72,16 @@ def _list_frames(folder: Path, pattern: str | None = None) -> list[Path]:
     if len(series) > 1:
         found = ", ".join(f"{key or 'names without numbers'} ({count})" for key, count in series[:5])
         raise VideoError(
-            f"folder {folder} holds images of several series, {found}{', ...' * (len(series) > 5)}; move all but one "
-            f"away, or name one, as {folder / (series[-1][0] or series[0][0])}."
+            f"folder {folder} holds images of several series, {found}{', ...' * (len(series) > 5)}; move away all but "
+            f"one, or name one, as {folder / (series[-1][0] or series[0][0])}."
         )
     places: dict[str, str] = {}
     for name in names:
         other = places.setdefault(repr(_natural_key(name)[0]), name)
         if other != name:
             raise VideoError(
-                f"folder {folder} holds {other} and {name}, two images of one number; move one away, or if they are of "
-                f"two kinds, name the other, as {folder / '*'}{os.path.splitext(name)[1]}."
+                f"folder {folder} holds {other} and {name}, two images with one number; move one away, or if they are "
+                f"of two kinds, name one kind, as {folder / '*'}{os.path.splitext(name)[1]}."
             )
     return [folder / name for name in sorted(names, key=_natural_key)]
 
@@ -109,7 +109,7 @@ def _natural_key(name: str) -> tuple[list[tuple], str]:
 
 
 class Stills:
-    """Image files, one a frame."""
+    """Image files, one per frame."""
 
     def __init__(self, paths: list[Path], guard: Guard) -> None:
         guard.check_frames(paths[0].parent, len(paths))
@@ -148,7 +148,7 @@ def read_image(path: Path, guard: Guard) -> Tensor:
             if image.mode in ("I", "F"):
                 raise VideoError(
                     f"{path} has pixels of mode {image.mode!r}, whose range is not known: save it "
-                    "with 8 bits a channel."
+                    "with 8 bits per channel."
                 )
             mode = "RGBA" if image.has_transparency_data else "RGB"
             pixels = np.array(ImageOps.exif_transpose(image).convert(mode))
@@ -164,7 +164,7 @@ def read_image(path: Path, guard: Guard) -> Tensor:
 
 
 def over_white(rgba: np.ndarray) -> Tensor:
-    """H,W,4 -> 3,H,W, on a white background."""
+    """Put RGBA pixels on a white background, (H, W, 4) -> (3, H, W)."""
     color, alpha = rgba[..., :3], rgba[..., 3:]
     if alpha.min() < 255:
         a = alpha.astype(np.uint16)
@@ -173,5 +173,5 @@ def over_white(rgba: np.ndarray) -> Tensor:
 
 
 def channels_first(image: np.ndarray) -> Tensor:
-    """H,W,C -> C,H,W."""
+    """Move channels first, (H, W, C) -> (C, H, W)."""
     return torch.from_numpy(image).permute(2, 0, 1)

@@ -1,4 +1,4 @@
-"""Several labels of a video, as lists write them: taken apart, and gathered."""
+"""Several labels per video, as lists write them: split, and gathered."""
 
 import os
 import re
@@ -15,19 +15,19 @@ def one_label_a_row(source: Path, rows: Sequence[Row], classes: Mapping[int, str
     """Return a row for each label of each video; none for videos without a label.
 
     Args:
-        source: the list, for the sentence.
+        source: the list, for messages.
         rows: as they are written.
         classes: number in lists -> name, where the names are known.
 
     Raises:
-        ValueError: there are no labels, or it cannot be told what keeps them apart (see `find_videos`).
+        ValueError: if there are no labels, or it is unclear what separates them (see `find_videos`).
     """
     known = {*(classes or {}).values()}
     printed = next((row for row in rows if row.label not in known and _IN_BRACKETS.fullmatch(row.label or "")), None)
     if printed is not None:
         raise ValueError(
             f"{source}, {printed.place}, has the label {printed.label!r}, which looks like a list that a program "
-            "printed; write labels with one sign between them and nothing around them, such as run;walk."
+            "printed; write labels with one separator between them and nothing around them, such as run;walk."
         )
     separator = _separator(source, rows, classes)
 
@@ -42,8 +42,8 @@ def one_label_a_row(source: Path, rows: Sequence[Row], classes: Mapping[int, str
         twice = next((label for i, label in enumerate(labels) if label and label in labels[:i]), None)
         if twice is not None:
             raise ValueError(
-                f"{source}, {row.place}, has the label {twice!r} twice; name each class that the video has once. (A "
-                "row of 0 and 1 for all classes is no list of labels.)"
+                f"{source}, {row.place}, has the label {twice!r} twice; name each class of the video once. (A "
+                "row of 0 and 1 for all classes is not a list of labels.)"
             )
         apart += [row._replace(label=label, labels=None) for label in labels]
     if not apart:
@@ -55,7 +55,7 @@ def one_label_a_row(source: Path, rows: Sequence[Row], classes: Mapping[int, str
 
 
 def _separator(source: Path, rows: Sequence[Row], classes: Mapping[int, str] | None) -> str:
-    """What stands between the labels of a list; a line break, which no label has, where each video has one."""
+    """Return what separates the labels of a list; a line break, which no label has, where each video has one."""
     written = [row.label for row in rows if row.label and row.labels is None]
     found = [sign for sign in SEPARATORS if any(sign in label for label in written)]
     if not found:
@@ -68,18 +68,18 @@ def _separator(source: Path, rows: Sequence[Row], classes: Mapping[int, str] | N
                 label = next(label for label in written if fitting[0] in label)
                 raise ValueError(
                     f"{source} has {label!r}, which is a class itself and several classes with {fitting[0]!r} between "
-                    "them; keep labels apart by another sign, or write each into a row of its own."
+                    "them; use another separator, or write each label in a separate row."
                 )
             return "\n"
         found = fitting or found
     if len(found) > 1:
         raise ValueError(
             f"{source} has labels with {' and with '.join(map(repr, found))} in them, such as "
-            f"{next(label for label in written if found[1] in label)!r}; keep labels apart by one of these, or give "
-            "the names of the classes."
+            f"{next(label for label in written if found[1] in label)!r}; separate labels by only one of these, or "
+            "pass the names of the classes."
         )
     if classes is None and not all(ANY_NUMBER.fullmatch(label) for label in written):
-        say(f"{source}: labels are taken apart at {found[0]!r}.")
+        say(f"{source}: labels are split at {found[0]!r}.")
     return found[0]
 
 
@@ -89,7 +89,7 @@ def gather(
     """Return each video once, and the labels of all its rows in the order of the classes.
 
     Args:
-        source: the list, for the sentence.
+        source: the list, for messages.
         videos: all rows of the list.
         rows: a row for each label (`one_label_a_row`).
         labels: the class index of each of these.
@@ -101,5 +101,5 @@ def gather(
     for row, label in zip(rows, labels, strict=True):
         of_video[os.path.normpath(row.path)].add(label)
     if without := sum(not have for have in of_video.values()):
-        say(f"{source}: {without} of {len(paths)} videos have no label, which is taken to mean none of the classes.")
+        say(f"{source}: {without} of {len(paths)} videos have no label, which is read as none of the classes.")
     return tuple(paths.values()), tuple(tuple(sorted(have)) for have in of_video.values())

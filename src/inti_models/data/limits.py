@@ -19,19 +19,19 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file may ask for, as a guard against decompression bombs; one that asks for more is refused.
+    """Limits to what a file may ask for, as a guard against decompression bombs; one that asks for more is refused.
 
     Attributes:
-        max_pixels: Of a frame; looked at before one is decoded.
-        max_duration: Of the whole video, in seconds; looked at before a frame is decoded. None for no limit.
-        timeout: Seconds to read clips in; None for no limit. The clock is looked at between packets, so that one
+        max_pixels: Of a frame; checked before one is decoded.
+        max_duration: Of the whole video, in seconds; checked before a frame is decoded. None for no limit.
+        timeout: Seconds allowed for reading clips; None for no limit. It is checked between packets, so that one
             frame may still be decoded after it.
-        max_frames: Of a file or folder; counted as packets are read, or before where the container tells.
+        max_frames: Of a file or folder; counted as packets are read, or before if the container says.
         max_pixels_per_byte: Of all frames that have to be decoded to show the wanted ones, for each byte of the file;
-            looked at before they are decoded and again as they come out, and not below `FREE_PIXELS` of them.
+            checked before they are decoded and again as they come out, but not below `FREE_PIXELS` of them.
 
     Raises:
-        ValueError: One of them is not above zero.
+        ValueError: If one of them is not above zero.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -57,13 +57,13 @@ class Guard:
         self.limits, self.stop, self.start = limits, stop, time.monotonic()
 
     def check_time(self, path: Path) -> None:
-        """Raise a VideoError if the time is over, or reading was stopped."""
+        """Raise a VideoError if time is up, or reading was stopped."""
         if self.stop is not None and self.stop.is_set():
-            raise VideoError(f"{path} is not read, as reading was stopped.")
+            raise VideoError(f"{path} was not read, as reading was stopped.")
         timeout = self.limits.timeout
         if timeout is not None and time.monotonic() - self.start > timeout:
             raise VideoError(
-                f"{path} is not read after {timeout:g} s: allow more time, or make a shorter or smaller copy."
+                f"{path} was not read within {timeout:g} s: allow more time, or make a shorter or smaller copy."
             )
 
     def check_pixels(self, path: Path, width: int, height: int) -> None:
@@ -85,7 +85,7 @@ class Guard:
         if num_pixels > max(FREE_PIXELS, limit * num_bytes):
             raise VideoError(
                 f"{path} has {num_bytes} bytes, of which at least {num_pixels} pixels have to be decoded, more than "
-                f"the limit of {limit:g} for each byte: cut it, or allow more by max_pixels_per_byte."
+                f"the limit of {limit:g} for each byte: cut it, or raise max_pixels_per_byte."
             )
 
 

@@ -1,7 +1,7 @@
-"""List files of videos: text, CSV, JSON and Parquet in the forms that people have, as rows.
+"""List files of videos: text, CSV, JSON and Parquet in the common forms, as rows.
 
-What can be meant two ways is never guessed: it is read by a rule that `inti_models.data.find_videos` states, and where
-the list alone does not show it the rule is said in one line; or it is refused, in a sentence that names the value.
+Ambiguous input is never guessed: it is read by a rule that `inti_models.data.find_videos` states, which is logged in
+one line where the list alone does not show it; or it is refused, with an error that names the value.
 """
 
 import csv
@@ -64,7 +64,7 @@ class Row(NamedTuple):
         path: the file, or folder of frames.
         label: as it is written; "" where its place is empty, None in a list without labels.
         split: value of the column of splits; None in a list without one.
-        labels: several, where the list itself keeps them apart (JSON, Parquet, Charades); ``label`` is then "".
+        labels: several, where the list itself separates them (JSON, Parquet, Charades); ``label`` is then "".
     """
 
     place: str
@@ -84,13 +84,13 @@ def read_list(
 
     Args:
         path: list file.
-        root: where its paths start; by default in its own folder.
+        root: folder that its paths are relative to; by default its own.
         labelled: refuse a table without a column of labels.
         multi_label: a video may have several labels.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be understood, or lists nothing.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be understood, or lists nothing.
     """
     path = Path(path)
     if not path.is_file():
@@ -101,10 +101,10 @@ def read_list(
     disk = Disk(path.parent if root is None else root)
     rows = reader(path, disk, labelled, multi_label)
     if not rows:
-        raise ValueError(f"{path} lists no videos; expected one a line, with its class.")
+        raise ValueError(f"{path} lists no videos; expected one per line, with its class.")
     empty = next((row for row in rows if not row.path), None)
     if empty is not None:
-        raise ValueError(f"{path}, {empty.place}, has no path; expected a video in each.")
+        raise ValueError(f"{path}, {empty.place}, has no path; expected a video in each row.")
     return [row._replace(path=str(disk.root / row.path)) for row in rows]
 
 
@@ -130,7 +130,7 @@ class Disk:
         self._stems: dict[str, dict[str, list[str]]] = {}
 
     def listing(self, folder: str) -> dict[str, bool]:
-        """Names in a folder, and whether each is a folder itself."""
+        """Return the names in a folder, and whether each is itself a folder."""
         if folder not in self._listings:
             try:
                 with os.scandir(folder or ".") as entries:
@@ -155,12 +155,12 @@ class Disk:
         return "folder" if is_folder else "file"
 
     def is_video(self, path: str) -> bool:
-        """Whether this is a file, or a folder of frames."""
+        """Return whether this is a file, or a folder of frames."""
         kind = self.kind(path)
         return kind in ("file", "frames") or (kind == "folder" and _has_frames(self.listing(str(self.root / path))))
 
     def locate(self, name: str, label: str) -> str:
-        """Where the video of a name without suffix lies: beside the others or in the folder of its class."""
+        """Return where the video of a name without suffix is: beside the others or in the folder of its class."""
         for folder in ("", label):
             suffixes = self._by_stem(str(self.root / folder)).get(name)
             if suffixes:
@@ -200,11 +200,11 @@ def read_text(path: Path) -> str:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"{path} is not text in {encoding.removesuffix('-sig').upper()} (byte {error.start}: {error.reason}); "
+            f"{path} is not {encoding.removesuffix('-sig').upper()} text (byte {error.start}: {error.reason}); "
             "save it as UTF-8."
         ) from error
     if "\0" in text:
-        raise ValueError(f"{path} has characters of number 0, as files that are not text have; save it as UTF-8.")
+        raise ValueError(f"{path} has null characters, as files that are not text do; save it as UTF-8.")
     return text
 
 
@@ -218,14 +218,14 @@ def parse_json(path: Path) -> Any:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next((key for key, count in Counter(key for key, _ in pairs).items() if count > 1), None)
         if twice is not None:
-            raise ValueError(f"{twice!r} is there twice in one object")
+            raise ValueError(f"{twice!r} occurs twice in one object")
         return dict(pairs)
 
     text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=unique)
     except RecursionError as error:
-        raise ValueError(f"{path} cannot be read: its JSON is nested too deep; expected a flat list.") from error
+        raise ValueError(f"{path} cannot be read: its JSON is nested too deeply; expected a flat list.") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read as JSON: {error}.") from error
 
@@ -255,7 +255,7 @@ def _from_lines(path: Path, lines: list[tuple[int, str]], disk: Disk, several: b
     if several and blanks is not None:
         raise ValueError(
             f"Line {blanks[0]} of {path} is {blanks[1]!r}, whose numbers may be several labels, or frames and labels; "
-            "write labels with commas between, such as a.mp4 3,17."
+            "write labels with commas between them, such as a.mp4 3,17."
         )
     # A missing folder may have a number in its name, so that only those that are there tell.
     counts = {n for n, row in zip(numbers, rows, strict=True) if n and disk.kind(row[2])} or {*numbers} - {0}
@@ -279,13 +279,13 @@ def _from_lines(path: Path, lines: list[tuple[int, str]], disk: Disk, several: b
 def _check_frames(path: Path, place: str, text: str) -> None:
     if int(text) < 1:
         raise ValueError(
-            f"{path}, {place}, has two numbers, of which the first, {text}, is no number of frames; expected a path "
-            "and the number of its one class, or path, frames, label."
+            f"{path}, {place}, has two numbers, of which the first, {text}, is not a number of frames; expected a "
+            "path and the number of its one class, or path, frames, label."
         )
 
 
 def _split_line(path: Path, number: int, line: str, disk: Disk) -> tuple[str, str]:
-    """The video of a line and what comes after it; of the ways to split it, the one whose file exists."""
+    """Return the video of a line and the rest of it; of the ways to split it, the one whose file exists."""
     ways = [(line[: m.start()], line[m.end() :]) for m in re.finditer(r"\s+|$", line)]
     there = [way for way in ways if (kind := disk.kind(way[0])) and (kind != "folder" or _are_integers(way[1]))]
     if not there:  # a folder is a video only if it has frames
@@ -338,9 +338,7 @@ def _from_csv(path: Path, disk: Disk, labelled: bool, several: bool) -> list[Row
     if len(fitting) > 1:  # the others' delimiters are parts of names
         fitting = [table for table in fitting if _is_recognised(table, disk)]
         if len(fitting) != 1:
-            raise ValueError(
-                f"{path} can be split at several of comma, semicolon and tab; put names that have one into quotes."
-            )
+            raise ValueError(f"{path} can be split at several of comma, semicolon and tab; quote names that have one.")
     table = fitting[0] if fitting else max(tables.values(), key=lambda table: sum(len(row.cells) > 1 for row in table))
     if not table:
         return []
@@ -357,7 +355,7 @@ def _from_csv(path: Path, disk: Disk, labelled: bool, several: bool) -> list[Row
         )
         raise ValueError(
             f"{path}, {wrong.place}, has the row {','.join(wrong.cells)!r}; expected {expected}. Names with commas "
-            "stand in quotes."
+            "need quotes."
         )
     if header is None:
         return _by_position(path, table, disk)
@@ -380,15 +378,15 @@ def _is_recognised(table: list[_Cells], disk: Disk) -> bool:
 
 
 def _key(name: object) -> str:
-    """The name of a column, without what does not count."""
+    """Return the name of a column, without what does not matter."""
     return re.sub(r"[\W_]+", "", str(name)).lower()
 
 
 def _header(path: Path, table: list[_Cells], disk: Disk) -> list[str] | None:
-    """The first row, if it is no video but names of columns; None if it is a video.
+    """Return the first row, if it names columns; None if it is a video.
 
     Raises:
-        ValueError: it may be either.
+        ValueError: if it may be either.
     """
     cells = table[0].cells
     values: list[set[str]] = [set() for _ in cells]
@@ -404,8 +402,8 @@ def _header(path: Path, table: list[_Cells], disk: Disk) -> list[str] | None:
     if any(disk.is_video(cell) for cell in cells):
         if has_path and has_label:
             raise ValueError(
-                f"{path}, line 1, is {','.join(cells)!r}, which may be names of columns, and a video of this name is "
-                "there; rename the column."
+                f"{path}, line 1, is {','.join(cells)!r}, which may name columns, but a video of this name "
+                "exists; rename the column."
             )
         return None
     if has_path and has_label:
@@ -414,14 +412,14 @@ def _header(path: Path, table: list[_Cells], disk: Disk) -> list[str] | None:
         return None
     if not has_path and not has_label:
         raise ValueError(
-            f"{path} has the columns {shortened(cells)}, and no video is called so; expected a name for the path "
+            f"{path} has the columns {shortened(cells)}, and no such video exists; expected a name for the path "
             "(path, video, filename, clip, ...) and one for the label (label, class, target, ...)."
         )
     return cells
 
 
 def _by_position(path: Path, table: list[_Cells], disk: Disk) -> list[Row]:
-    """Rows without a header: a path and a label, with or without a number of frames and a split."""
+    """Read rows without a header: a path and a label, with or without a number of frames and a split."""
     columns = list(zip(*(row.cells for row in table), strict=True))
     found = [sum(map(disk.is_video, column[:100])) for column in columns]
     there = [j for j, count in enumerate(found) if count and count == max(found)]
@@ -438,7 +436,7 @@ def _by_position(path: Path, table: list[_Cells], disk: Disk) -> list[Row]:
     if len(there) > 1 or len(splits) > 1 or len(labels) != 1:
         raise ValueError(
             f"{path} has {len(columns)} columns and no header, such as {','.join(table[0].cells)!r}, so that its label "
-            "cannot be told; add a header, such as path,label."
+            "is unclear; add a header, such as path,label."
         )
     split = splits[0] if splits else None
     return [
@@ -480,7 +478,7 @@ READERS: dict[str, Callable[[Path, Disk, bool, bool], list[Row]]] = {
 def _from_records(
     path: Path, records: list[tuple[str, dict[str, Any]]], disk: Disk, labelled: bool, multi_label: bool
 ) -> list[Row]:
-    """From named values: a path and a label, Kinetics', Something-Something's or Charades'."""
+    """Read named values: a path and a label, Kinetics', Something-Something's or Charades'."""
     if not records:
         return []
     keys: dict[str, str] = {}
@@ -514,7 +512,7 @@ def _from_records(
     if {"id", "actions", "script"} <= keys.keys():
         if not multi_label:
             raise ValueError(f"{path} is a list of Charades, whose videos have several labels each; {SEVERAL}.")
-        say(f"{path} is read as Charades' own: the actions of each video, without the times at which they are.")
+        say(f"{path} is read as Charades' own: the actions of each video, without their times.")
         return [_of_charades(path, place, record, get, disk) for place, record in records]
 
     video, label = _choose_path(path, keys, records, disk), next((key for key in _LABEL if key in keys), None)
@@ -531,7 +529,7 @@ def _from_records(
     if video is not None:
         segment = [] if "youtubeid" in keys else [name for key, name in keys.items() if key in _SEGMENT]
         if segment:
-            say(f"{path} has {shortened(segment)}: parts are not cut out of videos, each is read whole.")
+            say(f"{path} has {shortened(segment)}: parts are not cut out of videos; each is read whole.")
         if part := [name for key, name in keys.items() if key in _PART and key != split]:
             say(f"{path} has {shortened(part)}, which chooses nothing: all its videos are read. List those to use.")
         return [labelled_row(place, record) for place, record in records]
@@ -555,7 +553,7 @@ def _from_records(
 
 
 def _of_charades(path: Path, place: str, record: dict[str, Any], get: Callable[..., str], disk: Disk) -> Row:
-    """A video of Charades: its actions are "c092 11.90 21.20;c147 0.00 12.60", a code and seconds."""
+    """Return a video of Charades: its actions are "c092 11.90 21.20;c147 0.00 12.60", a code and seconds."""
     codes = [part.split()[0] for part in get(place, record, "actions").split(";") if part.strip()]
     odd = next((code for code in codes if not re.fullmatch(r"c[0-9]{3}", code)), None)
     if odd is not None:
@@ -565,7 +563,7 @@ def _of_charades(path: Path, place: str, record: dict[str, Any], get: Callable[.
 
 
 def _choose_path(path: Path, keys: dict[str, str], records: list[tuple[str, dict[str, Any]]], disk: Disk) -> str | None:
-    """The column of paths; of several, the one whose files are there."""
+    """Return the column of paths; of several, the one whose files exist."""
     candidates = [key for key in _PATH if key in keys]
     if len(candidates) > 1 and candidates[0] != "path":
         there = [key for key in candidates if any(disk.is_video(str(r.get(keys[key]) or "")) for _, r in records)]
@@ -577,16 +575,16 @@ def _choose_path(path: Path, keys: dict[str, str], records: list[tuple[str, dict
 
 
 def _as_text(path: Path, place: str, value: object) -> str:
-    """A value of a table as text; "" where it is missing."""
+    """Return a value of a table as text; "" where it is missing."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         more = f"; {SEVERAL}" if isinstance(value, list) else ""
-        raise ValueError(f"{path}, {place}, has {value!r}; expected a text or a number{more}.")
+        raise ValueError(f"{path}, {place}, has {value!r}; expected a string or a number{more}.")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
 def _seconds(path: Path, place: str, text: str) -> int:
     if not NUMBER.fullmatch(text):
-        raise ValueError(f"{path}, {place}, has an entry {text!r} for a time; expected whole seconds.")
+        raise ValueError(f"{path}, {place}, has {text!r} for a time; expected whole seconds.")
     return int(float(text))

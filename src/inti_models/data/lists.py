@@ -1,7 +1,7 @@
-"""Lists of videos and their classes, in the forms that people have.
+"""Lists of videos and their classes, in the common forms.
 
-What can be meant two ways is never guessed: it is read by a rule that `find_videos` states, and where the list alone
-does not show it the rule is said in one line; or it is refused, in a sentence that names the value.
+Ambiguous input is never guessed: it is read by a rule that `find_videos` states, which is logged in one line where the
+list alone does not show it; or it is refused, with an error that names the value.
 """
 
 import os
@@ -45,7 +45,7 @@ class VideoList:
         paths: files, or folders of frames.
         labels: class index of each, or, with ``multi_label``, a tuple of class indices of each, which may be empty.
         class_names: name of each class.
-        numbers: of the classes in lists, where they are not the indices (see `find_videos`).
+        numbers: numbers of the classes in lists, where they are not the indices (see `find_videos`).
         multi_label: whether a video may have several labels.
     """
 
@@ -65,21 +65,21 @@ class VideoList:
 
     @property
     def classes(self) -> dict[int, str]:
-        """Number in lists -> name, in the order of indices; what `find_videos` takes for another list of the kind."""
+        """Number in lists -> name, in the order of indices; what `find_videos` takes for another such list."""
         return dict(zip(self.numbers or range(len(self.class_names)), self.class_names, strict=True))
 
     def relabelled(self, names: Sequence[str]) -> "VideoList":
-        """The same videos, labelled for other classes, among which theirs are.
+        """Return the same videos, labelled for other classes, which include theirs.
 
         Raises:
-            ValueError: a class is not among them.
+            ValueError: if a class is not among them.
         """
         index = {name: i for i, name in enumerate(names)}
         unknown = next((name for name in self.class_names if name not in index), None)
         if unknown is not None:
             raise ValueError(
-                f"{self.paths[0]} and others come with the class {unknown!r}, which is none of {shortened(names)}; "
-                "pass a file of class names that has these, in the order of the labels of the videos."
+                f"{self.paths[0]} and others have the class {unknown!r}, which is none of {shortened(names)}; "
+                "pass a file of class names with these, in the order of the videos' labels."
             )
         new = [index[name] for name in self.class_names]
         labels = tuple(tuple(new[k] for k in label) if self.multi_label else new[label] for label in self.labels)
@@ -96,15 +96,15 @@ def find_videos(
     """Find videos and their classes in a folder or in a list file.
 
     * **Folder**: a sub-folder for each class, with video files or folders of frames in it, at any depth. Hidden files
-      and what systems leave (``__MACOSX``, ``lost+found``) are no classes. What is left out is counted in one line.
+      and system files (``__MACOSX``, ``lost+found``) are not classes. What is left out is counted in one line.
     * **.txt**: a line ``path label`` for each video, or ``path frames label`` (lists of frame folders of mmaction
-      and VideoMAE). Paths may have blanks: a line is split where the file that it then names exists. Without labels
+      and VideoMAE). Paths may have blanks: a line is split where the path before exists. Without labels
       (UCF101's ``testlist01.txt``) the folder of a video is its class.
     * **.csv** (split by comma, semicolon or tab) and **.tsv**: with a header, which is a first row that names no file
       and has a usual name for the path (path, video_path, filename, clip, ...) and for the label (label, class, target,
       ...), or Kinetics' own (``label,youtube_id,time_start,time_end,...``); without one, ``path,label``,
       ``path,frames,label``, these with a split, or VideoMAE's ``path label``. A column ``split`` (or subset, ...; or
-      one of nothing but names of splits) is used where ``split`` is asked for (in any case), and has to be if it has
+      one of nothing but names of splits) is used where ``split`` is given (in any case), which is required if it has
       several values. Columns that say which part of a video is meant are not used: each video is read whole.
     * **.json**: a list of objects with a path and a label, named as in CSV, or Something-Something's own (``id`` and
       ``template``). **.parquet**: a table with such columns.
@@ -114,32 +114,32 @@ def find_videos(
 
     With ``multi_label`` a video may have several labels, or none: ``a.mp4 3,17``; a column with a comma, a semicolon or
     ``|`` between them, the same one in the whole list; a video in several rows, each with some of its labels; a list of
-    them in JSON or Parquet; Charades' own files (``id``, ``actions``; the times are not used). Blanks keep no labels
-    apart, as names have them, and numbers with blanks are refused beside files. A sign is part of names where all
-    labels are classes that have it; where labels are classes both whole and taken apart, the list is refused. An empty
-    place is a video that has none of the classes, and how many there are is said; in a .txt list it is refused. In a
+    them in JSON or Parquet; Charades' own files (``id``, ``actions``; the times are not used). Blanks do not
+    separate labels, as names have them, and numbers with blanks are refused beside files. A separator is part of names
+    where all labels are classes that have it; where labels are classes both whole and split, the list is refused. An
+    empty place is a video with none of the classes, and their number is logged; in a .txt list it is refused. In a
     folder, each video has the label of its folder. Without ``multi_label`` all of this is refused.
 
-    Class names are those given; else those of ``class_names.txt`` (a name a line), ``classInd.txt`` (number and
+    Class names are those given; else those of ``class_names.txt`` (a name per line), ``classInd.txt`` (number and
     name) or ``labels.json`` (name to number) or ``Charades_v1_classes.txt`` beside the list; else the folders', or
     the list's in alphabetic order; else the numbers. Where names come with numbers, a number in a list is that one,
-    and indices are given in the order of numbers; names without numbers, and given ones, count from 0. Without
-    names, numbers are the indices: of lists that count from 1, 1 has to be subtracted first; they are refused where
-    they name other classes than all folders of the videos. Beside UCF101's ``classInd.txt`` the folder of a video
+    and indices follow the order of numbers; names without numbers, and given ones, count from 0. Without
+    names, numbers are the indices: for lists that count from 1, subtract 1 first; they are refused where
+    they name classes other than all folders of the videos. Beside UCF101's ``classInd.txt`` the folder of a video
     is its class, whatever a list counts from, where all folders are classes.
 
     Args:
         source: folder or list file.
-        root: where the paths of a list start; by default in the list's own folder.
+        root: folder that the paths of a list are relative to; by default the list's own.
         class_names: the classes, in the order of their indices; with their numbers as a mapping (`read_class_names`,
             `VideoList.classes`).
         split: the value of the list's column of splits, or the sub-folder.
         multi_label: whether a video may have several labels.
 
     Raises:
-        FileNotFoundError: there is no such source, or none of its videos is there. (Those that are missing are
-            counted in one line.)
-        ValueError: the list cannot be understood, or a label is no class.
+        FileNotFoundError: if there is no such source, or none of its videos exists. (Missing ones are counted in one
+            line.)
+        ValueError: if the list cannot be understood, or a label is not a class.
     """
     path = Path(source)
     given = _numbered(class_names)
@@ -154,11 +154,11 @@ def find_videos(
     missing = [row for row in rows if disk.kind(row.path) is None]
     if len(missing) == len(rows):
         raise FileNotFoundError(
-            f"None of the {len(rows)} videos of {path} is there, such as {missing[0].path}; "
-            "pass the folder that its paths start at (data.root, --root)."
+            f"None of the {len(rows)} videos of {path} exists, such as {missing[0].path}; "
+            "pass the folder that its paths are relative to (data.root, --root)."
         )
     if missing:
-        say(f"{path}: {len(missing)} of {len(rows)} videos are not there, such as {missing[0].path}.")
+        say(f"{path}: {len(missing)} of {len(rows)} videos are missing, such as {missing[0].path}.")
     beside = _names_beside(path)
     base = path.parent if root is None else Path(root)
     if given is None or beside is None or not _counts(given) or not set(beside.values()) <= set(given.values()):
@@ -167,27 +167,27 @@ def find_videos(
     videos = _classify(path, base, rows, beside, multi_label).relabelled(list(given.values()))
     if _counts(beside) and videos != _classify(path, base, rows, given, multi_label):
         raise ValueError(
-            f"{path} has numbers for classes, which mean other ones by the names beside it than by those given; give "
-            "them in one order, or remove the file beside the list."
+            f"{path} has numbers for classes, which mean others by the names beside it than by those given; give "
+            "them in the same order, or remove the file beside the list."
         )
     return videos
 
 
 def read_class_names(path: str | os.PathLike[str]) -> dict[int, str]:
-    """Return the classes of a text file, number -> name: a name a line, which count from 0, or a number and a name.
+    """Read the classes of a text file, number -> name: a name per line, counted from 0, or a number and a name.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not text, or has numbers that can be meant two ways.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not text, or has ambiguous numbers.
     """
     file = Path(path)
     if not file.is_file():
-        raise FileNotFoundError(f"There is no file {file} of class names; check the path.")
+        raise FileNotFoundError(f"There is no file of class names {file}; check the path.")
     return _read_names(file, _names_of_lines)
 
 
 def _from_folder(folder: Path) -> tuple[list[Row], list[str]]:
-    """Videos of a folder with a folder for each class, and the classes."""
+    """Return the videos of a folder with a folder for each class, and the classes."""
     left_out: Counter[str] = Counter()
     kinds, files = entries(folder, left_out)
     left_out.update(f"*{file.suffix.lower()} beside the folders of classes" for file in files)
@@ -195,7 +195,7 @@ def _from_folder(folder: Path) -> tuple[list[Row], list[str]]:
     splits = [name for name in names if name.lower() in SPLITS]
     if splits and (len(splits) > 1 or splits == names):
         raise ValueError(
-            f"{folder} has the folders {shortened(splits)}, which are splits and no classes; pass one of them."
+            f"{folder} has the folders {shortened(splits)}, which are splits, not classes; pass one of them."
         )
     rows, empty = [], []
     for kind in kinds:
@@ -234,12 +234,12 @@ def _numbered(names: Sequence[str] | Mapping[int, str] | None) -> dict[int, str]
 
 
 def _counts(classes: Mapping[int, str]) -> bool:
-    """Whether numbers count from 0, as those of names without numbers."""
+    """Return whether numbers count from 0, as those of names without numbers."""
     return list(classes) == list(range(len(classes)))
 
 
 def _names_beside(path: Path) -> dict[int, str] | None:
-    """Class names from a file beside a list."""
+    """Read class names from a file beside a list."""
     for name, reader in _NAME_FILES.items():
         file = path.with_name(name)
         if file.is_file() and file != path:
@@ -259,7 +259,7 @@ def _read_names(file: Path, reader: Callable[[Path], list[tuple[int, str]]]) -> 
             raise ValueError("a name is empty" if classes else "it has none")
     except ValueError as error:
         raise ValueError(
-            f"{file} cannot be read as class names ({str(error).rstrip('.')}); correct or remove it."
+            f"{file} cannot be read as class names ({str(error).rstrip('.')}); fix or remove it."
         ) from error
     first = list(classes)[:5]
     if not _counts(classes):
@@ -271,7 +271,7 @@ _NUMBER_AND_NAME = re.compile(r"([0-9]{1,18})(?:\s*[,:;=]\s*|\s+)(\S.*)")
 
 
 def _names_of_lines(file: Path) -> list[tuple[int, str]]:
-    """A name a line; or a number and a name, if numbers count up from 0 or 1 and the names differ."""
+    """Read a name per line; or a number and a name, if numbers count up from 0 or 1 and the names differ."""
     lines = [line for _, line in split_lines(read_text(file))]
     matches = [_NUMBER_AND_NAME.fullmatch(line) for line in lines]
     pairs = [(int(match[1]), match[2]) for match in matches if match]
@@ -285,7 +285,7 @@ def _names_of_lines(file: Path) -> list[tuple[int, str]]:
     if len(lines) > 1 and last != from_0 and sorted(last) in (from_0, from_1):
         raise ValueError(
             f"each line ends with a number, such as {lines[0]!r}, which may be the class's own or part of its name; "
-            "write a name a line, or the number before it"
+            "write a name per line, or the number before it"
         )
     if not lines or len(pairs) < len(lines) or len(set(numbers)) < len(lines):
         return list(enumerate(lines))
@@ -320,7 +320,7 @@ def _names_of_charades(file: Path) -> list[tuple[int, str]]:
 
 
 def _names_of_json(file: Path) -> list[tuple[int, str]]:
-    """Name to number, number to name, or a list of names."""
+    """Read name to number, number to name, or a list of names."""
     content = parse_json(file)
     if isinstance(content, list) and all(isinstance(name, str) for name in content):
         return [(i, name.strip()) for i, name in enumerate(content)]
@@ -339,7 +339,7 @@ def _names_of_json(file: Path) -> list[tuple[int, str]]:
 
 
 def _whole(value: object) -> int | None:
-    """A whole number of at least 0, also as text; None for all else."""
+    """Return a whole number of at least 0, also from text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
     return int(value) if re.fullmatch(r"[0-9]{1,18}", str(value)) else None
@@ -358,7 +358,7 @@ _NAME_FILES: dict[str, Callable[[Path], list[tuple[int, str]]]] = {
 
 
 def of_split(path: Path, rows: list[Row], split: str | None) -> list[Row]:
-    """Return the rows of a split; a ValueError where there is none, or where there are several and none is named."""
+    """Return the rows of a split; raise a ValueError if there is none, or there are several and none is named."""
     splits = list(dict.fromkeys(row.split for row in rows if row.split is not None))
     if split is None:
         if len(splits) > 1:
@@ -369,25 +369,25 @@ def of_split(path: Path, rows: list[Row], split: str | None) -> list[Row]:
     chosen = [row for row in rows if row.split is not None and row.split.casefold() == split.casefold()]
     if not chosen:
         has = f"has the splits {shortened(splits)}" if splits else "has no column of splits (split, subset, ...)"
-        raise ValueError(f"{path} {has}; none is {split!r}.")
+        raise ValueError(f"{path} {has}, none of which is {split!r}; check the split.")
     return chosen
 
 
 def _classify(path: Path, base: Path, rows: list[Row], classes: dict[int, str] | None, multi_label: bool) -> VideoList:
-    """Videos of a list, whose paths start at ``base``, with their classes."""
+    """Return the videos of a list, whose paths are relative to ``base``, with their classes."""
     without = next((row for row in rows if row.label is None), None)
     folders = [Path(row.path).parent.name for row in rows]
     if without is not None:
         labelled = next((row for row in rows if row.label is not None), None)
         if labelled is not None:
-            raise ValueError(f"{path}, {without.place}, has no label, but {labelled.place} has; give all of them one.")
+            raise ValueError(f"{path}, {without.place}, has no label, but {labelled.place} has; give each a label.")
     by_folder = path.with_name("classInd.txt").is_file() and classes is not None and set(folders) <= {*classes.values()}
     if without is not None or (by_folder and not multi_label):
         rows = [row._replace(label=folder) for row, folder in zip(rows, folders, strict=True)]
         outside = next((row for row in rows if Path(row.path).parent == base), None)
         if outside is not None:
             raise ValueError(
-                f"{path}, {outside.place}, has neither a label nor a folder that is the class; expected 'path label'."
+                f"{path}, {outside.place}, has neither a label nor a folder named after a class; expected 'path label'."
             )
         return _video_list(path, rows, classes, True, multi_label)
     videos = _video_list(path, rows, classes, False, multi_label)
@@ -399,14 +399,14 @@ def _classify(path: Path, base: Path, rows: list[Row], classes: dict[int, str] |
     are_classes = {*plain_folders} <= {*map(_plain, videos.class_names)}
     if are_numbers and are_classes and not any(map(str.__eq__, plain_folders, plain_names)):
         raise ValueError(
-            f"{path}, {rows[0].place}, has the label {rows[0].label!r}, which is the class {names[0]!r}, but lies in "
-            f"the folder {folders[0]!r}, and so with all others; expected numbers in the order of the names."
+            f"{path}, {rows[0].place}, has the label {rows[0].label!r}, which is the class {names[0]!r}, but is in "
+            f"the folder {folders[0]!r}, and so on for all others; expected numbers in the order of the names."
         )
     return videos
 
 
 def _plain(name: str) -> str:
-    """Return a name without what folders write differently."""
+    """Return a name without what folders spell differently."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
@@ -453,13 +453,13 @@ def _video_list(
 def _by_number(
     source: Path, first: Mapping[str, Row], numbers: Mapping[str, int], classes: dict[int, str] | None
 ) -> tuple[dict[int, str], dict[str, int]]:
-    """Classes, and the index of each label, of a list whose labels are all numbers."""
+    """Return the classes, and the index of each label, of a list whose labels are all numbers."""
     written: dict[int, str] = {}
     for label, number in numbers.items():
         if written.setdefault(number, label) != label:
             raise ValueError(
                 f"{source} writes one class as {written[number]!r} ({first[written[number]].place}) and as {label!r} "
-                f"({first[label].place}); write each number in one way, or give classes names."
+                f"({first[label].place}); write each number one way, or give the classes names."
             )
     if classes is None:
         last = max(written)
@@ -467,7 +467,7 @@ def _by_number(
             wrong = written[last] if min(written) >= 0 else written[min(written)]
             raise ValueError(
                 f"{source}, {first[wrong].place}, has the label {wrong!r}; expected a number from 0 to "
-                f"{_MOST_CLASSES - 1}, as without names there are as many classes as the largest says."
+                f"{_MOST_CLASSES - 1}, as without names the largest says how many classes there are."
             )
         if min(written):
             say(f"{source} has no video of class 0: its labels, from {min(written)}, are taken as they are.")
@@ -490,13 +490,13 @@ def _by_number(
         label = next(label for label in first if named[label] != index[label])
         raise ValueError(
             f"{source}, {first[label].place}, has the label {label!r}, which is the number of one class and the name "
-            "of another; give classes names that are no numbers."
+            "of another; give the classes names that are not numbers."
         )
     return classes, index
 
 
 def _check_names(source: Path, first: Mapping[str, Row], numbers: Mapping[str, int]) -> None:
-    """Refuse labels that are missing or that are no names beside ones that are."""
+    """Refuse labels that are missing, or that are not names while others are."""
     for label, row in first.items():
         if label.lower() in _MISSING:
             raise ValueError(
@@ -514,31 +514,31 @@ def _check_names(source: Path, first: Mapping[str, Row], numbers: Mapping[str, i
             )
         raise ValueError(
             f"{source} has the label {odd!r} ({first[odd].place}) beside {name!r} ({first[name].place}); expected "
-            "numbers or names, or a class_names.txt that has all of them."
+            "all numbers or all names, or a class_names.txt that has all of them."
         )
 
 
 def _check_alike(source: Path, names: Sequence[str]) -> None:
-    """Refuse classes whose names are the same to a reader."""
+    """Refuse classes whose names look the same to a reader."""
     seen: dict[str, str] = {}
     for name in names:
         other = seen.setdefault(" ".join(unicodedata.normalize("NFC", name).casefold().split()), name)
         if other != name:
             raise ValueError(
-                f"{source} has the classes {other!r} and {name!r}, which differ in case, blanks or encoding alone; "
-                "write them alike, or list both in a class_names.txt."
+                f"{source} has the classes {other!r} and {name!r}, which differ only in case, blanks or encoding; "
+                "write them the same, or list both in a class_names.txt."
             )
 
 
 def _check_twice(source: Path, rows: Sequence[Row], labels: Sequence[int], names: Sequence[str]) -> None:
-    """Refuse a video with two classes, and say how many are there again with the same."""
+    """Refuse a video with two classes, and log how many occur again with the same one."""
     first: dict[str, int] = {}
     for i, row in enumerate(rows):
         j = first.setdefault(os.path.normpath(row.path), i)
         if labels[i] != labels[j]:
             raise ValueError(
                 f"{source} lists {row.path} as {names[labels[j]]!r} ({rows[j].place}) and as {names[labels[i]]!r} "
-                f"({row.place}); expected one class of each video: {SEVERAL}."
+                f"({row.place}); expected one class per video: {SEVERAL}."
             )
     if len(first) < len(rows):
-        say(f"{source} lists {len(rows) - len(first)} videos again: they count as often as they are there.")
+        say(f"{source} lists {len(rows) - len(first)} videos again: they count as often as they are listed.")

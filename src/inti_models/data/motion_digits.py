@@ -6,14 +6,14 @@ combinations (`CLASS_NAMES`).
 
 * **Order matters.** Ten of the twelve motions are another one played backwards. The second of such
   a pair is drawn as the first with time reversed (pose, occlusion and all), so both have the same
-  distribution over *sets* of frames, and a network blind to order cannot pass 7/12 = 58.3% motion
+  distribution over *sets* of frames, and a network blind to order cannot exceed 7/12 = 58.3% motion
   accuracy.
 * **Single frames matter.** In a fraction of the clips (`occlusion`) the digit is hidden by a card or
   blurred in all but a quarter of the frames. The card and the blob move as the digit does, so the
   motion stays legible, but the digit can only be read from the frames marked in
   `MotionDigitsBatch.clear`.
 * **A clip is a continuous motion.** `size`, `num_frames`, `motions` and `occlusion` only change how
-  it is looked at: all random numbers come from a hash of (seed, split, index), never from a
+  it is viewed: all random numbers come from a hash of (seed, split, index), never from a
   stateful generator, so that clip i is the same in any batch and on any device.
 """
 
@@ -65,14 +65,14 @@ _PIECE = 2**18
 
 @dataclass(frozen=True)
 class MotionDigitsBatch:
-    """Rendered clips and everything that is known about them.
+    """Rendered clips and everything known about them.
 
     Attributes:
-        clips: uint8, B×T×3×H×W.
+        clips: uint8, (B, T, 3, H, W).
         labels: int64, B: class index, `digit * 12 + motion`.
         motions: int64, B: index into `MOTIONS`.
         digits: int64, B: 0 to 9.
-        clear: bool, B×T: frames in which the digit itself is drawn, neither hidden nor blurred.
+        clear: bool, (B, T): frames in which the digit itself is drawn, neither hidden nor blurred.
     """
 
     clips: Tensor
@@ -83,14 +83,14 @@ class MotionDigitsBatch:
 
 
 def class_index(digit: int, motion: str) -> int:
-    """The class of a digit (0 to 9) doing a motion (a name in `MOTIONS`)."""
+    """Return the class of a digit (0 to 9) doing a motion (a name in `MOTIONS`)."""
     if digit not in range(10):
         raise ValueError(f"digit is {digit!r}, but MotionDigits has 0 to 9: pass one of these.")
     return int(digit) * len(MOTIONS) + _motion_index(motion)
 
 
 def split_labels(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Motion and digit of class indices: integers of any shape -> two of the same shape."""
+    """Return motion and digit of class indices: integers of any shape -> two of the same shape."""
     return labels % len(MOTIONS), labels // len(MOTIONS)
 
 
@@ -135,7 +135,7 @@ _SPRITE_PIXELS = _SCAN_PIXELS + 2 * _SPRITE_MARGIN
 
 
 class MotionDigits(Dataset[tuple[Tensor, int]]):
-    """Clips of moving handwritten digits; item i is (uint8 T×3×H×W, class index).
+    """Clips of moving handwritten digits; item i is (uint8 (T, 3, H, W), class index).
 
     Every block of `10 * len(motions)` neighbouring indices holds each class exactly once, in a
     random order. With `num_frames=1` the clip is a still picture at a random moment of the motion,
@@ -145,7 +145,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
     Args:
         split: "train" or "validation"; no scan is in both.
         size: height and width of the frames in pixels.
-        num_frames: T. Clip i shows the same motion at any T, sampled at other times.
+        num_frames: T. Clip i shows the same motion at any T, sampled at different times.
         length: number of clips; 60,000 for train and 6,000 for validation if not given.
         seed: another seed gives other clips (the split of the scans is fixed).
         motions: the motions that occur; class indices keep their meaning of 120 classes.
@@ -195,7 +195,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
-        """Several items rendered together; PyTorch's DataLoader calls this for a batch."""
+        """Return several items, rendered together; PyTorch's DataLoader calls this for a batch."""
         batch = self.render(indices)
         return list(zip(batch.clips, batch.labels.tolist(), strict=True))
 
@@ -204,7 +204,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         return f"{type(self).__name__}({settings})"
 
     def settings(self) -> dict[str, Any]:
-        """The arguments that make this data set again."""
+        """Return the arguments that make this data set again."""
         return {
             "split": self.split,
             "size": self.size,
@@ -216,7 +216,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         }
 
     def render(self, indices: Iterable[int] | Tensor, device: str | torch.device = "cpu") -> MotionDigitsBatch:
-        """Render the clips of B indices together, on a device; everything returned lies there."""
+        """Render the clips of B indices together, on a device; everything returned is there."""
         index = np.asarray(indices.tolist() if isinstance(indices, Tensor) else list(indices), dtype=np.int64).reshape(
             -1
         )
@@ -253,7 +253,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         (the arguments of this data set). Finished files are kept when a run is repeated.
         """
         if not fps > 0:
-            raise ValueError(f"fps is {fps}: pass a positive number of frames a second.")
+            raise ValueError(f"fps is {fps}: pass a positive number of frames per second.")
         from tqdm import tqdm
 
         from .write import write_video
@@ -297,7 +297,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         return list_file
 
     def _classes(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Motion and digit of each index: a random order of all classes in each block of indices."""
+        """Return motion and digit of each index: a random order of all classes in each block of indices."""
         num_classes = 10 * len(self.motions)
         block, place = np.divmod(index, num_classes)
         blocks, which = np.unique(block, return_inverse=True)
@@ -309,7 +309,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
         return (self.seed, SPLITS.index(self.split), ("classes", "clip").index(purpose))
 
     def _scene(self, index: np.ndarray, motions: np.ndarray, digits: np.ndarray) -> dict[str, Tensor]:
-        """All that is to be drawn, on the CPU: poses, opacities, sprites, colours, noise."""
+        """Return everything to be drawn, on the CPU: poses, opacities, sprites, colours, noise."""
         num_clips, num_frames = len(index), self.num_frames
         cells = [3 * side**2 for side in _TEXTURE_GRIDS]
         draws = _uniforms(self._key("clip"), index, len(_RANGES) + sum(cells) + 2 * num_frames)
@@ -374,7 +374,7 @@ class MotionDigits(Dataset[tuple[Tensor, int]]):
 
 
 def _draw(scene: dict[str, Tensor], size: int) -> Tensor:
-    """Draw a scene: float in 0..255, to be truncated to whole numbers, B×T×3×size×size."""
+    """Draw a scene: float in 0..255, to be truncated to whole numbers, (B, T, 3, size, size)."""
     theta = scene["theta"]
     device = theta.device
     num_clips, num_frames = theta.shape[:2]
@@ -403,7 +403,7 @@ def _draw(scene: dict[str, Tensor], size: int) -> Tensor:
 
 
 def _background(scene: dict[str, Tensor], size: int) -> Tensor:
-    """Smooth coloured textures, B×3×size×size, by enlarging the random grids."""
+    """Smooth coloured textures, (B, 3, size, size), by enlarging the random grids."""
     low, high = _TEXTURE_RANGE
     texture = torch.zeros((), device=scene["theta"].device)
     for side, contrast in _TEXTURE_GRIDS.items():
@@ -421,7 +421,7 @@ def _affine(
     aspect: np.ndarray,
     slant: np.ndarray,
 ) -> np.ndarray:
-    """Maps from the frame to the sprite for `affine_grid`, both in -1..1: B×T×2×3.
+    """Return maps from the frame to the sprite for `affine_grid`, both in -1..1: (B, T, 2, 3).
 
     A sprite point goes to the frame by slant and aspect (area kept), then rotation (clockwise on
     the screen for a positive angle, as y points down), size and place; this is the inverse.
@@ -440,7 +440,7 @@ def _affine(
 
 @lru_cache(maxsize=1)
 def _scans() -> tuple[Tensor, np.ndarray]:
-    """scikit-learn's scans, N×8×8 in 0..1, and their digits, N."""
+    """scikit-learn's scans, (N, 8, 8) in 0..1, and their digits, N."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
@@ -451,7 +451,7 @@ def _scans() -> tuple[Tensor, np.ndarray]:
 
 @lru_cache(maxsize=2)
 def _split_scans(split: str) -> tuple[np.ndarray, ...]:
-    """Numbers of the scans that belong to a split, one array a digit; a fifth is validation."""
+    """Return the numbers of the scans of a split, one array per digit; a fifth is validation."""
     _, digits = _scans()
     chosen = []
     for digit in range(10):
@@ -464,7 +464,7 @@ def _split_scans(split: str) -> tuple[np.ndarray, ...]:
 
 @lru_cache(maxsize=8)
 def _sprites(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Opacity of each scan, N×S×S, and the two planes of the two covers, 2×2×S×S."""
+    """Opacity of each scan, (N, S, S), and the two planes of the two covers, (2, 2, S, S)."""
     scans, _ = _scans()
     sharp = F.interpolate(scans[:, None], size=_SCAN_PIXELS, mode="bicubic", align_corners=False)
     sharp = F.pad((1.5 * sharp[:, 0] - 0.2).clamp(0, 1), [_SPRITE_MARGIN] * 4)
@@ -487,14 +487,14 @@ def _sprites(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _low_pass(size: int, sigma: float) -> Tensor:
-    """Symmetric matrix that blurs one axis with a Gaussian, size×size."""
+    """Symmetric matrix that blurs one axis with a Gaussian, (size, size)."""
     place = torch.arange(size, dtype=torch.float32)
     return torch.exp(-((place[:, None] - place[None]) ** 2) / (2 * sigma**2))
 
 
 @lru_cache(maxsize=16)
 def _enlarging(side: int, size: int, device: torch.device) -> Tensor:
-    """Matrix that enlarges one axis bicubically, size×side."""
+    """Matrix that enlarges one axis bicubically, (size, side)."""
     # Along one axis of an identity matrix: the other axis keeps its length, so stays untouched.
     identity = torch.eye(side)[None, None]
     matrix = F.interpolate(identity, size=(size, side), mode="bicubic", align_corners=True)
@@ -510,7 +510,7 @@ def _noise(size: int, device: torch.device) -> Tensor:
 
 
 def _uniforms(key: tuple[int, ...], index: np.ndarray, count: int) -> np.ndarray:
-    """`count` numbers in [0, 1) for each index, float64, len(index)×count.
+    """`count` numbers in [0, 1) for each index, float64, (len(index), count).
 
     The SplitMix64 hash: number j of an index does not depend on `count` or on the other indices.
     """

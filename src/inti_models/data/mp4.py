@@ -1,7 +1,7 @@
-"""The index of an MP4 or MOV file, as far as it tells how long the index is.
+"""The index of an MP4 or MOV file, as far as it says how long the index is.
 
-FFmpeg makes an entry of 24 bytes and more for each frame before it hands out the first, so that a file of tiny frames
-takes 35 times its size in memory by being opened.
+FFmpeg makes an entry of 24 bytes or more for each frame before it returns the first, so that opening a file of tiny
+frames takes 35 times its size in memory.
 """
 
 import struct
@@ -31,7 +31,7 @@ def count_frames(path: Path) -> int:
 
 
 def _inside(file: BinaryIO, place: Place, *kinds: bytes) -> Iterator[Place]:
-    """Yield the places of the boxes that are reached by these kinds, one in the other."""
+    """Yield the places of the boxes reached by these kinds, one inside the other."""
     if not kinds:
         yield place
         return

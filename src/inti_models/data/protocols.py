@@ -1,7 +1,7 @@
 """Which frames and which pixels make a clip in the official code of published video models.
 
-Checkpoints converted from them were trained and measured on clips that are made a little differently from ours: starts
-of clips are rounded or placed otherwise, short videos are looped, sides and offsets of crops are rounded up or down,
+Checkpoints converted from them were trained and measured on clips made slightly differently from ours: starts
+of clips are rounded or placed differently, short videos are looped, sides and offsets of crops are rounded up or down,
 and frames are resized without antialiasing. Each rule below is one of theirs, by the index of a frame:
 
 - `"dense_rounded"` (ST-Adapter on Kinetics): frames ``stride`` apart; starts spread from the first possible to the
@@ -12,7 +12,7 @@ and frames are resized without antialiasing. Each rule below is one of theirs, b
 - `"uniform_offsets"` (UniFormerV2): the rounded start of each of T segments, and for each of V clips another offset
   from it.
 
-The golden arrays in tests/data/golden are what the official code gives.
+The golden arrays in tests/data/golden are the output of the official code.
 """
 
 import math
@@ -77,7 +77,7 @@ def resized(rounding: str, height: int, width: int, size: int) -> tuple[int, int
 
 
 def crop_offsets(rounding: str, spare: int, num_crops: int) -> list[int]:
-    """Return where the crops along a side begin that is ``spare`` pixels longer than they are."""
+    """Return where crops begin along a side that is ``spare`` pixels longer than they are."""
     middle = -(-spare // 2) if rounding == "slowfast" else spare // 2
     if num_crops == 1:
         return [middle]

@@ -27,7 +27,7 @@ def check_request(num_frames: int, sampling: str, stride: int | None, num_clips:
             "frames from one sampled frame to the next."
         )
     if sampling in ONE_CLIP and num_clips > 1:
-        raise VideoError(f"num_clips is {num_clips}, but sampling {sampling!r} knows one clip of a video: take one.")
+        raise VideoError(f"num_clips is {num_clips}, but sampling {sampling!r} has one clip per video: take one.")
     if num_clips * num_frames * 3 > MAX_BYTES:
         raise VideoError(f"{num_clips} clips of {num_frames} frames do not fit {MAX_BYTES} bytes: ask for fewer.")
 
@@ -42,7 +42,7 @@ def sample_times(
     num_clips: int = 1,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return times to sample, float64 V,T, in the unit of `duration` (see `read_clips` for the meaning).
+    """Return times to sample, float64 (V, T), in the unit of `duration` (see `read_clips` for the meaning).
 
     Args:
         num_frames: T.

@@ -1,4 +1,4 @@
-"""Which samples make which batch: shuffled for training, exactly once for evaluation."""
+"""Which samples make which batch: shuffled for training, each exactly once for evaluation."""
 
 from collections.abc import Iterator
 
@@ -12,28 +12,28 @@ __all__ = ["TrainSampler"]
 class TrainSampler(Sampler[list[tuple[int, int]]]):
     """Batches of one epoch for one process; a ``batch_sampler`` of PyTorch's DataLoader.
 
-    A batch is a list of keys (index, draw). A draw is another augmentation of the same sample: no key comes twice in
-    a training run. The global batch, which is all that the processes take in one step, depends on its size only: one
-    process with batches of 2B takes the same keys in each step as two with B. What is left at the end of an epoch
-    and does not fill a global batch is dropped; the next epoch draws another order.
+    A batch is a list of keys (index, draw). A draw is another augmentation of the same sample: no key occurs twice in
+    a training run. The global batch, what all processes take in one step, depends only on its size: one
+    process with batches of 2B takes the same keys in each step as two with B. Samples left at the end of an epoch
+    that do not fill a global batch are dropped; the next epoch draws another order.
 
-    With ``repeats`` (repeated augmentation, Hoffer et al., "Augment your batch", CVPR 2020) a drawn sample is that
-    often in its global batch. An epoch stays as long, so it sees but a part of the samples.
+    With ``repeats`` (repeated augmentation, Hoffer et al., "Augment your batch", CVPR 2020) a drawn sample occurs that
+    often in its global batch. An epoch stays as long, so it sees only a part of the samples.
 
     Mixup and CutMix take the first clip of a batch with the last, the second with the last but one and so on; if
     batches are even, such pairs of the global batch stay together on one process.
 
     Args:
         length: number of samples in the data set.
-        batch_size: keys in a batch, of one process.
-        seed: of the order.
+        batch_size: keys in a batch of one process.
+        seed: seed of the order.
         rank: number of this process.
         world_size: number of processes.
         repeats: draws of each sample in a global batch.
-        start_batch: batches to leave out at the start of the epoch; see `set_epoch`.
+        start_batch: batches to skip at the start of the epoch; see `set_epoch`.
 
     Raises:
-        ValueError: values that cannot be, or fewer samples than a global batch takes.
+        ValueError: for invalid values, or fewer samples than a global batch takes.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
             )
         if length < self.global_batch:
             raise ValueError(
-                f"The data set has {length} samples, less than one batch of {self.global_batch} clips "
+                f"The data set has {length} samples, fewer than one batch of {self.global_batch} clips "
                 f"({batch_size} for each of {world_size}): lower batch_size."
             )
         self.length, self.seed, self.repeats = length, seed, repeats
@@ -66,19 +66,19 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
         self.set_epoch(0, start_batch)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
-        """Say which epoch is next, and how many of its batches are done already (of a run that is resumed).
+        """Set the next epoch, and how many of its batches are done already (for a resumed run).
 
         Raises:
-            ValueError: an epoch below 0, or a batch that is not in it.
+            ValueError: for an epoch below 0, or a batch that is not in it.
         """
         if epoch < 0 or not 0 <= start_batch <= len(self):
             raise ValueError(
-                f"epoch {epoch} from batch {start_batch} cannot be: epochs count from 0 and have {len(self)} batches."
+                f"epoch {epoch} from batch {start_batch} is invalid: epochs count from 0 and have {len(self)} batches."
             )
         self.epoch, self.start_batch = epoch, start_batch
 
     def __len__(self) -> int:
-        """Batches in an epoch, those before ``start_batch`` included."""
+        """Return the number of batches in an epoch, including those before ``start_batch``."""
         return self.length // self.global_batch
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -92,7 +92,7 @@ class TrainSampler(Sampler[list[tuple[int, int]]]):
 
 
 def _places(size: int, rank: int, world_size: int) -> list[int]:
-    """Places of a global batch that a process takes: with each place the mirrored one, if batches are even."""
+    """Return the places of a global batch that a process takes: with each its mirrored one, if batches are even."""
     if (size // world_size) % 2:
         return list(range(rank, size, world_size))
     first = range(rank, size // 2, world_size)

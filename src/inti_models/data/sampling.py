@@ -22,7 +22,7 @@ class Sampled(Protocol):
 
 @dataclass(frozen=True)
 class FrameSampling:
-    """What a model wants of a video: which frames make a clip.
+    """A model's choice of frames: which ones of a video make a clip.
 
     Attributes:
         num_frames: frames of a clip, T.
@@ -30,7 +30,7 @@ class FrameSampling:
         stride: frames of the video from one sampled frame to the next (dense); None for uniform.
 
     Raises:
-        ValueError: values that make no sense.
+        ValueError: for values that make no sense.
     """
 
     num_frames: int
@@ -42,7 +42,7 @@ class FrameSampling:
 
     @classmethod
     def of(cls, model: Sampled) -> "FrameSampling":
-        """What this model wants."""
+        """Return the choice of this model."""
         return cls(model.num_frames, model.sampling, model.frame_stride)
 
     def read(
@@ -53,7 +53,7 @@ class FrameSampling:
         limits: Limits = DEFAULT_LIMITS,
         stop: threading.Event | None = None,
     ) -> Clips:
-        """Read clips of a file by `read_clips`."""
+        """Read clips of a file with `read_clips`."""
         return read_clips(
             path,
             self.num_frames,

@@ -21,7 +21,7 @@ ClipDataset = VideoDataset | MotionDigitsClips
 
 
 class Source(Protocol):
-    """Labelled clips before it is known for which model, such as `ListedVideos`."""
+    """Labelled clips, not yet prepared for a model, such as `ListedVideos`."""
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -42,7 +42,7 @@ class Source(Protocol):
         ...
 
     def relabelled(self, names: Sequence[str]) -> "Source":
-        """Return the same clips, labelled for other classes, among which theirs are; a ValueError if they are not."""
+        """Return the same clips, labelled for other classes; raise a ValueError if these do not include theirs."""
         ...
 
     def dataset(
@@ -79,7 +79,7 @@ class ListedVideos:
 
 
 class RenderedDigits:
-    """Clips of `MotionDigits`, of the size and the number of frames that the model takes unless ``args`` say others."""
+    """Clips of `MotionDigits`, of the size and number of frames that the model takes unless ``args`` say otherwise."""
 
     class_names, classes, has_names, multi_label = CLASS_NAMES, dict(enumerate(CLASS_NAMES)), True, False
 
@@ -89,8 +89,8 @@ class RenderedDigits:
     def relabelled(self, names: Sequence[str]) -> "RenderedDigits":
         if tuple(names) != CLASS_NAMES:
             raise ValueError(
-                f"The model or training set with the classes {', '.join(names[:3])}, ... has not the classes of "
-                "motiondigits; measure on other data."
+                f"The model or training set with the classes {', '.join(names[:3])}, ... does not have the classes of "
+                "motiondigits; evaluate on other data."
             )
         return self
 
@@ -103,7 +103,7 @@ class RenderedDigits:
         seed: int = 0,
     ) -> MotionDigitsClips:
         if num_clips != 1:
-            raise ValueError(f"{num_clips} clips of each video are asked for, but motiondigits has one; take one.")
+            raise ValueError(f"{num_clips} clips per video were requested, but motiondigits has one; take one.")
         size = (transform.finish if isinstance(transform, TrainTransform) else transform).input_size[-1]
         digits = MotionDigits(self.part, **{"size": size, "num_frames": frames.num_frames, **self.args})
         return MotionDigitsClips(digits, transform, train, seed)
@@ -142,25 +142,25 @@ def open_source(
     """Return the clips of a folder, a list file (see `find_videos`), or a data set in `NAMED`.
 
     Args:
-        data: path or name; a name hides a file that is called so in the working folder (write ``./motiondigits``).
-        part: "train" or "validation"; of data sets by name.
-        root: folder that the paths of a list start at; None for the list's own.
-        class_names: of folders and lists; see `find_videos`.
-        split: of folders and lists; see `find_videos`.
-        args: of data sets by name.
+        data: path or name; a name hides a file of that name in the working folder (write ``./motiondigits``).
+        part: "train" or "validation"; for data sets by name.
+        root: folder that the paths of a list are relative to; None for the list's own.
+        class_names: for folders and lists; see `find_videos`.
+        split: for folders and lists; see `find_videos`.
+        args: for data sets by name.
         limits: what a file of a folder or list may ask for.
         multi_label: whether a video may have several labels; see `find_videos`.
 
     Raises:
-        FileNotFoundError: there is no such folder or file.
-        ValueError: it is not a list of videos, or an argument is of the other kind of data.
+        FileNotFoundError: if there is no such folder or file.
+        ValueError: if it is not a list of videos, or an argument is for the other kind of data.
     """
     if data in NAMED:
         if split is not None:
             raise ValueError(f"split={split!r} is for lists and folders; {data} has its own, so leave it out.")
         if multi_label:
-            raise ValueError(f"{data} has one label a video, a digit and its motion; leave multi_label out.")
+            raise ValueError(f"{data} has one label per video, a digit and its motion; leave multi_label out.")
         return NAMED[str(data)](part, args or {})
     if args:
-        raise ValueError(f"{dict(args)} are arguments of {', '.join(NAMED)}, not of {Path(data)}; leave them out.")
+        raise ValueError(f"{dict(args)} are arguments for {', '.join(NAMED)}, not for {Path(data)}; leave them out.")
     return ListedVideos(find_videos(data, root, class_names, split, multi_label), limits)

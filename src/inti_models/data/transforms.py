@@ -1,4 +1,4 @@
-"""Evaluation transform of whole clips: uint8 T,C,H,W -> float T,C,H,W."""
+"""Evaluation transform of whole clips: uint8 (T, C, H, W) -> float (T, C, H, W)."""
 
 import math
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Prepared(Protocol):
 
 @dataclass(frozen=True)
 class ClipTransform:
-    """Resizes, crops and normalises a clip; see `create_clip_transform`, which checks the values.
+    """Resizing, cropping and normalisation of a clip; see `create_clip_transform`, which checks the values.
 
     Attributes:
         input_size: C, H, W of the result; C = 1 makes luma.
@@ -53,9 +53,9 @@ class ClipTransform:
             both sides.
         num_crops: 1: the centre. 3: left, centre and right of a wide frame, top, centre and bottom
             of a high one.
-        normalize: Whether to; without, the result is uint8.
-        antialias: Whether to, where a frame becomes smaller. Without, it is resized in floating point.
-        rounding: How sides and offsets that are no whole numbers become some.
+        normalize: Whether to normalise; otherwise the result is uint8.
+        antialias: Whether to antialias where a frame becomes smaller. Otherwise, it is resized in floating point.
+        rounding: How sides and offsets that are not whole numbers are rounded.
     """
 
     input_size: tuple[int, int, int]
@@ -71,7 +71,7 @@ class ClipTransform:
 
     @classmethod
     def of(cls, model: Prepared, num_crops: int = 1, normalize: bool = True) -> "ClipTransform":
-        """Return what this model takes; it gets pixels where its normalisation is fused."""
+        """Return the transform that this model takes; it gets pixels if its normalisation is fused."""
         return create_clip_transform(
             **resolve_input_data_config(model),
             num_crops=num_crops,
@@ -81,7 +81,7 @@ class ClipTransform:
         )
 
     def __call__(self, clip: Tensor) -> Tensor:
-        """uint8 T,3,H,W (RGB) -> float32 (or uint8) T,C,H',W', or 3,T,C,H',W' with three crops."""
+        """Transform uint8 RGB (T, 3, H, W) to float32 or uint8 (T, C, H', W'), with three crops (3, T, C, H', W')."""
         check_clip(clip)
         channels, height, width = self.input_size
         if channels == 1:
@@ -106,7 +106,7 @@ class ClipTransform:
         return self._normalize(torch.stack(crops) if self.num_crops > 1 else crops[0])
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
-        """The size to resize a frame to."""
+        """Return the size to resize a frame to."""
         _, target_h, target_w = self.input_size
         if self.rounding != "timm":
             return resized(self.rounding, height, width, target_h)
@@ -140,7 +140,7 @@ def create_clip_transform(
     antialias: bool = True,
     rounding: str = "timm",
 ) -> ClipTransform:
-    """Makes the evaluation transform for whole clips, from the keys of timm's data config.
+    """Return the evaluation transform for whole clips, from the keys of timm's data config.
 
         config = timm.data.resolve_input_data_config(model)
         transform = create_clip_transform(**config)
@@ -148,7 +148,7 @@ def create_clip_transform(
     (timm's config of the model as it is now: `timm.data.resolve_model_data_config` gives that of its checkpoint, which
     may have another size or other channels.)
 
-    (`ClipTransform.of(model)` also takes what the model's own config says of antialiasing and rounding.)
+    (`ClipTransform.of(model)` also takes what the model's own config says about antialiasing and rounding.)
 
     It does to each frame what `timm.data.create_transform(**config)` does to a PIL image. The
     two resizes round differently: by 0.25 of 255 grey levels on average, by 4 at sharp edges.
@@ -156,7 +156,7 @@ def create_clip_transform(
     Args:
         input_size: C, H, W of the model's input. C is 3, or 1 for luma.
         interpolation: "bicubic" or "bilinear".
-        mean: One value a channel, for pixels in 0 to 1; a single value serves all channels.
+        mean: One value per channel, for pixels in 0 to 1; a single value serves all channels.
         std: Likewise.
         crop_pct: Fraction of the resized sides that the crop takes. Does not apply to three crops:
             there the short side becomes the input size, and the crops cover the frame (up to
@@ -164,12 +164,12 @@ def create_clip_transform(
         crop_mode: "center" keeps the aspect ratio, "squash" does not.
         num_crops: 1 (centre) or 3 (along the longer side; needs `crop_mode="center"`).
         normalize: False leaves pixels as uint8, for a model with `fuse_normalization`.
-        antialias: False as most official code of video models does it.
+        antialias: False as in most official code of video models.
         rounding: "timm", or whose official code is followed: "st_adapter", "slowfast" (PySlowFast, so UniFormerV2) or
             "mmaction" (mmaction2, so AIM); see `inti_models.data.protocols`.
 
     Raises:
-        ValueError: A value that is not one of these.
+        ValueError: For a value that is not one of these.
     """
     if len(input_size) != 3 or input_size[0] not in (1, 3) or min(input_size) < 1:
         raise ValueError(f"input_size is {input_size}; expected (channels, height, width) with 1 or 3 channels.")
@@ -212,7 +212,7 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[flo
     values = tuple(float(value) for value in values)
     if len(values) not in (1, channels):
         raise ValueError(
-            f"{name} has {len(values)} values for {channels} input channels; expected one a channel, or one for all."
+            f"{name} has {len(values)} values for {channels} input channels; expected one per channel, or one for all."
         )
     if name == "std" and min(values) <= 0:
         raise ValueError(f"std is {values}; expected values above zero.")
@@ -220,7 +220,7 @@ def _per_channel(name: str, values: Sequence[float], channels: int) -> tuple[flo
 
 
 def check_clip(clip: Tensor) -> None:
-    """Raise a ValueError for what is not a clip, uint8 T,3,H,W."""
+    """Raise a ValueError for what is not a clip, uint8 (T, 3, H, W)."""
     if clip.dtype != torch.uint8:
         raise ValueError(f"clip is {clip.dtype}; expected torch.uint8 with values 0 to 255, as read_clips gives.")
     if clip.ndim != 4 or clip.shape[1] != 3 or 0 in clip.shape:
@@ -230,7 +230,7 @@ def check_clip(clip: Tensor) -> None:
 
 
 def _to_luma(clip: Tensor) -> Tensor:
-    """T,3,H,W -> T,1,H,W, uint8, equal to Pillow's."""
+    """Convert to luma, uint8 (T, 3, H, W) -> (T, 1, H, W), as Pillow does."""
     red, green, blue = clip.to(torch.int32).split(1, dim=1)
     luma = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2] + 0x8000
     return (luma >> 16).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Videos without labels: what is there, and which of it is held out."""
+"""Videos without labels: which there are, and which of them are held out."""
 
 import hashlib
 import os
@@ -21,18 +21,18 @@ def find_unlabelled(
 ) -> VideoList:
     """Find videos in a folder, at any depth, or in a list file with labels or without.
 
-    They have labels where each of them comes with a class, as in `find_videos`, and all of these are among
-    ``class_names``; else they have none: no class names, and zeros for labels.
+    They have labels if each of them has a class, as in `find_videos`, and all of these are among
+    ``class_names``; otherwise they have none: no class names, and zeros for labels.
 
     Args:
         source: folder or list file, of any form that `find_videos` reads.
-        root: where the paths of a list start; by default in the list's own folder.
+        root: folder that the paths of a list are relative to; by default the list's own.
         split: the value of the list's column of splits, or the sub-folder.
-        class_names: of the labels that are of use, in their order.
+        class_names: names of the labels that are of use, in order.
 
     Raises:
-        FileNotFoundError: there is no such source, or none of its videos is there.
-        ValueError: there are no videos, or the list cannot be understood.
+        FileNotFoundError: if there is no such source, or none of its videos exists.
+        ValueError: if there are no videos, or the list cannot be understood.
     """
     path = Path(source)
     if path.is_dir():
@@ -53,11 +53,11 @@ def find_unlabelled(
         paths = [video for video in listed if disk.kind(video) is not None]
         if not paths:
             raise FileNotFoundError(
-                f"None of the {len(listed)} videos of {path} is there, such as {listed[0]}; pass the folder that its "
-                "paths start at (data.root)."
+                f"None of the {len(listed)} videos of {path} exists, such as {listed[0]}; pass the folder that its "
+                "paths are relative to (data.root)."
             )
         if len(paths) < len(listed):
-            say(f"{path}: {len(listed) - len(paths)} of {len(listed)} videos are not there.")
+            say(f"{path}: {len(listed) - len(paths)} of {len(listed)} videos are missing.")
     if path.is_dir():  # a folder for each class, in which not all videos need be
         index = {name: i for i, name in enumerate(class_names)}
         parts = {video: Path(video).relative_to(folder).parts for video in paths}
@@ -75,7 +75,7 @@ def _labels(
     split: str | None,
     class_names: Sequence[str],
 ) -> dict[str, int]:
-    """Path -> index of its class, of a list; empty where not all videos have one of these classes."""
+    """Return path -> index of its class, for a list; empty if not all videos have one of these classes."""
     try:
         labelled = find_videos(file, root, split=split).relabelled(class_names)
     except ValueError:
@@ -84,21 +84,21 @@ def _labels(
 
 
 def hold_out(videos: VideoList, fraction: float) -> tuple[VideoList, VideoList]:
-    """Split videos by file: what stays, and what is held out.
+    """Split videos by file: those that stay, and those held out.
 
-    Those are held out whose paths, from the folder that has all of them, have the smallest digests: the same videos
-    give the same parts wherever they lie, and in whatever order. At least one is in each.
+    Those whose paths, from their common folder, have the smallest digests are held out: the same videos
+    give the same parts wherever they are, and in whatever order. At least one is in each.
 
     Args:
         videos: no file twice.
-        fraction: held out.
+        fraction: fraction held out.
 
     Raises:
-        ValueError: there is one video alone.
+        ValueError: if there is only one video.
     """
     if len(videos) < 2:
         raise ValueError(
-            f"{videos.paths[0]} is the only video, and none is left to measure on; pass at least two, or "
+            f"{videos.paths[0]} is the only video, and none is left to evaluate on; pass at least two, or "
             "data.validation."
         )
     paths = [os.path.abspath(path) for path in videos.paths]
@@ -118,7 +118,7 @@ def hold_out(videos: VideoList, fraction: float) -> tuple[VideoList, VideoList]:
 
 
 def check_apart(train: VideoList, validation: VideoList) -> None:
-    """Raise a ValueError if files to measure on are also learned from."""
+    """Raise a ValueError if files to evaluate on are also trained on."""
     learned = set(map(os.path.realpath, train.paths))
     both = [path for path in validation.paths if os.path.realpath(path) in learned]
     if both:

@@ -1,4 +1,4 @@
-"""Video files, still images and folders of frames in; uint8 clips (T,C,H,W, RGB) out.
+"""Video files, still images and folders of frames in; uint8 RGB clips (T, C, H, W) out.
 
 `clock` has the rules of time, `decoding` reads video files, `images` reads stills.
 """
@@ -26,8 +26,8 @@ class Clips:
     """Clips of one video.
 
     Attributes:
-        frames: uint8, V,T,3,H,W, RGB: V clips of T frames.
-        times: float64, V,T: when each frame is first shown, in seconds after the video's first.
+        frames: uint8, (V, T, 3, H, W), RGB: V clips of T frames.
+        times: float64, (V, T): when each frame is first shown, in seconds after the video's first.
     """
 
     frames: Tensor
@@ -50,11 +50,11 @@ def read_clips(
     Frames are chosen by time, so a variable frame rate is honoured: the frame at time t is the
     last one that starts at or before t. At a constant rate this equals choosing by index.
 
-    A still image is a video of one frame. A folder holds one image a frame, in natural order of
+    A still image is a video of one frame. A folder holds one image per frame, in natural order of
     name (`img_2` before `img_10`, `0.10` before `0.5`). One with several series (`flow_x_*` beside
     `img_*`) is refused; `folder/img_*` takes the one that is named. Frames are turned as the file's
     rotation or EXIF orientation says; transparent pixels become white; non-square pixels stay as they
-    are stored. A video cut off in mid-file gives the part that is there; an undecodable frame gives
+    are stored. A truncated video gives the part that is there; an undecodable frame gives
     the one before it. The rules of the clock are at the top of `inti_models.data.clock`.
 
     Args:
@@ -71,11 +71,11 @@ def read_clips(
             anywhere the clip fits ("dense"); a rule of published models becomes the one of these that
             its name begins with.
         limits: What the file may ask for.
-        stop: Reading in a thread ends, with a VideoError, soon after another sets this.
+        stop: Reading in a thread ends, with a VideoError, soon after another thread sets this.
 
     Raises:
-        FileNotFoundError: There is nothing at `path`.
-        VideoError: (a ValueError) The arguments make no sense, or the file is not a video that
+        FileNotFoundError: If there is nothing at `path`.
+        VideoError: (a ValueError) If the arguments make no sense, or the file is not a video that
             decodes, or is above the limits or `MAX_BYTES`.
     """
     check_request(num_frames, sampling, stride, num_clips)
@@ -121,7 +121,7 @@ def read_frames(path: str | os.PathLike[str], times: Sequence[float], limits: Li
 
 
 def _clips_at(path: Path, source: "VideoFile | Stills", ranks: Tensor) -> Clips:
-    """The clips of frames with these numbers, (V, T)."""
+    """Return the clips of frames with these numbers, (V, T)."""
     timeline = source.timeline
     frames: Tensor | None = None
     starts = timeline.starts[ranks]
@@ -133,7 +133,7 @@ def _clips_at(path: Path, source: "VideoFile | Stills", ranks: Tensor) -> Clips:
             (_, h0, w0), (_, h, w) = frames.shape[2:], image.shape
             raise VideoError(
                 f"{path} has frames of {w0}x{h0} and of {w}x{h} pixels; all frames of a clip need "
-                "one size: resize them first."
+                "the same size: resize them first."
             )
         frames[ranks == rank] = image
         starts[ranks == rank] = start
@@ -153,19 +153,19 @@ def iterate_frames(
     Args:
         source: A video file, a folder of frames or an image; a named pipe or a file object that a video can be read
             from without seeking; or a camera that Linux knows as a device (/dev/video0).
-        fps: Frames a second to yield, by time: the first at or after each 1 / fps seconds. None for all.
+        fps: Frames per second to yield, by time: the first at or after each 1 / fps seconds. None for all.
         every: Yield every n-th of these.
         limits: What the source may ask for.
 
     Yields:
-        Time in seconds after the first frame, and the frame: uint8, 3,H,W, RGB, of the size of the first.
+        Time in seconds after the first frame, and the frame: uint8, (3, H, W), RGB, of the size of the first.
 
     Raises:
-        FileNotFoundError: There is nothing at `source`.
-        VideoError: (a ValueError) `fps` or `every` make no sense, or this is no video that decodes.
+        FileNotFoundError: If there is nothing at `source`.
+        VideoError: (a ValueError) If `fps` or `every` makes no sense, or this is not a video that decodes.
     """
     if fps is not None and not 0 < fps <= 1000:
-        raise VideoError(f"fps is {fps}; expected frames a second above 0 and up to 1000.")
+        raise VideoError(f"fps is {fps}; expected frames per second above 0 and up to 1000.")
     if every < 1:
         raise VideoError(f"every is {every}; expected a whole number of at least 1.")
     due, count = 0, 0
@@ -205,7 +205,7 @@ def _played(source: str | os.PathLike[str] | BinaryIO, guard: Guard) -> Iterator
 
 
 def read_duration(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> float:
-    """Seconds from the first frame of a file or folder to the end of its last one.
+    """Return the seconds from the first frame of a file or folder to the end of its last one.
 
     Raises:
         FileNotFoundError, VideoError: see `read_clips`.
@@ -234,11 +234,11 @@ def _check_size(path: Path, num_images: int, shape: Sequence[int]) -> None:
 
 
 def check_video(path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> None:
-    """Raise the error of `read_clips` for a file that is missing or has no header of a video; frames are not read.
+    """Raise the error of `read_clips` for a file that is missing or has no video header; frames are not read.
 
     Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        VideoError: it is not a video, an image or a folder of images, or above the limits.
+        FileNotFoundError: if there is nothing at ``path``.
+        VideoError: if it is not a video, an image or a folder of images, or is above the limits.
     """
     guard = Guard(limits)
     stills = find_stills(Path(path), guard)

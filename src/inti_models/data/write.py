@@ -13,19 +13,19 @@ from ..files import replacing
 
 
 def write_video(path: str | os.PathLike[str], frames: Tensor, fps: float | Fraction) -> None:
-    """Write frames as H.264 (as MPEG-4 part 2 where the encoder is missing) in 4:2:0 colour.
+    """Write frames as H.264 (as MPEG-4 part 2 if the encoder is missing) in 4:2:0 colour.
 
     The file appears under its name only when it is complete. H.264 in 4:2:0 needs even sides;
     odd ones are written in 4:4:4, which keeps the size but which some players do not show.
 
     Args:
         path: Ends in .mp4, .mov or .mkv; an existing file is replaced.
-        frames: uint8, T,3,H,W, RGB.
-        fps: Frames a second.
+        frames: uint8, (T, 3, H, W), RGB.
+        fps: Frames per second.
 
     Raises:
-        ValueError: Wrong frames, rate or suffix.
-        OSError: The file cannot be written.
+        ValueError: For wrong frames, rate or suffix.
+        OSError: If the file cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in {".mp4", ".mov", ".mkv"}:
@@ -36,7 +36,7 @@ def write_video(path: str | os.PathLike[str], frames: Tensor, fps: float | Fract
             "shape (T, 3, H, W) with T, H, W >= 1."
         )
     if not 0 < fps <= 1000:
-        raise ValueError(f"fps is {fps}; expected frames a second above 0 and up to 1000.")
+        raise ValueError(f"fps is {fps}; expected frames per second above 0 and up to 1000.")
     rate = Fraction(fps).limit_denominator(1001)
     if rate == 0:
         raise ValueError(f"fps is {fps}; the slowest rate that can be written is 1/1001.")
