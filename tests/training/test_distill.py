@@ -314,7 +314,7 @@ def test_a_run_is_not_resumed_with_another_target(teacher, undisturbed):
 
 
 def test_a_run_that_never_began_leaves_the_folder_free(teacher, tmp_path):
-    with pytest.raises(ValueError, match="less than one batch"):
+    with pytest.raises(ValueError, match="fewer than one batch"):
         distill(recipe_of(teacher, optimization=optimization(batch_size=100)), tmp_path / "run")
     recipe = recipe_of(teacher, optimization=optimization(batch_size=32))
     claim(tmp_path / "run", recipe)
@@ -322,7 +322,7 @@ def test_a_run_that_never_began_leaves_the_folder_free(teacher, tmp_path):
 
 
 def test_interpolations_that_were_trained_make_no_teacher(undisturbed, tmp_path):
-    with pytest.raises(ValueError, match="has interpolations that were trained"):
+    with pytest.raises(ValueError, match="has trained interpolations"):
         distill(recipe_of(undisturbed / "last", model_args={}), tmp_path / "run")
 
 

@@ -87,12 +87,12 @@ def test_recipe_of_the_largest_model_shards_it():
     ("override", "sentence"),
     [
         ("distill.targets=pixels", "distill.targets='pixels' is unknown; choose one of logits, embedding, both."),
-        ("distill.temperature=0", "distill.temperature=0 is no number above 0"),
+        ("distill.temperature=0", "distill.temperature=0 is not a number above 0"),
         ("distill.held_out=1", "distill.held_out=1 is not between 0 and 1"),
         ("trainable=head", "trainable=head leaves nothing to distill; choose interpolation or all."),
         ("augmentation.mixup=0.5", "are for labels, which distill does not use"),
         ("head=new", "distill keeps the model's; leave them out."),
-        ("pretrained=false", "makes a teacher of random weights"),
+        ("pretrained=false", "makes a teacher with random weights"),
     ],
 )
 def test_recipe_without_labels_refuses_what_it_has_no_use_for(override, sentence):

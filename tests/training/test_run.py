@@ -60,7 +60,7 @@ def test_data_are_searched_once(tmp_path, monkeypatch):
 
 
 def test_views_that_the_validation_set_cannot_give_are_refused_before_training(tmp_path):
-    with pytest.raises(ValueError, match="2 clips of each video are asked for, but motiondigits has one"):
+    with pytest.raises(ValueError, match="2 clips per video were requested, but motiondigits has one"):
         train(tiny_recipe(views=(2, 1)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -306,6 +306,6 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 def test_too_little_data_for_one_update_is_refused(tmp_path):
     with pytest.raises(ValueError, match="64"):
         fit(tiny_recipe(optimization=optimization(batch_size=65)), tmp_path)
-    with pytest.raises(ValueError, match="has 64 videos, less than one update of 80 clips"):
+    with pytest.raises(ValueError, match="has 64 videos, fewer than one update of 80 clips"):
         fit(tiny_recipe(optimization=optimization(batch_size=16, accumulation=5)), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,8 +1,8 @@
-"""Compression learned without labels: a compressed model learns to answer as the model without compression does.
+"""Compression learned without labels: a compressed model learns to answer like the model without compression.
 
-The trainer's loop with another objective (`Distillation`). Files in the output folder are those of
-`inti_models.training.run`, but for ``evaluation/``: ``fidelity/`` has the table of the result and of what needs no
-training (`inti_models.evaluation.fidelity`).
+This is the trainer's loop with another objective (`Distillation`). Files in the output folder are those of
+`inti_models.training.run`, except that ``evaluation/`` is ``fidelity/``, with the table of the result and of what needs
+no training (`inti_models.evaluation.fidelity`).
 """
 
 import copy
@@ -42,15 +42,15 @@ INHERITED = (
 
 
 class Distillation:
-    """What a teacher says of the same pixels: divergence of logits, cosine of embeddings, or both. Labels are not used.
+    """Distance to a teacher on the same pixels: divergence of logits, cosine of embeddings, or both; without labels.
 
     Args:
-        teacher: maps (B, T, C, H, W) to features (B, C), as the network that is trained does; it stays as it is.
-        readout: of the features of both.
+        teacher: maps (B, T, C, H, W) to features (B, C), like the network being trained; it stays as it is.
+        readout: readout of the features of both.
         distill: what to follow.
 
     Raises:
-        ValueError: logits are to be followed, and the head has no classes.
+        ValueError: if logits are to be followed, but the head has no classes.
     """
 
     def __init__(self, teacher: nn.Module, readout: Readout, distill: Distill) -> None:
@@ -73,7 +73,7 @@ class Distillation:
         return self.distance(model(clips), wanted)
 
     def distance(self, features: Tensor, wanted: Tensor) -> Tensor:
-        """The loss for features (B, C) of the student and of the teacher, in float32: logits may be near 100."""
+        """Return the loss for features (B, C) of the student and the teacher, in float32: logits may be near 100."""
         loss = features.new_zeros((), dtype=torch.float32)
         with torch.autocast(features.device.type, enabled=False):
             features, wanted = features.float(), wanted.float()
@@ -95,24 +95,24 @@ class Distillation:
 
 
 def distill(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False) -> Report:
-    """Train the compression of a model without labels, or resume, and measure it. Run it in every process of a launch.
+    """Train a model's compression without labels, or resume, and evaluate it. Call it in every process of a launch.
 
     Args:
         recipe: such as ``load_recipe("distill", ["model=inti_vit_b16_k400", "data.train=videos"])``. The teacher is
             ``model`` with ``compress_at=()``, the student the same with the schedule of ``model_args``, or its own.
             ``data.train`` is a folder of videos, a list, or "motiondigits".
-        output: folder for everything that is written. One that holds a run of the same recipe is resumed.
+        output: folder for everything that is written. A run of the same recipe in it is resumed.
         extend: see `inti_models.train`.
 
     Returns:
-        Fidelity on the videos that were held out, of the result and of what needs no training.
+        Fidelity on the held-out videos, of the result and of what needs no training.
 
     Raises:
-        ValueError, BlockingIOError, OSError: see `inti_models.train`; or the model has no compression to learn, or
-            interpolations that were trained, or no logits to follow.
+        ValueError, BlockingIOError, OSError: see `inti_models.train`; or if the model has no compression to learn,
+            interpolations that are already trained, or no logits to follow.
     """
     if recipe.distill is None:
-        raise ValueError("The recipe does not say what to learn from the teacher; start from the recipe distill.")
+        raise ValueError("The recipe does not say what to learn from the teacher; start from the distill recipe.")
     output = Path(output)
     accelerator = create_accelerator(recipe)
     check_unlocked(output, accelerator)
@@ -173,13 +173,13 @@ def compare(
     held_out: Videos,
     **settings: Any,
 ) -> Report:
-    """Measure students and what needs no training on the same clips, all against the teacher.
+    """Compare students and what needs no training on the same clips, all against the teacher.
 
     Args:
-        teacher: gives features, without its head.
+        teacher: returns features, without its head.
         readout: its head.
-        students: name -> model that gives features.
-        compress_at: of the controls.
+        students: name -> model that returns features.
+        compress_at: schedule of the controls.
         held_out: videos; with labels where they have class names.
         **settings: as `outputs_of` takes them.
     """
@@ -192,10 +192,10 @@ def compare(
 
 
 def build_pair(recipe: Recipe) -> tuple[InTIModel, InTIModel]:
-    """The teacher, which compresses nothing, and the student: the same weights, with interpolations to be trained.
+    """Build the teacher, which compresses nothing, and the student: the same weights, with interpolations to train.
 
     Raises:
-        ValueError: the student compresses nothing either, or nothing that can be trained; the weights come with trained
+        ValueError: if the student compresses nothing either, or nothing trainable; the weights come with trained
             interpolations, or without the head; or the softmax of a single class is to be followed.
     """
     assert recipe.distill is not None
@@ -206,15 +206,15 @@ def build_pair(recipe: Recipe) -> tuple[InTIModel, InTIModel]:
     shape = create(recipe.model, device="meta", **args)
     if not shape.compress_at:
         raise ValueError(
-            f"{recipe.model} compresses nothing; say after which blocks it shall (--compress-at, --budget, "
+            f"{recipe.model} compresses nothing; say after which blocks to compress (--compress-at, --budget, "
             "model_args.compress_at)."
         )
     torch.manual_seed(recipe.seed)
     student = load(recipe.model, **args)
     if any(bool(p.any()) for name, p in student.interpolations.named_parameters() if ".predict.logit." in name):
         raise ValueError(
-            f"{recipe.model} has interpolations that were trained, so that without them it is no teacher; name the "
-            "model that it was made from."
+            f"{recipe.model} has trained interpolations, so without them it cannot be the teacher; name the "
+            "model it was made from."
         )
     teacher = load(recipe.model, **{**args, "compress_at": ()})
     # What no file has is drawn anew by each load.
@@ -244,7 +244,7 @@ def build_pair(recipe: Recipe) -> tuple[InTIModel, InTIModel]:
 
 
 def open_unlabelled(recipe: Recipe, class_names: tuple[str, ...]) -> tuple[Source, Source]:
-    """What to learn from and what is held out, by file; labels, where they are ``class_names``, only serve to measure.
+    """Open what to learn from and what is held out, by file; labels that are ``class_names`` are only for evaluation.
 
     Raises:
         FileNotFoundError, ValueError: see `find_unlabelled` and `hold_out`.
@@ -273,7 +273,7 @@ def open_unlabelled(recipe: Recipe, class_names: tuple[str, ...]) -> tuple[Sourc
 
 
 def describe(recipe: Recipe, teacher: InTIModel, clips: int) -> str:
-    """What a card says of a distilled model."""
+    """Return the model card's description of a distilled model."""
     data = Path(recipe.data.train).absolute().name
     blind = "" if teacher.temporal.mixes_frames else f" {INHERITED}"
     trained = "its interpolations only" if recipe.trainable == "interpolation" else "all but its head"

@@ -1,7 +1,7 @@
-"""What a training run minimises, and what its epochs are measured by.
+"""What a training run minimises, and how its epochs are measured.
 
-The loop (`Trainer`) knows neither: it hands its objective the network, clips and labels, and asks for a loss; after an
-epoch it hands over videos, and asks for a measurement.
+The loop (`Trainer`) knows neither: it passes network, clips and labels to its objective, which returns a loss; after an
+epoch it passes videos, and gets a measurement.
 """
 
 from typing import Any, Protocol
@@ -17,28 +17,28 @@ from .recipe import Augmentation, Recipe
 
 
 class Measurement(Protocol):
-    """What is known of a model after an epoch, such as an `Evaluation`."""
+    """Result of measuring a model after an epoch, such as an `Evaluation`."""
 
     @property
     def score(self) -> float:
-        """Of which the best epoch has most; at least 0."""
+        """Score by which the best epoch is chosen, higher is better; at least 0."""
         ...
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """What stands in the epoch's row of ``metrics.csv``."""
+        """Values of the epoch's row in ``metrics.csv``."""
         ...
 
 
 class Objective(Protocol):
-    """What is minimised, and by what the result is measured."""
+    """What is minimised, and how the result is measured."""
 
     def mix(self, clips: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Mix the clips (B, T, C, H, W) of a batch and their labels, with the global generators in a known state."""
         ...
 
     def loss(self, model: nn.Module, clips: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of a batch as it was mixed, called under autocast; the one place where the model is run."""
+        """Return the loss of a mixed batch, called under autocast; the only place where the model is run."""
         ...
 
     def measure(self, model: nn.Module, videos: Videos, **settings: Any) -> Measurement:
@@ -47,11 +47,11 @@ class Objective(Protocol):
 
 
 class Classification:
-    """One class for each clip: cross-entropy, of smoothed or mixed labels where these are asked for; top-1.
+    """One class for each clip: cross-entropy, of smoothed or mixed labels if requested; top-1.
 
     Args:
-        augmentation: of which mixing and smoothing are used.
-        num_classes: of the data.
+        augmentation: its mixing and smoothing are used.
+        num_classes: number of classes of the data.
     """
 
     def __init__(self, augmentation: Augmentation, num_classes: int) -> None:
@@ -79,13 +79,13 @@ class Classification:
 class MultiLabel:
     """Several labels for each clip, or none: binary cross-entropy, or the asymmetric loss (arXiv 2009.14119); mAP.
 
-    Labels are (B, classes), 1 for those that a clip has. Mixed clips have mixed labels, which only binary cross-entropy
-    has a meaning for. Smoothing brings them from 0 and 1 towards one half.
+    Labels are (B, classes), 1 for those that a clip has. Mixed clips have mixed labels, which are meaningful only for
+    binary cross-entropy. Smoothing moves them from 0 and 1 towards one half.
 
     Args:
-        augmentation: of which mixing and smoothing are used.
-        num_classes: of the data.
-        asymmetric: take timm's asymmetric loss, which learns less from the many labels that a clip has not.
+        augmentation: its mixing and smoothing are used.
+        num_classes: number of classes of the data.
+        asymmetric: use timm's asymmetric loss, which learns less from the many labels that a clip does not have.
     """
 
     def __init__(self, augmentation: Augmentation, num_classes: int, asymmetric: bool = False) -> None:
@@ -112,7 +112,7 @@ class MultiLabel:
 
 
 def objective_of(recipe: Recipe, num_classes: int) -> Objective:
-    """Return what a recipe asks to minimise."""
+    """Return the objective that a recipe asks for."""
     if recipe.data.multi_label:
         return MultiLabel(recipe.augmentation, num_classes, recipe.loss == "asymmetric")
     return Classification(recipe.augmentation, num_classes)

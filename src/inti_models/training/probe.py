@@ -1,6 +1,6 @@
 """Few examples: heads on features that are computed once, a linear probe and class prototypes.
 
-The network stays as it is, and each video goes through it once; a head is then fitted to the features in a second.
+The network is unchanged, and each video goes through it once; a head is then fitted to the features within a second.
 """
 
 import json
@@ -43,13 +43,13 @@ class Features(nn.Module):
 
 @dataclass(frozen=True)
 class Probe:
-    """A head that was fitted.
+    """A fitted head.
 
     Attributes:
         head: features (B, C) -> logits (B, classes), float32.
-        cross_validated: percent of the videos that a head is right about that was fitted without them (with several
-            labels mean average precision); None where a class has one video alone, or there are too few.
-        validation: likewise of other videos; None where there are none.
+        cross_validated: percent of the videos that a head fitted without them gets right (with several labels mean
+            average precision); None where a class has only one video, or there are too few.
+        validation: likewise for other videos; None where there are none.
     """
 
     head: nn.Module
@@ -71,18 +71,18 @@ def probe(
     Args:
         name: model, repository or folder for `inti_models.load`; its weights stay as they are.
         source: the videos.
-        output: folder for the models ``linear`` and, of one label a video, ``prototypes``, for ``probe.json``, and for
-            ``features``, which a run that was stopped resumes from.
-        validation: videos to measure on.
-        views: of each video, whose features are averaged; None for the model's own.
+        output: folder for the models ``linear`` and, for one label per video, ``prototypes``, for ``probe.json``, and
+            for ``features``, from which a stopped run resumes.
+        validation: videos to evaluate on.
+        views: views of each video, whose features are averaged; None for the model's own.
         **settings: see `inti_models.evaluation.evaluate.collect`.
 
     Returns:
         A probe for each model.
 
     Raises:
-        ValueError: there is one class alone, or the validation videos have other classes; or see `collect`.
-        BlockingIOError: another process writes to ``output``.
+        ValueError: if there is only one class, or the validation videos have other classes; or see `collect`.
+        BlockingIOError: if another process writes to ``output``.
     """
     names, folder = source.class_names, Path(output)
     if len(names) < 2:
@@ -124,7 +124,7 @@ def _as_is(features: Tensor, dim: int) -> Tensor:
 
 
 def _give(model: InTIModel, head: nn.Module, names: tuple[str, ...], multi_label: bool) -> None:
-    """Put a head on a model, with what its config says of it."""
+    """Put a head on a model, with its entries in the config."""
     if isinstance(head, CosineHead):
         set_text_head(model, head, names)
     else:
@@ -135,7 +135,7 @@ def _give(model: InTIModel, head: nn.Module, names: tuple[str, ...], multi_label
 
 @torch.no_grad()
 def score(logits: Tensor, labels: Tensor) -> float:
-    """Return the percent of videos that are right, or with several labels the mean average precision in percent."""
+    """Return the percent of videos labelled right, or with several labels the mean average precision in percent."""
     if labels.ndim == 1:
         return 100 * (logits.argmax(dim=1) == labels).double().mean().item()
     present = [k for k in range(labels.shape[1]) if labels[:, k].any()]
@@ -158,7 +158,7 @@ def split_folds(labels: Tensor, num_classes: int) -> list[Tensor]:
 
 
 def held_out_logits(fit: Callable[[Tensor, Tensor], nn.Module], features: Tensor, labels: Tensor, folds: Any) -> Tensor:
-    """Logits (n, classes) of each video by a head that was fitted without its fold."""
+    """Return logits (n, classes) of each video by a head that was fitted without its fold."""
     logits = []
     for fold in folds:
         kept = torch.ones(len(labels), dtype=torch.bool)
@@ -171,7 +171,7 @@ def fit_linear(features: Tensor, labels: Tensor, num_classes: int) -> tuple[nn.L
     """Fit a linear classifier to features (n, C): logistic regression, its penalty chosen by cross-validation.
 
     Returns:
-        The classifier, and its score by cross-validation, of the penalty that has the best.
+        The classifier, and its cross-validation score, for the penalty with the best one.
     """
     folds, best, strength = split_folds(labels, num_classes), None, 1e-1
     for candidate in STRENGTHS if folds else ():
@@ -185,7 +185,7 @@ def fit_linear(features: Tensor, labels: Tensor, num_classes: int) -> tuple[nn.L
 def logistic_regression(features: Tensor, labels: Tensor, num_classes: int, strength: float) -> nn.Linear:
     """Minimise the cross-entropy (with several labels, the binary one) plus ``strength / 2`` times the squared weights.
 
-    The features are standardised for it; the classifier that is returned takes them as they are.
+    The features are standardised for it; the returned classifier takes them as they are.
     """
     mean, std = features.double().mean(dim=0), features.double().std(dim=0, unbiased=False).clamp_min(1e-6)
     x = (features.double() - mean) / std
@@ -215,11 +215,11 @@ def logistic_regression(features: Tensor, labels: Tensor, num_classes: int, stre
 def fit_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> tuple[CosineHead, float | None]:
     """Fit class prototypes: the cosine of a video's feature with the mean feature of each class (arXiv 1911.04623).
 
-    The mean of all features is subtracted first, and all are brought to length one. The cosines are scaled so that the
-    probabilities fit, where there are videos to see it by. A class without videos has a logit of 0.
+    The mean of all features is subtracted first, and all are scaled to unit length. The cosines are scaled so that the
+    probabilities fit, where there are videos to tell. A class without videos has a logit of 0.
 
     Returns:
-        The head, and its score by cross-validation.
+        The head, and its cross-validation score.
     """
     folds = split_folds(labels, num_classes)
     if not folds:
@@ -231,7 +231,7 @@ def fit_prototypes(features: Tensor, labels: Tensor, num_classes: int) -> tuple[
 
 @torch.no_grad()
 def prototypes(features: Tensor, labels: Tensor, num_classes: int, scale: float) -> CosineHead:
-    """A head with the prototype of each class, its cosines times a scale."""
+    """Return a head with the prototype of each class, its cosines times a scale."""
     width, mean = features.shape[1], features.mean(dim=0)
     units = F.normalize(features - mean, dim=1)
     sums = torch.zeros(num_classes, width).index_add_(0, labels, units)

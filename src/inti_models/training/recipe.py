@@ -1,6 +1,6 @@
-"""Recipes: everything that decides a training run, as data. A YAML file, and what is to differ from it.
+"""Recipes: everything that determines a training run, as data. A YAML file, and overrides of it.
 
-The published recipes are the YAML files in ``recipes`` beside this file; each says which values come from where.
+The published recipes are the YAML files in ``recipes`` beside this file; each says where its values come from.
 """
 
 import json
@@ -33,21 +33,21 @@ RENAMED = {
 
 @dataclass
 class Data:
-    """What to train on and to measure on.
+    """What to train on and to evaluate on.
 
     Attributes:
         train, validation: a folder with a folder of videos for each class, a list file (see
-            `inti_models.data.find_videos`), or "motiondigits". No validation set: nothing is measured.
-        root: folder that the paths of lists start at; null for the list's own.
-        class_names: text file with one class name a line, in the order of class indices.
+            `inti_models.data.find_videos`), or "motiondigits". Without a validation set nothing is evaluated.
+        root: folder that the paths of lists are relative to; null for the list's own.
+        class_names: text file with one class name per line, in the order of class indices.
         train_split, validation_split: values of the lists' columns of splits, or sub-folders; null for all.
         train_args, validation_args: arguments of `MotionDigits`.
-        num_workers: data loading processes for each training process.
+        num_workers: data loading processes per training process.
         max_unreadable: fraction of videos that may turn out to be unreadable before the run stops;
             unless it is 0, at least one may.
         multi_label: a video may have several labels, or none; `inti_models.data.find_videos` says how lists say so.
-        check: open every video before training, to name all unreadable ones at once; null to do so up to 10,000
-            videos. A run that resumes does not check again.
+        check: open every video before training, to name all unreadable ones at once; null to do so for up to 10,000
+            videos. A resumed run does not check again.
         limits: what a file may ask for, such as {max_pixels: 10000000, timeout: 60}; see `inti_models.data.Limits`.
     """
 
@@ -68,7 +68,7 @@ class Data:
 
 @dataclass
 class Augmentation:
-    """What is done to training clips, alike in all frames of a clip.
+    """Augmentation of training clips, the same in all frames of a clip.
 
     Attributes:
         scale, ratio: area and aspect ratio of the random crop, the area as a fraction of the frame's; (1, 1) takes the
@@ -78,7 +78,7 @@ class Augmentation:
         reprob: probability of random erasing.
         repeats: augmentations of each drawn video in a batch.
         mixup, cutmix: alpha of the Beta distribution, 0 for none.
-        mixup_prob, mixup_switch_prob: timm's: of mixing at all, and of CutMix where both are set.
+        mixup_prob, mixup_switch_prob: timm's probabilities, of mixing at all, and of CutMix where both are set.
         smoothing: label smoothing.
     """
 
@@ -97,24 +97,24 @@ class Augmentation:
 
 @dataclass
 class Optimization:
-    """How the weights move.
+    """How the weights are updated.
 
     Attributes:
         epochs: passes over the training set.
-        batch_size: clips of one step of one process.
-        accumulation: steps whose gradients are added up for one update.
+        batch_size: clips per step and process.
+        accumulation: steps whose gradients are accumulated for one update.
         optimizer: timm's name.
         opt_args: further arguments of the optimizer, such as {betas: [0.9, 0.98]}.
         lr: learning rate at a global batch of ``lr_batch`` clips, to which it is scaled linearly.
-        lr_batch: clips of the global batch that ``lr`` is for; null for any.
-        weight_decay: of the weights; biases and norms have none.
+        lr_batch: size of the global batch that ``lr`` is for; null for any.
+        weight_decay: decay of the weights; biases and norms have none.
         layer_decay: factor of the learning rate from each block to the one below; null for none.
-        fused: update all weights in one kernel, of optimizers that can (AdamW, Adam, SGD); null to do so on a CPU,
-            where it was measured to pay, and to leave it to PyTorch elsewhere.
-        clip_grad: largest norm of the gradient; null for any.
+        fused: update all weights in one kernel, for optimizers that can (AdamW, Adam, SGD); null to do so on a CPU,
+            where it was measured to pay off, and to leave it to PyTorch elsewhere.
+        clip_grad: maximum norm of the gradient; null for any.
         schedule: timm's name, stepped at each update.
-        warmup_epochs, min_lr: of the schedule; ``min_lr`` is scaled as ``lr`` is.
-        ema: decay of the moving average of the weights, which then is what is measured and saved; null for none.
+        warmup_epochs, min_lr: arguments of the schedule; ``min_lr`` is scaled like ``lr``.
+        ema: decay of the moving average of the weights, which is then evaluated and saved; null for none.
     """
 
     epochs: int = 10
@@ -140,9 +140,9 @@ class Distill:
 
     Attributes:
         targets: "logits" (Kullback-Leibler divergence), "embedding" (one minus the cosine), or "both", their sum.
-        temperature: that both logits are divided by.
+        temperature: divides the logits of both.
         classes: words of a zero-shot head, whose logits are followed; empty for the model's own head.
-        held_out: fraction of the videos, by file, to measure on where there is no data.validation.
+        held_out: fraction of the videos, by file, to evaluate on where there is no data.validation.
     """
 
     targets: str = "logits"
@@ -158,13 +158,13 @@ class Recipe:
     Attributes:
         model: what `inti_models.load` takes, such as "inti_vit_b16_k400.openai" or "local-dir:runs/mine".
         pretrained: start from the model's weights; false to start from random ones.
-        model_args: arguments of the model that shall differ, such as {num_frames: 16, drop_path_rate: 0.1}.
-        head: "auto" keeps the head if it is one for these classes and makes a new one else, "new" makes a new
-            one, "zero_shot" makes one of the class names by the text tower of the model's CLIP.
+        model_args: arguments of the model to change, such as {num_frames: 16, drop_path_rate: 0.1}.
+        head: "auto" keeps the head if it is for these classes and otherwise makes a new one, "new" makes a new
+            one, "zero_shot" makes one from the class names with the text tower of the model's CLIP.
         factors: numbers of values of labels whose combinations are the classes, such as [10, 12] (digit, motion)
             or [97, 300] (verb, noun), the last varying fastest; the head then sums one term for each label.
-        loss: with ``data.multi_label``, "auto" is binary cross-entropy and "asymmetric" timm's asymmetric loss; else
-            "auto" is cross-entropy.
+        loss: with ``data.multi_label``, "auto" is binary cross-entropy and "asymmetric" timm's asymmetric loss;
+            otherwise "auto" is cross-entropy.
         interpolation_logit_init: at the start the logits of an untrained interpolation are minus this for the earlier
             and plus this for the later frame. 0 is the neutral start, at which a clip and its reverse look the same.
         trainable: "all", "head", "interpolation" (and head) or "adapters" (and interpolations and head).
@@ -176,10 +176,10 @@ class Recipe:
         tf32: let CUDA multiply float32 matrices in TensorFloat-32.
         channels_last: keep frames and kernels in channels-last order.
         grad_checkpointing: recompute activations instead of keeping them.
-        checkpoint_stages: recompute only those after so many compressions, such as [0]; empty for all.
+        checkpoint_stages: recompute only those after this many compressions, such as [0]; empty for all.
         seed: of everything random.
-        views: temporal clips and spatial crops of the last measurement.
-        validate_every: epochs from one measurement (one view) to the next.
+        views: temporal clips and spatial crops of the final evaluation.
+        validate_every: epochs from one evaluation (one view) to the next.
         save_every: updates from one saved state to the next; one is saved after each epoch anyway.
     """
 
@@ -219,8 +219,8 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         overrides: "key=value", such as "optimization.lr=1e-4"; values as in YAML.
 
     Raises:
-        FileNotFoundError: there is no such file or recipe.
-        ValueError: it is not YAML, or has a key or value that a recipe cannot have.
+        FileNotFoundError: if there is no such file or recipe.
+        ValueError: if it is not YAML, or has a key or value that a recipe cannot have.
     """
     path = Path(source)
     if not path.is_file():
@@ -233,10 +233,10 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         for values in given:
             for old, new in RENAMED.items():
                 if isinstance(values, DictConfig) and OmegaConf.select(values, old) is not None:
-                    raise ValueError(f"{old} in {path} or its overrides is called {new} now; rename it.")
+                    raise ValueError(f"{old} in {path} or its overrides is now called {new}; rename it.")
         recipe = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), *given))
     except MissingMandatoryValue as error:
-        raise ValueError(f"{path} leaves {error.full_key} open; add {error.full_key}=VALUE.") from error
+        raise ValueError(f"{path} does not set {error.full_key}; add {error.full_key}=VALUE.") from error
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, TypeError) as error:
         reason = " ".join(str(error).split("full_key")[0].split()).rstrip(".?")
         if key := getattr(error, "full_key", None):
@@ -256,7 +256,7 @@ def recipe_file(name: str) -> Path:
     """Return the file of a published recipe.
 
     Raises:
-        FileNotFoundError: there is none of this name.
+        FileNotFoundError: if there is none of this name.
     """
     if name not in recipe_names():
         raise FileNotFoundError(f"There is no recipe {name}; pass a YAML file or one of: {', '.join(recipe_names())}.")
@@ -275,10 +275,10 @@ def explain_keys() -> Iterator[tuple[str, str, str]]:
 
 
 def recipe_of_run(path: Path) -> Recipe:
-    """Return the recipe that a run wrote, with keys that were renamed since under their names of today.
+    """Return the recipe that a run wrote, with keys renamed since then under their present names.
 
     Raises:
-        ValueError: it is not a recipe.
+        ValueError: if it is not a recipe.
     """
     try:
         values = cast(DictConfig, OmegaConf.load(path))
@@ -303,7 +303,7 @@ def _check(recipe: Recipe) -> None:
         Limits(**recipe.data.limits)
     except (TypeError, ValueError) as error:
         names = ", ".join(field.name for field in fields(Limits))
-        raise ValueError(f"data.limits={recipe.data.limits} are no limits ({error}); numbers of {names}.") from error
+        raise ValueError(f"data.limits={recipe.data.limits} is invalid ({error}); set numbers for {names}.") from error
     o, a = recipe.optimization, recipe.augmentation
     if recipe.loss == "asymmetric" and not recipe.data.multi_label:
         raise ValueError(
@@ -311,11 +311,11 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.loss == "asymmetric" and (a.mixup or a.cutmix or a.smoothing):
         raise ValueError(
-            "loss=asymmetric takes labels that a clip has or has not; leave augmentation.mixup, cutmix and smoothing "
-            "out, or take loss=auto."
+            "loss=asymmetric needs labels that a clip has or does not have; leave augmentation.mixup, cutmix and "
+            "smoothing out, or use loss=auto."
         )
     if recipe.factors and recipe.data.multi_label:
-        raise ValueError("factors make classes of combinations, but data.multi_label=true has none; leave one out.")
+        raise ValueError("factors make combinations of labels, but data.multi_label=true has none; leave one out.")
     choices = {"trainable": TRAINABLE, "head": HEADS, "precision": PRECISIONS, "loss": LOSSES}
     for name, allowed in choices.items():
         if getattr(recipe, name) not in allowed:
@@ -332,7 +332,7 @@ def _check(recipe: Recipe) -> None:
     }
     for name, value in at_least_one.items():
         if value < 1:
-            raise ValueError(f"{name}={value} is not a number of at least 1.")
+            raise ValueError(f"{name}={value} is not a number of at least 1; pass one.")
     fractions = {
         "data.max_unreadable": recipe.data.max_unreadable,
         "augmentation.hflip": a.hflip,
@@ -352,9 +352,9 @@ def _check(recipe: Recipe) -> None:
             f"optimization.batch_size={o.batch_size} is not a multiple of augmentation.repeats={a.repeats}; choose one."
         )
     if o.lr < 0 or o.weight_decay < 0:
-        raise ValueError(f"optimization.lr={o.lr} and weight_decay={o.weight_decay} must not be negative.")
+        raise ValueError(f"optimization.lr={o.lr} and weight_decay={o.weight_decay} must be at least 0.")
     if recipe.views[1] not in (1, 3):
-        raise ValueError(f"views={list(recipe.views)} has {recipe.views[1]} crops; take 1 or 3.")
+        raise ValueError(f"views={list(recipe.views)} has {recipe.views[1]} crops; use 1 or 3.")
     if recipe.fsdp and o.ema is not None:
         raise ValueError("fsdp=true cannot be combined with optimization.ema; leave one of them out.")
 
@@ -364,9 +364,9 @@ def _check_distill(recipe: Recipe, distill: Distill) -> None:
     if distill.targets not in TARGETS:
         raise ValueError(f"distill.targets={distill.targets!r} is unknown; choose one of {', '.join(TARGETS)}.")
     if not 0 < distill.temperature < math.inf:
-        raise ValueError(f"distill.temperature={distill.temperature:g} is no number above 0; pass one, such as 1.")
+        raise ValueError(f"distill.temperature={distill.temperature:g} is not a number above 0; pass one, such as 1.")
     if not 0 < distill.held_out < 1:
-        raise ValueError(f"distill.held_out={distill.held_out:g} is not between 0 and 1; pass such a number, as 0.1.")
+        raise ValueError(f"distill.held_out={distill.held_out:g} is not between 0 and 1; pass one that is, as 0.1.")
     if recipe.trainable not in ("interpolation", "all"):
         raise ValueError(f"trainable={recipe.trainable} leaves nothing to distill; choose interpolation or all.")
     if a.mixup or a.cutmix or a.smoothing:
@@ -376,8 +376,8 @@ def _check_distill(recipe: Recipe, distill: Distill) -> None:
     if recipe.data.multi_label:
         raise ValueError("data.multi_label is for labels, which distill does not use; leave it out.")
     if recipe.views != (1, 1):
-        raise ValueError(f"views={list(recipe.views)} are not used by distill, which measures one; leave them out.")
+        raise ValueError(f"views={list(recipe.views)} are not used by distill, which takes one; leave them out.")
     if not recipe.pretrained:
-        raise ValueError("pretrained=false makes a teacher of random weights; name a model with weights.")
+        raise ValueError("pretrained=false makes a teacher with random weights; name a model with weights.")
     if recipe.factors or recipe.head != "auto":
-        raise ValueError("factors and head make a new head, and distill keeps the model's; leave them out.")
+        raise ValueError("factors and head make a new head, but distill keeps the model's; leave them out.")

@@ -4,13 +4,13 @@ Files in the output folder:
 
 - ``recipe.yaml``: all values of the recipe,
 - ``last/``, ``best/``: the model after the last and after the best epoch, for `inti_models.load`,
-- ``metrics.csv``: one row an epoch; ``tensorboard/``: the same and the training loss in between,
+- ``metrics.csv``: one row per epoch; ``tensorboard/``: the same and the training loss in between,
 - ``unreadable.json``: videos that could not be read and were replaced by others,
 - ``checked.txt``: digest of the videos that were opened before training,
-- ``state.pt``: what a run resumes from,
-- ``evaluation/``: the last measurement (see `inti_models.evaluation.evaluate`).
+- ``state.pt``: the state that a run resumes from,
+- ``evaluation/``: the final evaluation (see `inti_models.evaluation.evaluate`).
 
-A line on stderr says at the end of each epoch what is known of it: loss, metrics, clips a second, time left.
+At the end of each epoch a line on stderr reports it: loss, metrics, clips per second, time left.
 """
 
 import hashlib
@@ -54,26 +54,26 @@ CHECKED = 10_000  # videos; more are only checked on request
 def train(
     recipe: Recipe, output: str | os.PathLike[str], extend: bool = False
 ) -> Evaluation | MultiLabelEvaluation | None:
-    """Train a model as a recipe says, or resume, and measure it. Run it in every process of a launch.
+    """Train a model by a recipe, or resume, and evaluate it. Call it in every process of a launch.
 
     Args:
         recipe: see `inti_models.training.recipe.load_recipe`.
-        output: folder for everything that is written (see above). One that holds a run of the same recipe is
-            resumed where it stopped.
-        extend: resume also a run of fewer epochs than the recipe has now. Its learning rate then follows the schedule
-            of the recipe, as if the run had always had so many epochs.
+        output: folder for everything that is written (see above). A run of the same recipe in it resumes where it
+            stopped.
+        extend: also resume a run of fewer epochs than the recipe has now. Its learning rate then follows the schedule
+            of the recipe, as if the run had always had that many epochs.
 
     Returns:
-        The last measurement, or None without validation data.
+        The final evaluation, or None without validation data.
 
     Raises:
-        ValueError: a value of the recipe does not fit the model or the data, the folder holds a run of another
+        ValueError: if a value of the recipe does not fit the model or the data, the folder holds a run of another
             recipe or of other data, too many videos are unreadable, or the loss is not finite.
-        BlockingIOError: another process trains in the folder.
-        OSError: files are missing or cannot be written.
+        BlockingIOError: if another process trains in the folder.
+        OSError: if files are missing or cannot be written.
     """
     if recipe.distill is not None:
-        raise ValueError("The recipe has a teacher and no use for labels (distill); run inti-models distill.")
+        raise ValueError("The recipe has a teacher and uses no labels (distill); run inti-models distill.")
     output = Path(output)
     accelerator = create_accelerator(recipe)
     check_unlocked(output, accelerator)
@@ -104,7 +104,7 @@ def train(
 def _measure_last(
     recipe: Recipe, source: Source, output: Path, accelerator: Accelerator
 ) -> Evaluation | MultiLabelEvaluation:
-    """The model after the last epoch, by the views of the recipe."""
+    """Evaluate the model after the last epoch, with the views of the recipe."""
     measure = partial(
         validate,
         load(output / "last"),
@@ -127,7 +127,7 @@ def _measure_last(
 
 
 def check_unlocked(output: Path, accelerator: Accelerator) -> None:
-    """Raise a BlockingIOError now where `claimed` would when data and model are there."""
+    """Raise now the BlockingIOError that `claimed` would raise once data and model are loaded."""
     if accelerator.is_main_process and output.is_dir():
         with locked(output):
             pass
@@ -137,11 +137,11 @@ def check_unlocked(output: Path, accelerator: Accelerator) -> None:
 def claimed(
     output: Path, recipe: Recipe, accelerator: Accelerator, *sources: Source | None, extend: bool = False
 ) -> Iterator[None]:
-    """Inside, the output folder is this run's, which is of this recipe, and its videos were checked.
+    """Hold the output folder for this run, of this recipe, with its videos checked.
 
     Raises:
         ValueError: see `claim` and `check_videos`.
-        BlockingIOError: another process trains in the folder.
+        BlockingIOError: if another process trains in the folder.
     """
     with locked(output) if accelerator.is_main_process else nullcontext():
         if accelerator.is_main_process:
@@ -153,12 +153,12 @@ def claimed(
 
 
 def claim(output: Path, recipe: Recipe, extend: bool = False) -> None:
-    """Write the recipe to the output folder, or see that it holds a run of this one; to extend, of fewer epochs.
+    """Write the recipe to the output folder, or check that it holds a run of it; to extend, one of fewer epochs.
 
-    A run that stopped before it saved anything, as for a value that does not fit the data, is none.
+    A run that stopped before it saved anything, such as for a value that does not fit the data, does not count.
 
     Raises:
-        ValueError: it holds a run of another recipe.
+        ValueError: if it holds a run of another recipe.
     """
     file, text = output / RECIPE, as_yaml(recipe)
     if not file.exists() or not any((output / saved).exists() for saved in (STATE, "last")):
@@ -175,7 +175,7 @@ def claim(output: Path, recipe: Recipe, extend: bool = False) -> None:
     if longer and extend:
         write_text(file, text)
     elif longer:
-        raise ValueError(f"{output} holds a run of {epochs} epochs; --extend trains on, or choose another folder.")
+        raise ValueError(f"{output} holds a run of {epochs} epochs; add --extend, or choose another folder.")
     elif theirs != text:
         other = next((line.strip() for line in theirs.splitlines() if line not in text.splitlines()), "fewer values")
         raise ValueError(
@@ -184,10 +184,10 @@ def claim(output: Path, recipe: Recipe, extend: bool = False) -> None:
 
 
 def check_videos(output: Path, recipe: Recipe, *sources: Source | None) -> None:
-    """Open the videos of training and validation set, unless that was done, and name those that cannot be read.
+    """Open the videos of training and validation set, unless already done, and name those that cannot be read.
 
     Raises:
-        ValueError: they are too many.
+        ValueError: if they are too many.
     """
     lists = [source.videos for source in sources if isinstance(source, ListedVideos)]
     videos = sum(map(len, lists))
@@ -218,12 +218,12 @@ def check_videos(output: Path, recipe: Recipe, *sources: Source | None) -> None:
 
 
 def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
-    """Return what to train on and what to measure on, with the classes of the former; the latter may be None.
+    """Return what to train on and what to evaluate on, with the classes of the former; the latter may be None.
 
     Where the validation set has numbers for classes, they are those of the training set.
 
     Raises:
-        ValueError: the training set has one class alone, or not all classes of the validation set.
+        ValueError: if the training set has only one class, or not all classes of the validation set.
     """
     data = recipe.data
     names = None if data.class_names is None else read_class_names(data.class_names)
@@ -244,7 +244,7 @@ def open_data(recipe: Recipe) -> tuple[Source, Source | None]:
 
 
 def build_model(recipe: Recipe, class_names: tuple[str, ...]) -> InTIModel:
-    """The model that training starts from, with the right head and the right parameters frozen."""
+    """Build the model that training starts from, with the right head and the right parameters frozen."""
     torch.manual_seed(recipe.seed)
     model = (load if recipe.pretrained else create_model)(recipe.model, **recipe.model_args)
     if recipe.head == "zero_shot":
@@ -266,8 +266,7 @@ def init_interpolation_logits(model: InTIModel, logit: float) -> None:
     """Start untrained interpolations off balance, the logits at -logit for the earlier and +logit for the later frame.
 
     At the exact mean nothing shows the order of frames, so that neither blocks nor interpolations get a gradient
-    towards it: a plateau (measured on MotionDigits). Unequal weights leave a trail in the
-    tokens that has a direction.
+    towards it: a plateau (measured on MotionDigits). Unequal weights leave a trace of direction in the tokens.
     """
     for name, bias in model.interpolations.named_parameters():
         if name.endswith("predict.logit.bias") and not bias.any():
@@ -279,7 +278,7 @@ def freeze(model: InTIModel, trainable: str) -> None:
     that the temporal method's paper trains ("adapters"); or none ("all").
 
     Raises:
-        ValueError: there is nothing of the kind to train.
+        ValueError: if there is nothing of that kind to train.
     """
     patterns = {"head": [r"head\."], "interpolation": [r"head\.", r"interpolations\."], "all": [""]}
     if trainable == "adapters":

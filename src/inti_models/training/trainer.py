@@ -1,4 +1,4 @@
-"""The training loop: a network, clips, and a recipe's numbers. Stopped at any moment, it resumes from its last state.
+"""The training loop: a network, clips, and a recipe's numbers. Stopped at any time, it resumes from its last state.
 
 Nothing random has a state: the order of the videos comes from (seed, epoch), clips and their augmentation from
 (seed, epoch, video), mixing from (seed, update), drop path from (seed, update, process).
@@ -56,7 +56,7 @@ FUSABLE = ("adamw", "adam", "sgd")  # timm's names of PyTorch's own
 
 
 class Clips(Protocol):
-    """What is trained on: for a key (index, draw) a clip (T, C, H, W), its label, and what was wrong with the video."""
+    """Training data: for a key (index, draw) a clip (T, C, H, W), its label, and what was wrong with the video."""
 
     @property
     def class_names(self) -> Sequence[str]: ...
@@ -71,15 +71,15 @@ Export = Callable[[nn.Module, Path, Any], None]  # the last is what the objectiv
 
 @dataclass
 class Progress:
-    """How far a run is; part of its state.
+    """Progress of a run; part of its state.
 
     Attributes:
-        updates: done so far.
+        updates: updates done so far.
         loss_sum, batches: over the current epoch.
-        best: score of the best epoch so far (of a classifier top-1, in percent).
+        best: score of the best epoch so far (for a classifier top-1, in percent).
         history: a row of metrics for each epoch.
         unreadable: a sentence for each video that could not be read.
-        seconds: spent in training.
+        seconds: time spent in training.
     """
 
     updates: int = 0
@@ -92,10 +92,10 @@ class Progress:
 
 
 def create_accelerator(recipe: Recipe) -> Accelerator:
-    """accelerate's view of this process: device, number of processes, precision, DDP or FSDP.
+    """Return accelerate's view of this process: device, number of processes, precision, DDP or FSDP.
 
     Raises:
-        ValueError: the model is to be sharded, but not over GPUs: accelerate would copy it in silence.
+        ValueError: if the model is to be sharded, but not over GPUs: accelerate would copy it silently.
     """
     # A clip of fewer frames than 2**len(compress_at) leaves the last interpolations without a gradient.
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
@@ -109,28 +109,28 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     )
     if recipe.fsdp and accelerator.distributed_type != DistributedType.FSDP:
         raise ValueError(
-            "fsdp=true shards the model over several GPUs, and this is no launch on several; use torchrun on a machine "
-            "that has them, or set fsdp=false."
+            "fsdp=true shards the model over several GPUs, but this was not launched on several; use torchrun on a "
+            "machine that has them, or set fsdp=false."
         )
     return accelerator
 
 
 class Trainer:
-    """Trains a network; `run` does it, from the state in ``output`` if there is one.
+    """The training of a network; `run` does it, from the state in ``output`` if there is one.
 
     Args:
         model: maps (B, T, C, H, W) to what the objective needs, such as logits; it is trained in place (under FSDP, its
             shards are).
-        recipe: of which the optimisation, augmentation, precision, seed and what else concerns the loop are used.
+        recipe: its optimisation, augmentation, precision, seed and whatever else concerns the loop are used.
         train_set: see `Clips`.
-        validation_set: measured after epochs, if there is one.
+        validation_set: evaluated after epochs, if there is one.
         output: folder of the run.
-        accelerator: of `create_accelerator`.
+        accelerator: from `create_accelerator`.
         export: called in the main process as ``export(copy of the model, folder, measurement)`` to save a model.
         objective: what is minimised and measured; None for `Classification`.
 
     Raises:
-        ValueError: the data do not make one update.
+        ValueError: if the data do not make one update.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class Trainer:
         self.global_batch = o.batch_size * o.accumulation * accelerator.num_processes  # clips of an update
         if self.updates_per_epoch == 0:
             raise ValueError(
-                f"The training set has {len(train_set)} videos, less than one update of {self.global_batch} clips; "
+                f"The training set has {len(train_set)} videos, fewer than one update of {self.global_batch} clips; "
                 "lower optimization.batch_size or accumulation."
             )
         self.loader = DataLoader(
@@ -214,8 +214,8 @@ class Trainer:
         """Train to the end.
 
         Raises:
-            ValueError: too many videos are unreadable, or the loss is not finite.
-            OSError: a file cannot be written.
+            ValueError: if too many videos are unreadable, or the loss is not finite.
+            OSError: if a file cannot be written.
         """
         main, progress = self.accelerator.is_main_process, self.progress
         epochs, done = self.recipe.optimization.epochs, len(progress.history)
@@ -236,7 +236,7 @@ class Trainer:
         return progress
 
     def _line(self, clips_per_second: float, left: float) -> str:
-        """What stands in the log of the epoch that was finished last."""
+        """Return the log line of the last finished epoch."""
         row = self.progress.history[-1]
         skipped = ("epoch", "updates", "seconds")
         metrics = [f"{name} {value:.4g}" for name, value in row.items() if name not in skipped and value is not None]
@@ -245,7 +245,7 @@ class Trainer:
         return ", ".join([f"{of}: {metrics[0]}", *metrics[1:], *ending])
 
     def _train_epoch(self, epoch: int) -> float:
-        """Do the updates of an epoch that are not done yet, and return how many clips a second that were."""
+        """Do the remaining updates of an epoch, and return the clips per second."""
         progress, accumulation = self.progress, self.recipe.optimization.accumulation
         self.model.train()
         for module in self.model.modules():
@@ -269,7 +269,7 @@ class Trainer:
         return (self.updates_per_epoch - done) * self.global_batch / seconds if seconds else 0.0
 
     def _update(self, batches: Sequence[tuple[Tensor, Tensor, list[str]]]) -> None:
-        """One step of the optimiser, with the gradients of some batches."""
+        """Make one step of the optimiser, with the gradients of some batches."""
         accelerator, model, progress = self.accelerator, self.model, self.progress
         seed_process(self.recipe.seed, progress.updates, accelerator.process_index)
         self.scheduler.step_update(progress.updates)
@@ -303,7 +303,7 @@ class Trainer:
         self.loss_sum += loss.detach()
 
     def _synchronize(self) -> None:
-        """Bring loss and unreadable videos of all processes together, and show them; stop if either is bad."""
+        """Gather loss and unreadable videos of all processes, and show them; stop if either is bad."""
         progress, main, videos = self.progress, self.accelerator.is_main_process, len(self.train_set)
         progress.loss_sum += self.accelerator.reduce(self.loss_sum.double(), "mean").item()
         for fault in dict.fromkeys(gather_object(self.faults)):
@@ -322,7 +322,7 @@ class Trainer:
         if not np.isfinite(progress.loss_sum):
             raise ValueError(
                 f"The loss is not finite after {progress.updates} updates; lower optimization.lr, or train in another "
-                "precision. The last saved state is from before."
+                "precision. The last saved state is older."
             )
         loss, lr = progress.loss_sum / progress.batches, self.optimizer.param_groups[-1]["lr"]
         if self.board is not None:
@@ -336,7 +336,7 @@ class Trainer:
         self.bar.set_postfix(status, refresh=False)
 
     def _finish_epoch(self, epoch: int) -> None:
-        """Measure, save models, and write down what is known of an epoch."""
+        """Evaluate, save models, and write the metrics of an epoch."""
         recipe, progress = self.recipe, self.progress
         replica = None if self.blueprint is None else self._replica()
         row: dict[str, Any] = {
@@ -375,7 +375,7 @@ class Trainer:
         self._save()
 
     def _replica(self) -> nn.Module:
-        """A whole model of its own, with the weights trained so far."""
+        """Return a separate, whole model with the weights trained so far."""
         whole = StateDictOptions(full_state_dict=True)
         weights = get_model_state_dict(self.model, options=whole) if self.ema is None else self.ema.module.state_dict()
         replica = copy.deepcopy(self.blueprint)
@@ -401,7 +401,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _restore(self) -> Progress:
-        """Bring back what `_save` wrote, if it did."""
+        """Restore what `_save` wrote, if it did."""
         path = self.output / STATE
         if not path.exists():
             return Progress()
@@ -417,20 +417,20 @@ class Trainer:
         return Progress(**state["progress"])
 
     def _check_data(self, before: dict[str, Any]) -> None:
-        """Raise a ValueError if the data are not those that the saved state was trained and measured on."""
+        """Raise a ValueError if the data are not those that the saved state was trained and evaluated on."""
         old, new = before["class_names"], self.data["class_names"]
         if old != new:
             pairs = [pair for pair in zip_longest(old, new) if pair[0] != pair[1]]
             was, now = ("no class" if name is None else repr(name) for name in pairs[0])
             raise ValueError(
                 f"{self.output} holds a run on other classes: {was} is {now} now (of {len(old)}, now {len(new)}); "
-                "bring the old ones back, or choose another folder."
+                "restore the old ones, or choose another folder."
             )
         for part in ("training", "validation"):
             if before.get(part) != self.data.get(part):
                 raise ValueError(
-                    f"{self.output} holds a run on other {part} data: videos or their labels were changed since; bring "
-                    "the old ones back, or choose another folder."
+                    f"{self.output} holds a run on other {part} data: videos or their labels have changed since; "
+                    "restore the old ones, or choose another folder."
                 )
 
 
@@ -439,7 +439,7 @@ def _digest(dataset: Clips | Videos) -> str:
 
 
 def _fused(recipe: Recipe, device: torch.device) -> dict[str, Any]:
-    """The argument for an optimizer that updates all weights in one kernel, where that is wanted and not stated."""
+    """Return the argument for an optimizer that updates all weights in one kernel, if wanted and not already given."""
     o = recipe.optimization
     if "fused" in o.opt_args or o.optimizer not in FUSABLE:
         if o.fused and o.optimizer not in FUSABLE:
@@ -450,7 +450,7 @@ def _fused(recipe: Recipe, device: torch.device) -> dict[str, Any]:
 
 
 def seed_process(seed: int, update: int, process: int) -> None:
-    """Seed the global generators of this process for one update: resuming needs no state of theirs."""
+    """Seed the global generators of this process for one update: resuming needs none of their state."""
     value = int(np.random.SeedSequence((seed, update, process)).generate_state(1)[0])
     random.seed(value)
     np.random.seed(value)
@@ -458,7 +458,7 @@ def seed_process(seed: int, update: int, process: int) -> None:
 
 
 def _as_csv(rows: Sequence[dict[str, Any]]) -> bytes:
-    """Rows, one for each epoch, as CSV."""
+    """Return rows, one for each epoch, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)))
     writer.writeheader()
