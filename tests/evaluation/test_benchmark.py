@@ -152,7 +152,7 @@ def test_options_leave_the_logits(options):
     [
         ({"batch_size": 0}, "batch_size=0 is not a number of clips"),
         ({"amp": "int8"}, "amp='int8' is unknown"),
-        ({"cuda_graphs": True}, "cuda_graphs are for device='cuda', not 'cpu'"),
+        ({"cuda_graphs": True}, "cuda_graphs needs device='cuda', not 'cpu'"),
     ],
 )
 def test_bad_setting_is_told_in_a_sentence(options, message):

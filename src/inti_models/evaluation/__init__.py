@@ -1,1 +1,1 @@
-"""What a model is worth: accuracy on videos with labels, and cost."""
+"""How good a model is: accuracy on videos with labels, and cost."""

@@ -1,4 +1,4 @@
-"""What this folder needs of other libraries and they do not export."""
+"""Names that this folder needs from other libraries, which do not export them."""
 
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves

@@ -2,7 +2,7 @@
 
 A model is measured beside a reference, its naive twin: one step of one, one step of the other, and so on, so that
 whatever slows the machine slows both. The ratio of their times is then compared with the ratio of their GFLOPs, which
-is the best that can be reached at equal efficiency: *fraction of ideal* = GFLOPs ratio / time ratio.
+is the best possible at equal efficiency: *fraction of ideal* = GFLOPs ratio / time ratio.
 """
 
 import platform
@@ -36,15 +36,15 @@ class Settings:
         device: "cpu" or "cuda".
         train: measure a training step (forward, cross entropy, backward, AdamW) instead of inference.
         fused: fused AdamW.
-        batch_size: clips of a step; None for the size of each model that gives the most clips a second.
+        batch_size: clips per step; None for the size of each model that gives the most clips per second.
         amp: autocast: "no", "bf16" or "fp16".
         compile: use torch.compile.
         cuda_graphs: compile with CUDA graphs (torch.compile's mode "reduce-overhead").
         channels_last: channels-last images and weights.
         checkpoint_stages: recompute the blocks of these stages in the backward pass (`set_grad_checkpointing`).
-        threads: of the CPU; None for PyTorch's choice.
-        seconds: time to measure a model and its reference for, warming up not included.
-        rounds: at least so many steps of each.
+        threads: CPU threads; None for PyTorch's choice.
+        seconds: time to measure a model and its reference for, not including warm-up.
+        rounds: minimum number of steps of each.
     """
 
     device: str = "cpu"
@@ -68,7 +68,7 @@ class Settings:
         if self.device.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device={self.device!r}: this PyTorch sees no CUDA device; choose 'cpu'.")
         if self.cuda_graphs and not self.device.startswith("cuda"):
-            raise ValueError(f"cuda_graphs are for device='cuda', not {self.device!r}; leave them out.")
+            raise ValueError(f"cuda_graphs needs device='cuda', not {self.device!r}; leave it out.")
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class Subject:
     """A model to measure.
 
     Attributes:
-        name: what it is called in the tables.
-        build: makes it; takes clips (B, T, C, H, W) and gives logits (B, classes).
-        input: T, C, H, W of a clip.
+        name: its name in the tables.
+        build: makes it; it takes clips (B, T, C, H, W) and returns logits (B, classes).
+        input: shape (T, C, H, W) of a clip.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Subject:
 
 
 def zoo_subject(name: str, num_frames: int | None = None, **model_args: Any) -> Subject:
-    """A model of the zoo, with random weights: cost does not depend on them."""
+    """Return a model of the zoo, with random weights: cost does not depend on them."""
     model = create_model(name, device="meta", **model_args)
     size = (num_frames or model.num_frames, model.in_chans, *model.patch_embed.img_size)
     label = name if model.compress_at else f"{name} (naive)"
@@ -95,9 +95,9 @@ def zoo_subject(name: str, num_frames: int | None = None, **model_args: Any) -> 
 
 
 class PeakMemory(TorchDispatchMode):
-    """Follows the bytes of tensors while it is entered; ``peak`` is the most that were alive at once.
+    """A counter of the bytes of tensors while it is active; ``peak`` is the most that were alive at once.
 
-    These are the tensors given to it (weights, inputs) and those that operators make. What libraries take inside an
+    These are the tensors given to it (weights, inputs) and those that operators make. What libraries allocate inside an
     operator is not seen.
     """
 
@@ -135,7 +135,7 @@ class Runner:
 
     Args:
         model: the model.
-        input: T, C, H, W of a clip.
+        input: shape (T, C, H, W) of a clip.
         settings: how to run it; ``batch_size`` must be a number.
     """
 
@@ -173,7 +173,7 @@ class Runner:
         return torch.autocast(self.device.type, DTYPES[self.settings.amp])
 
     def step(self, i: int, forward: Callable[[Tensor], Tensor] | None = None) -> None:
-        """One forward pass, or one training step, on the i-th input."""
+        """Run one forward pass, or one training step, on the i-th input."""
         forward, clip = forward or self.forward, self.clips[i % INPUTS]
         if not self.settings.train:
             with torch.inference_mode(), self._autocast():
@@ -187,7 +187,7 @@ class Runner:
         self.optimizer.zero_grad()
 
     def seconds(self, i: int) -> float:
-        """Time of a step; by events on CUDA."""
+        """Return the time of a step; by events on CUDA."""
         if self.device.type != "cuda":
             start = time.perf_counter()
             self.step(i)
@@ -200,7 +200,7 @@ class Runner:
         return start_event.elapsed_time(end_event) / 1e3
 
     def peak_memory_mib(self) -> float:
-        """Peak memory of a step: of PyTorch's allocator on CUDA, of `PeakMemory` (eager) elsewhere."""
+        """Return the peak memory of a step: from PyTorch's allocator on CUDA, from `PeakMemory` (eager) elsewhere."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
             self.step(0)
@@ -214,7 +214,7 @@ class Runner:
 def in_turns(
     runners: Mapping[str, Runner], seconds: float, rounds: int, warm_up: int = WARM_UP
 ) -> dict[str, list[float]]:
-    """Seconds of each step of each runner: one step of each, again and again, for so long and so often at least."""
+    """Return the seconds of each step of each runner: one step of each in turn, for at least so long and so often."""
     for runner in runners.values():
         for i in range(warm_up):
             runner.step(i)
@@ -228,7 +228,7 @@ def in_turns(
 
 
 def best_batch_size(subject: Subject, settings: Settings, most: int = 512) -> int:
-    """The power of two with the most clips a second: doubled until another doubling gives less than 2% more."""
+    """Return the power of two with the most clips per second: doubled until a doubling gives less than 2% more."""
     best, rate, size = 1, 0.0, 1
     while size <= most:
         try:
@@ -248,7 +248,7 @@ def best_batch_size(subject: Subject, settings: Settings, most: int = 512) -> in
 
 
 def matmul_tflops(device: str, amp: str = "no") -> float:
-    """Peak of the device in 1e12 floating-point operations a second (a multiply-add is two), of square products.
+    """Measure the device's peak in 1e12 floating-point operations per second (two a multiply-add), on square products.
 
     The fastest repetition of the fastest of several sizes.
     """
@@ -279,11 +279,11 @@ def measure(subject: Subject, reference: Subject, settings: Settings, peak_tflop
         peak_tflops: what `matmul_tflops` measured; None to measure it now.
 
     Returns:
-        One row: ``name``, ``input``, ``parameters_m``, ``gflops`` (1e9 multiply-adds a clip), ``batch_size``,
+        One row: ``name``, ``input``, ``parameters_m``, ``gflops`` (1e9 multiply-adds per clip), ``batch_size``,
         ``ms_per_clip`` (median, p10, p90), ``clips_per_second``, ``peak_memory_mib``, ``tflops`` (1e12 floating-point
-        operations a second, two for each multiply-add; three times the forward pass's for a training step),
-        ``fraction_of_peak``, the same of the ``naive`` reference, ``time_ratio`` (median over rounds of the ratio of
-        times a clip), ``gflops_ratio`` and ``fraction_of_ideal``.
+        operations per second, two for each multiply-add; three times the forward pass's for a training step),
+        ``fraction_of_peak``, the same for the ``naive`` reference, ``time_ratio`` (median over rounds of the ratio of
+        times per clip), ``gflops_ratio`` and ``fraction_of_ideal``.
     """
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -334,7 +334,7 @@ def _round(value: float) -> float:
 
 
 def machine(device: str) -> dict[str, Any]:
-    """The device, driver, threads and versions that a figure was measured with."""
+    """Return the device, driver, threads and versions that a figure was measured with."""
     described: dict[str, Any]
     if torch.device(device).type == "cuda":
         described = {"device": torch.cuda.get_device_name(device), "cuda": torch.version.cuda, "driver": _driver()}
@@ -349,7 +349,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def _driver() -> str | None:
-    """Version of NVIDIA's driver, which PyTorch does not tell; None where its tool is missing."""
+    """Return the version of NVIDIA's driver, which PyTorch does not report; None where its tool is missing."""
     try:
         query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
         return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
@@ -358,7 +358,7 @@ def _driver() -> str | None:
 
 
 def result(rows: list[dict], settings: Settings, peak_tflops: float) -> dict[str, Any]:
-    """Rows with all that says what they were measured on."""
+    """Return rows with everything that says what they were measured on."""
     return {
         "machine": machine(settings.device),
         "settings": asdict(settings) | {"checkpoint_stages": list(settings.checkpoint_stages)},
@@ -368,7 +368,7 @@ def result(rows: list[dict], settings: Settings, peak_tflops: float) -> dict[str
 
 
 def table(rows: list[dict]) -> str:
-    """Rows as a Markdown table."""
+    """Return rows as a Markdown table."""
     lines = [
         "| model | frames × size | batch | GFLOPs | ms a clip (p10–p90) | clips/s | peak MiB | of matmul peak | "
         "time / naive | GFLOPs / naive | fraction of ideal |",
@@ -389,7 +389,7 @@ def table(rows: list[dict]) -> str:
 
 
 def describe(measured: Mapping[str, Any]) -> str:
-    """One sentence: what a result was measured on, and how."""
+    """Return one sentence: what a result was measured on, and how."""
     where, how = measured["machine"], measured["settings"]
     size = "each model's best batch size" if how["batch_size"] is None else f"batch size {how['batch_size']}"
     options = [name.replace("_", " ") for name in ("compile", "cuda_graphs", "channels_last") if how[name]]

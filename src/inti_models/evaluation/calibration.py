@@ -19,7 +19,7 @@ _RANGE = (0.02, 50.0)  # of temperatures
 
 
 class Measured(Protocol):
-    """What is calibrated, such as an `Evaluation`."""
+    """A measurement to calibrate by, such as an `Evaluation`."""
 
     @property
     def labels(self) -> Tensor:
@@ -33,7 +33,7 @@ class Measured(Protocol):
 
 
 class Bin(NamedTuple):
-    """Claims whose confidence lies from ``low`` to ``high``: how many, their mean, the fraction that holds."""
+    """Claims whose confidence is from ``low`` to ``high``: how many, their mean, the fraction that holds."""
 
     low: float
     high: float
@@ -44,14 +44,14 @@ class Bin(NamedTuple):
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was fitted to a measurement.
+    """Calibration fitted to a measurement.
 
     Attributes:
-        temperature: to divide logits by.
-        thresholds: of each class, where a video may have several labels; else None.
+        temperature: what to divide logits by.
+        thresholds: threshold of each class, where a video may have several labels; otherwise None.
         error_before: expected calibration error of the measurement, in percent.
         error_after: likewise with the temperature. Each half of the videos is measured with the temperature of the
-            other half, so that it is of videos that nothing was fitted to.
+            other half, so that nothing was fitted to the videos that it is measured on.
     """
 
     temperature: float
@@ -84,7 +84,7 @@ def reliability(confidence: Tensor, holds: Tensor, bins: int = BINS) -> list[Bin
 
 
 def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """Return the mean distance, in percent, of the confidence of `claims` from the fraction of them that holds."""
+    """Return the mean distance, in percent, between the confidence of `claims` and the fraction of them that holds."""
     table = reliability(*claims(probabilities, labels), bins)
     total = sum(each.claims for each in table)
     return 100 * sum(each.claims / total * abs(each.confidence - each.accuracy) for each in table)
@@ -93,7 +93,7 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
 def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
     """Return the temperature at which the probabilities (n, K) have the least cross-entropy with the labels.
 
-    The cross-entropy is convex in the inverse of the temperature, so that a golden section finds the least.
+    The cross-entropy is convex in the inverse of the temperature, so that a golden-section search finds the minimum.
     """
     logits = _logits(probabilities, labels)
     low, high = map(math.log, _RANGE)
@@ -108,13 +108,13 @@ def fit_temperature(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def _logits(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Logits (n, K) that have these probabilities, float64."""
+    """Return logits (n, K) that have these probabilities, float64."""
     p = probabilities.double().clamp_min(1e-300)
     return p.log() - (1 - p).clamp_min(1e-16).log() if labels.ndim == 2 else p.log()
 
 
 def _entropy(logits: Tensor, labels: Tensor, temperature: float) -> float:
-    """Cross-entropy of the labels with the probabilities of logits (n, K) that are divided by a temperature."""
+    """Return the cross-entropy of the labels with the probabilities of logits (n, K) divided by a temperature."""
     if labels.ndim == 2:
         return F.binary_cross_entropy_with_logits(logits / temperature, labels.double()).item()
     return F.cross_entropy(logits / temperature, labels).item()
@@ -123,7 +123,7 @@ def _entropy(logits: Tensor, labels: Tensor, temperature: float) -> float:
 def fit_thresholds(probabilities: Tensor, labels: Tensor) -> tuple[float, ...]:
     """Return for each class the threshold at which its F1 is best; 0.5 for a class that no video has.
 
-    It lies in the middle between two probabilities, so that it means the same for videos that are a little different.
+    It is midway between two probabilities, so that it means the same for slightly different videos.
     """
     return tuple(_threshold(p, truth) for p, truth in zip(probabilities.double().T, labels.bool().T, strict=True))
 
@@ -141,22 +141,22 @@ def _threshold(p: Tensor, truth: Tensor) -> float:
 
 
 def calibrate(measured: Measured) -> Calibration:
-    """Fit a temperature, and thresholds where a video may have several labels, to what a model says of videos.
+    """Fit a temperature, and thresholds where a video may have several labels, to a model's output for videos.
 
     Raises:
-        ValueError: there are fewer than two videos, or no temperature fits them best, as of a model that is right about
-            all of them or knows nothing of them.
+        ValueError: if there are fewer than two videos, or no temperature fits them best, as for a model that is right
+            about all of them or knows nothing of them.
     """
     probabilities, labels = measured.probabilities, measured.labels
     if len(labels) < 2:
-        raise ValueError(f"There are {len(labels)} videos, of which no half is left to calibrate by; pass more.")
+        raise ValueError(f"There are {len(labels)} videos, too few to calibrate by halves; pass at least two.")
     several, temperature = labels.ndim == 2, fit_temperature(probabilities, labels)
     logits = _logits(probabilities, labels)
     low, least, high = (_entropy(logits, labels, t) for t in (_RANGE[0], temperature, _RANGE[1]))
     if least >= min(low, high):  # at an end, or the same everywhere
         what = "is right about all" if low < high else "knows nothing"
         raise ValueError(
-            f"No temperature from {_RANGE[0]} to {_RANGE[1]:g} fits {len(labels)} videos best, as of a model that "
+            f"No temperature from {_RANGE[0]} to {_RANGE[1]:g} fits {len(labels)} videos best, as for a model that "
             f"{what} of them; calibrate it on more videos, or others."
         )
     halves = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).tensor_split(2)
@@ -172,11 +172,11 @@ def calibrate(measured: Measured) -> Calibration:
 
 
 def reliability_picture(measured: Measured, path: str | os.PathLike[str]) -> None:
-    """Draw how often claims of each confidence hold, to a file of any format of matplotlib.
+    """Draw how often claims of each confidence hold, to a file in any format that matplotlib writes.
 
     Raises:
-        ValueError: no such format.
-        OSError: the file cannot be written.
+        ValueError: if there is no such format.
+        OSError: if the file cannot be written.
     """
     from matplotlib.figure import Figure  # slow to import, and only for pictures
 

@@ -1,7 +1,7 @@
 """Evaluation of any network that classifies clips: views of videos become accuracy, tables and pictures.
 
-The processes of torch.distributed share the work, if a process group is there (accelerate's ``Accelerator()`` or
-``PartialState()`` make one). What was measured is kept video by video, so that a run that was killed resumes.
+The processes of torch.distributed split the work, if there is a process group (accelerate's ``Accelerator()`` or
+``PartialState()`` make one). Results are kept video by video, so that a killed run resumes.
 """
 
 import csv
@@ -47,11 +47,11 @@ MOST_CLASSES = 40  # of a picture, to be legible
 
 
 class OtherResultsError(ValueError):
-    """A ``work_dir`` keeps results of another model, of other data or of another precision."""
+    """A ``work_dir`` with results of another model, of other data or of another precision."""
 
 
 class Videos(Protocol):
-    """What is measured on, such as a `VideoDataset` that is not for training.
+    """Videos to evaluate on, such as a `VideoDataset` that is not for training.
 
     Item i is (views (V, T, C, H, W), label, fault); a fault is a sentence that names a video that cannot be read. Where
     a video may have several labels, a label is float (classes,): 1 for those that it has.
@@ -66,7 +66,7 @@ class Videos(Protocol):
 
 
 class ClassAccuracy(NamedTuple):
-    """A line of the table of classes: videos of the class, and percent of them that are labelled right."""
+    """A row of the table of classes: videos of the class, and the percent of them that are labelled right."""
 
     name: str
     videos: int
@@ -75,12 +75,12 @@ class ClassAccuracy(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a model says of the videos of a data set, in the order of the data set.
+    """A model's predictions for the videos of a data set, in the order of the data set.
 
     Attributes:
         labels: int64 (n,), of the videos that could be read.
         probabilities: float32 (n, classes), averaged over the views.
-        class_names: of all classes.
+        class_names: names of all classes.
         unreadable: index in the data set -> sentence that names the video and says why it could not be read.
     """
 
@@ -97,7 +97,7 @@ class Evaluation:
         return self.probabilities.argsort(dim=1, descending=True, stable=True)
 
     def top(self, k: int) -> float:
-        """Percent of the videos whose class is among the ``k`` most probable ones."""
+        """Return the percent of the videos whose class is among the ``k`` most probable ones."""
         hits = self.ranking()[:, :k] == self.labels.unsqueeze(1)
         return 100 * hits.any(dim=1).double().mean().item()
 
@@ -123,29 +123,29 @@ class Evaluation:
 
     @property
     def score(self) -> float:
-        """What the best epoch of a training run has most of: top-1."""
+        """Score by which the best epoch of a training run is chosen: top-1."""
         return self.top1
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """What stands in an epoch's row of ``metrics.csv``."""
+        """Values of an epoch's row in ``metrics.csv``."""
         return {"validation_loss": self.loss, "top1": self.top1, "top5": self.top5}
 
     def confusion(self) -> Tensor:
-        """int64 (classes, classes): videos of each class (row) that are labelled as each class (column)."""
+        """Return the videos of each class (row) labelled as each class (column), int64 (classes, classes)."""
         classes = len(self.class_names)
         return torch.bincount(self.labels * classes + self.ranking()[:, 0], minlength=classes**2).unflatten(
             0, (classes, -1)
         )
 
     def per_class(self) -> list[ClassAccuracy]:
-        """The table of classes, in their order; the accuracy of a class without videos is None."""
+        """Return the table of classes, in their order; the accuracy of a class without videos is None."""
         confusion = self.confusion()
         counts = zip(self.class_names, confusion.sum(dim=1).tolist(), confusion.diagonal().tolist(), strict=True)
         return [ClassAccuracy(name, n, 100 * right / n if n else None) for name, n, right in counts]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the probabilities, for JSON; numbers with two decimals."""
+        """Return everything but the probabilities, for JSON; numbers with two decimals."""
         numbers = {"top1": self.top1, "top5": self.top5, "mean_class": self.mean_class, "loss": self.loss}
         classes = [row._replace(accuracy=_rounded(row.accuracy)) for row in self.per_class()]
         return {
@@ -157,7 +157,7 @@ class Evaluation:
         }
 
     def results(self, dataset_name: str) -> list[EvalResult]:
-        """Top-1 and top-5 for the model card, as `inti_models.save_pretrained` takes them."""
+        """Return top-1 and top-5 for the model card, as `inti_models.save_pretrained` takes them."""
         numbers = {"top-1": self.top1, "top-5": self.top5}
         dataset_type = re.sub(r"\W+", "-", dataset_name.lower()).strip("-")
         return [
@@ -179,7 +179,7 @@ def _rounded(number: float | None) -> float | None:
 
 
 def evaluate(model: nn.Module, dataset: Videos, **settings: Any) -> Evaluation:
-    """Measure a model on a data set: the softmax of its logits, averaged over the views of each video.
+    """Evaluate a model on a data set: the softmax of its logits, averaged over the views of each video.
 
     Args, Raises: see `collect`.
 
@@ -193,10 +193,10 @@ def evaluate(model: nn.Module, dataset: Videos, **settings: Any) -> Evaluation:
 
 
 def evaluate_multi_label(model: nn.Module, dataset: Videos, **settings: Any) -> MultiLabelEvaluation:
-    """Measure a model on videos that may have several labels, by its thresholds.
+    """Evaluate a model on videos that may have several labels, by its thresholds.
 
     The probabilities are the sigmoid of its logits, averaged over the views of each video; the softmax for an InTI
-    model that gives one label a video, such as a head of words by CLIP.
+    model that gives one label per video, such as a CLIP text head.
 
     Args, Raises: see `collect`.
 
@@ -231,36 +231,37 @@ def collect(
     progress: bool = True,
     width: int | None = None,
 ) -> tuple[Tensor, Tensor, dict[int, str]]:
-    """Run a model on a data set, and keep what it says of each video.
+    """Run a model on a data set, and keep its output for each video.
 
     The global random generators stay as they are.
 
     Args:
         model: from clips (B, T, C, H, W) to logits (B, classes). It is moved to ``device`` and put into evaluation
-            mode. To be wrapped only if it is sharded (FSDP), and then without a ``work_dir``.
+            mode. It may be wrapped only if it is sharded (FSDP), and then without a ``work_dir``.
         dataset: the videos, see `Videos`.
-        read: makes of logits what is averaged over the views, called as ``read(logits, dim=-1)``.
+        read: turns logits into what is averaged over the views, called as ``read(logits, dim=-1)``.
         batch_size: clips that go through the model together; views of a video are split if they are more.
-        num_workers: processes that read videos, for each process that measures.
+        num_workers: processes that read videos, for each process that evaluates.
         device: where to run.
         autocast: "no", "bf16" or "fp16".
         precision: of an InTI model, instead of autocast (see `inti_models.models.precision.set_precision`); None
-            measures the model as it is.
-        work_dir: folder, seen by all processes, that keeps what was measured of each video. A run with the same
-            model, data and precision, by any number of processes, takes what is there and measures the rest, unreadable
-            videos among them.
+            evaluates the model as it is.
+        work_dir: folder, visible to all processes, that keeps the result of each video. A run with the same
+            model, data and precision, on any number of processes, takes what is there and evaluates the rest, including
+            unreadable videos.
         max_unreadable: fraction of the videos that may be unreadable; unless it is 0, at least one may be.
         progress: show a bar.
-        width: values of a video; None for one for each class.
+        width: number of values per video; None for one for each class.
 
     Returns:
         The same in every process: labels of the videos that could be read, int64 (n,) or (n, classes); what was read,
         float32 (n, width); and index -> sentence for those that could not be read.
 
     Raises:
-        ValueError: there are no videos, or more are unreadable than ``max_unreadable`` allows; ``work_dir`` is another
-            run's; the classes of model and data differ; the model's output is not finite; unknown ``autocast``.
-        OSError: ``work_dir`` cannot be written.
+        ValueError: if there are no videos, or more are unreadable than ``max_unreadable`` allows; ``work_dir`` is
+            another run's; the classes of model and data differ; the model's output is not finite; or ``autocast`` is
+            unknown.
+        OSError: if ``work_dir`` cannot be written.
     """
     if autocast not in DTYPES:
         raise ValueError(f"autocast is {autocast!r}; expected one of {', '.join(DTYPES)}.")
@@ -336,7 +337,7 @@ def validate(
     limits: Limits = DEFAULT_LIMITS,
     output: str | os.PathLike[str] | None = None,
 ) -> Evaluation | MultiLabelEvaluation:
-    """Measure a model on videos with labels, by its own frames, size and class names; see `collect` for the rest.
+    """Evaluate a model on videos with labels, by its own frames, size and class names; see `collect` for the rest.
 
     Videos may have several labels if they were opened so, and those of a path if the model `gives_several_labels`.
 
@@ -348,13 +349,13 @@ def validate(
         class_names: see `inti_models.data.open_source`.
         precision: see `collect`.
         limits: what a file may ask for, unless the data were opened before.
-        output: folder for the report (see `write_report`), and for what a stopped run has measured.
+        output: folder for the report (see `write_report`), and for the results of a stopped run.
 
     Raises:
-        FileNotFoundError: there are no such data.
-        ValueError: the model has no classifier, not the classes of the data, or another precision already; or see
+        FileNotFoundError: if there are no such data.
+        ValueError: if the model has no classifier, not the classes of the data, or already another precision; or see
             `collect`.
-        BlockingIOError: another process writes to ``output``.
+        BlockingIOError: if another process writes to ``output``.
     """
     if model.num_classes < 1:
         raise ValueError("The model has no classifier (num_classes=0); create it with a number of classes.")
@@ -386,13 +387,13 @@ def validate(
 def gives_several_labels(model: InTIModel) -> bool:
     """Return whether a model was trained on videos with several labels, so that its data have them too.
 
-    A head of words by a model that was trained with a sigmoid fits videos with one label just as well.
+    A text head from a model trained with a sigmoid fits videos with one label just as well.
     """
     return model.probabilities.multi_label and not isinstance(model.head, CosineHead)
 
 
 def views_of(source: Source, model: InTIModel, views: tuple[int, int] | None = None) -> ClipDataset:
-    """Return views, temporal clips and spatial crops, of each video for this model; None for its own."""
+    """Return the views, temporal clips and spatial crops, of each video for this model; None for its own number."""
     num_clips, num_crops = model.views if views is None else views
     return source.dataset(ClipTransform.of(model, num_crops), FrameSampling.of(model), num_clips)
 
@@ -405,7 +406,7 @@ def _values(
     device: torch.device,
     autocast: str,
 ) -> Tensor:
-    """Views (B, V, T, C, H, W) -> what is read of their logits, averaged over V, (B, width), in float32 on the CPU."""
+    """Return what is read from logits of views (B, V, T, C, H, W), averaged over V: float32 (B, width) on the CPU."""
     with torch.autocast(device.type, DTYPES[autocast], enabled=autocast != "no"):
         pieces = clips.flatten(0, 1).split(batch_size)
         logits = torch.cat([model(piece.to(device, non_blocking=True)) for piece in pieces])
@@ -421,16 +422,16 @@ def _check_output(probabilities: Tensor, indices: Sequence[int], classes: int) -
 
 
 def allowed_unreadable(fraction: float, videos: int) -> int:
-    """Return how many of so many videos may be unreadable: the fraction of them, but at least one unless it is 0."""
+    """Return how many of ``videos`` may be unreadable: the fraction of them, but at least one unless it is 0."""
     return max(int(fraction * videos), 1 if fraction > 0 else 0)
 
 
 def check_unreadable(faults: dict[int, str], videos: int, max_unreadable: float) -> None:
-    """Raise a ValueError if more videos are unreadable than that fraction allows, or all."""
+    """Raise a ValueError if more videos are unreadable than this fraction allows, or all."""
     if len(faults) > allowed_unreadable(max_unreadable, videos) or len(faults) == videos:
         raise ValueError(
             f"At least {len(faults)} of {videos} videos cannot be read, too many for max_unreadable={max_unreadable:g}"
-            "; correct the list or its root, or raise max_unreadable. "
+            "; fix the list or its root, or raise max_unreadable. "
             f"The first: {next(iter(faults.values()))}"
         )
 
@@ -444,7 +445,7 @@ def contents_of(dataset: Any) -> str:
 def _settings(
     model: nn.Module, dataset: Videos, views: Tensor, precision: str, read: Callable[..., Tensor]
 ) -> dict[str, Any]:
-    """What the results of a run depend on. A data set is known by what it is made of and by its first item."""
+    """Return what the results of a run depend on. A data set is known by its contents and its first item."""
     return {
         "model": hashlib.sha256(f"{model}{digest(model.state_dict())}".encode()).hexdigest(),
         "data": hashlib.sha256(f"{contents_of(dataset)}{digest({'views': views})}".encode()).hexdigest(),
@@ -455,7 +456,7 @@ def _settings(
 
 
 def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarray:
-    """The rows that earlier runs left in a folder, which is made and marked as of these settings if it is new."""
+    """Return the rows that earlier runs left in a folder, which is made and marked with these settings if it is new."""
     file = folder / "settings.json"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -474,7 +475,7 @@ def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarr
 
 
 def _of_first_process(function: Callable[[], _Value]) -> _Value:
-    """What ``function`` returns or raises in the first process, in all of them."""
+    """Return or raise in all processes what ``function`` returns or raises in the first."""
     if not dist.is_initialized():
         return function()
     box: list[Any] = [None]
@@ -490,7 +491,7 @@ def _of_first_process(function: Callable[[], _Value]) -> _Value:
 
 
 def of_all_processes(value: _Value) -> list[_Value]:
-    """Return the values of all processes, in all of them."""
+    """Return the values of all processes, in each of them."""
     if not dist.is_initialized():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -499,13 +500,13 @@ def of_all_processes(value: _Value) -> list[_Value]:
 
 
 def confusion_picture(evaluation: Evaluation, path: str | os.PathLike[str]) -> None:
-    """Draw the confusion matrix, in percent of each class's videos, to a file of any format of matplotlib.
+    """Draw the confusion matrix, in percent of each class's videos, to a file in any format that matplotlib writes.
 
-    Of more than `MOST_CLASSES` classes, those are drawn that are most often taken for another, or another for them.
+    Of more than `MOST_CLASSES` classes, those most often confused with another are drawn.
 
     Raises:
-        ValueError: no such format.
-        OSError: the file cannot be written.
+        ValueError: if there is no such format.
+        OSError: if the file cannot be written.
     """
     from matplotlib.figure import Figure  # slow to import, and only for pictures
 
@@ -530,13 +531,13 @@ def confusion_picture(evaluation: Evaluation, path: str | os.PathLike[str]) -> N
 
 
 def write_report(evaluation: Evaluation | MultiLabelEvaluation, folder: str | os.PathLike[str]) -> None:
-    """Write evaluation.json, per_class.csv, reliability.png and, of one label a video, confusion.png to a folder, each
-    whole or not at all.
+    """Write evaluation.json, per_class.csv, reliability.png and, for one label per video, confusion.png to a folder,
+    each whole or not at all.
 
     In the table an apostrophe comes before names that a spreadsheet would take for formulas (`text.from_csv_cell`).
 
     Raises:
-        OSError: they cannot be written.
+        OSError: if they cannot be written.
     """
     if isinstance(evaluation, MultiLabelEvaluation):
         evaluation.write_report(folder)

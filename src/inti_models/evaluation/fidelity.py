@@ -1,6 +1,6 @@
-"""How closely a cheaper model follows the one that it was made from, for which no labels are needed.
+"""How closely a cheaper model follows the one it was made from, for which no labels are needed.
 
-Beside it, on the same clips, what costs as much and needs no training (`controls`).
+On the same clips it is compared with what costs as much and needs no training (`controls`).
 """
 
 import copy
@@ -40,10 +40,10 @@ class Readout(nn.Module):
     """What is read from the feature of a clip: its embedding and its logits, by a model's own head.
 
     Args:
-        head: of the model, without its dropout.
+        head: the model's head, without its dropout.
         has_classes: whether it gives logits.
-        multi_label: whether these are of each class by itself (sigmoid), and not of one among all (softmax).
-        label_names: of the classes; empty where they have none.
+        multi_label: whether these are of each class by itself (sigmoid), not of one among all (softmax).
+        label_names: names of the classes; empty where they have none.
     """
 
     def __init__(
@@ -55,29 +55,29 @@ class Readout(nn.Module):
 
     @classmethod
     def take(cls, model: InTIModel) -> Self:
-        """Take the head off a model, which then gives the features (B, C) that the head was given."""
+        """Take the head off a model, which then returns the features (B, C) that the head got."""
         names = model.pretrained_cfg.get("label_names") or ()
         readout = cls(model.head, model.num_classes > 0, model.probabilities.multi_label, names)
         model.head = nn.Identity()
         return readout
 
     def embedding(self, features: Tensor) -> Tensor:
-        """(B, C) -> (B, D): in the space shared with texts where the head projects into it, else the features."""
+        """Return embeddings, (B, C) -> (B, D), in the space shared with texts if the head projects into it."""
         projection = getattr(self.head, "projection", None)
         return features if projection is None else projection(features)
 
     def logits(self, features: Tensor) -> Tensor | None:
-        """(B, C) -> (B, classes) in float32; None for a head without classes."""
+        """Return float32 logits, (B, C) -> (B, classes); None for a head without classes."""
         return self.head(features).float() if self.has_classes else None
 
     def divergence(self, features: Tensor, wanted: Tensor, temperature: float = 1.0) -> Tensor:
-        """Return the `divergence` of what the head says of the features (B, C) of two models."""
+        """Return the `divergence` of the head's logits for the features (B, C) of two models."""
         logits, others = self.logits(features), self.logits(wanted)
         assert logits is not None and others is not None
         return divergence(logits, others, temperature, self.multi_label)
 
     def known(self, labels: Tensor, videos: Videos) -> Tensor | None:
-        """The labels of videos if they are of the model's own classes, else None."""
+        """Return the labels of videos if they are of the model's own classes, otherwise None."""
         return labels if self.label_names and tuple(videos.class_names) == self.label_names else None
 
 
@@ -86,9 +86,9 @@ class Fidelity:
     """How closely a model follows another on some videos.
 
     Attributes:
-        videos: measured.
+        videos: number of videos.
         cosine: mean cosine of the embeddings of both.
-        agreement: percent of videos of which both name the same class first; None without classes.
+        agreement: percent of videos for which both name the same class first; None without classes.
         kl: mean Kullback-Leibler divergence of the other's probabilities from the model's, in nats; likewise.
         accuracy: percent of videos whose label is the model's first class; None without labels.
     """
@@ -101,7 +101,7 @@ class Fidelity:
 
     @classmethod
     def of(cls, readout: Readout, features: Tensor, teacher: Tensor, labels: Tensor | None = None) -> Self:
-        """Compare features (n, C) of a model with those of the one that it is to follow, on any device."""
+        """Compare features (n, C) of a model with those of the one it is to follow, on any device."""
         device = next((parameter.device for parameter in readout.parameters()), features.device)
         features, teacher = features.to(device), teacher.to(device)
         with torch.no_grad():
@@ -120,12 +120,12 @@ class Fidelity:
 
     @property
     def score(self) -> float:
-        """What the best epoch of a training run has most of: agreement, or the cosine in percent."""
+        """Score by which the best epoch of a training run is chosen: agreement, or the cosine in percent."""
         return max(0.0, 100 * self.cosine) if self.agreement is None else self.agreement
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """What stands in an epoch's row of ``metrics.csv``."""
+        """Values of an epoch's row in ``metrics.csv``."""
         return {name: value for name, value in asdict(self).items() if name != "videos" and value is not None}
 
 
@@ -133,7 +133,7 @@ def divergence(logits: Tensor, wanted: Tensor, temperature: float = 1.0, multi_l
     """Return the mean over clips of KL(softmax(wanted / t) || softmax(logits / t)) t**2, in nats.
 
     The factor keeps the size of its gradients at any temperature (Hinton et al., 2015, arXiv 1503.02531). With
-    ``multi_label`` each class is there or not by itself: the sum over classes, with (sigmoid(x), sigmoid(-x)) for
+    ``multi_label`` each class is present or not by itself: the sum over classes, with (sigmoid(x), sigmoid(-x)) for
     softmax(x).
     """
     if multi_label:
@@ -155,18 +155,18 @@ def outputs_of(
     max_unreadable: float = 0.01,
     progress: bool = True,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Run models on the first view of each video; each is read once. The processes of torch.distributed share the work.
+    """Run models on the first view of each video; each is read once. The processes of torch.distributed split the work.
 
     Args:
         models: name -> from clips (B, T, C, H, W) to (B, D). They are moved to ``device`` and put into evaluation mode.
-        dataset, batch_size, num_workers, device, autocast, max_unreadable, progress: as of `evaluate`.
+        dataset, batch_size, num_workers, device, autocast, max_unreadable, progress: as for `evaluate`.
 
     Returns:
         Name -> outputs (n, D) in float32 on the CPU, of the n videos that can be read, and their labels (n,); the same
         in every process.
 
     Raises:
-        ValueError: more videos are unreadable than ``max_unreadable`` allows.
+        ValueError: if more videos are unreadable than ``max_unreadable`` allows.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     device = torch.device(device)
@@ -205,11 +205,11 @@ TEACHER, PLAIN_MEAN = "teacher, every frame", "plain mean"
 
 
 def controls(teacher: InTIModel, compress_at: Sequence[int]) -> tuple[dict[str, nn.Module], dict[str, str]]:
-    """Return what can be had without training for the cost of a compressed model.
+    """Return what is possible without training at the cost of a compressed model.
 
     Args:
-        teacher: the naive model; the controls are made of its modules (not copies) and give what it gives.
-        compress_at: of the compressed model.
+        teacher: the naive model; the controls are made of its modules (not copies) and return what it returns.
+        compress_at: schedule of the compressed model.
 
     Returns:
         Name -> model, and name -> why there is none.
@@ -242,7 +242,7 @@ def controls(teacher: InTIModel, compress_at: Sequence[int]) -> tuple[dict[str, 
 
 
 def gflops_of(model: nn.Module, teacher: InTIModel) -> float:
-    """1e9 multiply-adds of a clip of the teacher's size."""
+    """Return the multiply-adds, in 1e9, of a clip of the teacher's size."""
     return meta_gflops(model, clip_shape(teacher, teacher.num_frames))
 
 
@@ -264,7 +264,7 @@ class Report:
     without: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """Return everything, for JSON."""
         rows = [{"name": name, "gflops": gflops, **asdict(fidelity)} for name, (gflops, fidelity) in self.rows.items()]
         return {"rows": rows, "without": self.without}
 
@@ -278,7 +278,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def results(self, dataset_name: str) -> list[EvalResult]:
-        """All numbers for the model card, as `inti_models.save_pretrained` takes them."""
+        """Return all numbers for the model card, as `inti_models.save_pretrained` takes them."""
         return [
             EvalResult(
                 task_type="video-classification",
@@ -294,7 +294,7 @@ class Report:
         ]
 
     def draw(self, path: str | os.PathLike[str]) -> None:
-        """Draw agreement (the cosine without classes) against cost, to a file of any format of matplotlib."""
+        """Draw agreement (the cosine without classes) against cost, to a file in any format that matplotlib writes."""
         from matplotlib.figure import Figure  # slow to import, and only for pictures
 
         figure = Figure(figsize=(7, 4.2), layout="constrained")
@@ -303,7 +303,7 @@ class Report:
         for name, (gflops, fidelity) in self.rows.items():
             marker = "*" if name not in (TEACHER, PLAIN_MEAN) and name == next(iter(self.rows)) else "o"
             axes.plot(gflops, cast(float, fidelity.agreement) if has_classes else fidelity.cosine, marker, label=name)
-        axes.set(xlabel="GFLOPs a clip", ylabel="agreement with the teacher (%)" if has_classes else "cosine")
+        axes.set(xlabel="GFLOPs per clip", ylabel="agreement with the teacher (%)" if has_classes else "cosine")
         axes.legend(fontsize="small")
         figure.savefig(path, dpi=110, metadata={"Software": None})
 
@@ -317,7 +317,7 @@ def write_fidelity(report: Report, folder: str | os.PathLike[str], **facts: Any)
     """Write fidelity.json (with facts about the run), fidelity.md and fidelity.png to a folder.
 
     Raises:
-        OSError: they cannot be written.
+        OSError: if they cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

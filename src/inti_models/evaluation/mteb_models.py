@@ -1,13 +1,12 @@
-"""Models of this zoo in the video embedding benchmark of the package mteb (extra ``[mteb]``).
+"""Models of this zoo in the video embedding benchmark of the mteb package (extra ``[mteb]``).
 
     python -m inti_models.evaluation.mteb_models inti_vit_b16_k400.openai [--text] [--tasks NAME ...] [--output FILE]
 
-measures a model and its uncompressed self on each task and prints scores beside what a video costs. Tasks download
+evaluates a model and its uncompressed self on each task and prints scores beside the cost of a video. Tasks download
 their videos from the Hub. A video becomes an embedding by `InTIModel.encode`, averaged over views; with ``--text`` it
 is projected into the space that CLIP shares with texts, which its text tower embeds.
 
-Videos are read by this package's own reader, from the bytes that the data set has, and sampled and resized as the model
-says.
+Videos are read by this package's own reader, from the data set's bytes, and sampled and resized as the model says.
 """
 
 import argparse
@@ -35,11 +34,11 @@ TEXT_TASKS = ("Kinetics600VZeroShot", "HMDB51ZeroShot", "BreakfastZeroShot", "MS
 
 
 class VideoEncoder:
-    """A model as mteb's `EncoderProtocol` wants it.
+    """A model with mteb's `EncoderProtocol`.
 
     Args:
         model: the model; it is moved to ``device`` and put into evaluation mode.
-        name: what mteb calls it; two models need two names.
+        name: its name in mteb; two models need two names.
         text: embed texts too, and videos in the same space; for the published trunk of an image-text model.
         device: where to run.
         views: temporal clips and spatial crops; None for the model's own.
@@ -67,7 +66,7 @@ class VideoEncoder:
 
     @cached_property
     def gflops(self) -> float:
-        """1e9 multiply-adds of a video, all its views, without the text tower."""
+        """Return the multiply-adds, in 1e9, of a video with all its views, without the text tower."""
         model = self.model
         return (
             count_flops(model, (1, model.num_frames, model.in_chans, *model.patch_embed.img_size)).gflops
@@ -76,7 +75,7 @@ class VideoEncoder:
 
     @torch.inference_mode()
     def embed_video(self, path: Path) -> Tensor:
-        """Return the embedding of a file, (D,) of length one, on the CPU."""
+        """Return the embedding of a file, (D,) of unit length, on the CPU."""
         clips = torch.stack([self.transform(clip) for clip in self.frames.read(path, self.num_clips).frames])
         clips = clips if clips.ndim == 5 else clips.flatten(0, 1)  # views T C H W
         embedding = self.model.encode(clips.to(self.device)).float().mean(dim=0)
@@ -85,20 +84,20 @@ class VideoEncoder:
         return F.normalize(embedding, dim=-1).cpu()
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
-        """Return the embeddings of texts, (texts, D) of length one.
+        """Return the embeddings of texts, (texts, D) of unit length.
 
         Raises:
-            ValueError: the model was made without ``text``.
+            ValueError: if the model was made without ``text``.
         """
         if self.towers is None:
-            raise ValueError(f"{self.name} embeds no texts; make it with text=True, or choose tasks without texts.")
+            raise ValueError(f"{self.name} embeds no texts; create it with text=True, or choose tasks without texts.")
         return self.towers.features([[text] for text in texts])  # a long one is cut, as open_clip does
 
     def encode(self, inputs: Any, **kwargs: Any) -> Tensor:
         """Return the embeddings of a `DataLoader` of mteb's with columns ``video`` or ``text``, (rows, D).
 
         Raises:
-            ValueError: it has neither, or both.
+            ValueError: if it has neither, or both.
         """
         columns = set(inputs.dataset.features) & {"video", "text"}
         if len(columns) != 1:
@@ -118,7 +117,7 @@ class VideoEncoder:
 
     @cached_property
     def mteb_model_meta(self) -> Any:
-        """What mteb wants to know of a model."""
+        """What mteb needs to know about a model."""
         from mteb.models.model_meta import ModelMeta, ScoringFunction
 
         return ModelMeta(
@@ -144,7 +143,7 @@ class VideoEncoder:
 
 
 def _files(dataset: Any) -> Iterator[Path]:
-    """Each video of a data set as a file; bytes are written to one that lasts until the next."""
+    """Yield each video of a data set as a file; bytes are written to one that lasts until the next."""
     from datasets import Video
 
     with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +173,7 @@ def pair(name: str, text: bool = False, device: str = "cpu", **model_args: Any) 
 
 
 def measure(encoders: Iterable[VideoEncoder], tasks: Sequence[Any]) -> list[dict[str, Any]]:
-    """Return a row for each model and task of mteb: ``model``, ``task``, ``metric``, ``score``, ``gflops``.
+    """Return a row for each model and mteb task: ``model``, ``task``, ``metric``, ``score``, ``gflops``.
 
     A task that fails raises its error.
     """
@@ -214,10 +213,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a name, repository or folder for inti_models.load")
-    parser.add_argument("--text", action="store_true", help="embed texts too: tasks with texts become possible")
-    parser.add_argument(
-        "--tasks", nargs="+", metavar="NAME", help="names of mteb's tasks (default: a few of each kind)"
-    )
+    parser.add_argument("--text", action="store_true", help="embed texts too, for tasks with texts")
+    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="names of mteb tasks (default: a few of each kind)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args(arguments)

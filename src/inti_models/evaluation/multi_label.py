@@ -1,4 +1,4 @@
-"""What a model says of videos that may have several labels: average precision, F1, and a table of classes."""
+"""Predictions for videos that may have several labels: average precision, F1, and a table of classes."""
 
 import csv
 import json
@@ -19,10 +19,10 @@ from .calibration import expected_calibration_error, reliability_picture
 
 
 class LabelScores(NamedTuple):
-    """A line of the table of classes: videos that have it, and how well it is found (in percent).
+    """A row of the table of classes: videos that have it, and how well it is found (in percent).
 
     ``average_precision`` and ``recall`` are None for a class that no video has, ``precision`` for one that is never
-    said, ``f1`` for one to which both apply.
+    predicted, ``f1`` for one to which both apply.
     """
 
     name: str
@@ -36,13 +36,13 @@ class LabelScores(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class MultiLabelEvaluation:
-    """What a model says of the videos of a data set, in the order of the data set.
+    """A model's predictions for the videos of a data set, in the order of the data set.
 
     Attributes:
         labels: bool (n, classes), of the videos that could be read.
         probabilities: float32 (n, classes), averaged over the views; of each class by itself.
-        thresholds: probability of each class from which on it is a label.
-        class_names: of all classes.
+        thresholds: lowest probability at which each class is a label.
+        class_names: names of all classes.
         unreadable: index in the data set -> sentence that names the video and says why it could not be read.
     """
 
@@ -69,12 +69,12 @@ class MultiLabelEvaluation:
 
     @property
     def macro_f1(self) -> float:
-        """Mean F1 in percent, over the classes that some video has; a class that is never said has 0."""
+        """Mean F1 in percent, over the classes that some video has; a class that is never predicted has 0."""
         return _mean(row.f1 for row in self.per_class() if row.videos)
 
     @property
     def micro_f1(self) -> float:
-        """F1 in percent of all pairs of a video and a class; 0 where nothing is said."""
+        """F1 in percent of all pairs of a video and a class; 0 where nothing is predicted."""
         predicted = self.predicted
         total = int(predicted.sum() + self.labels.sum())
         return 200 * int((predicted & self.labels).sum()) / total if total else 0.0
@@ -91,12 +91,12 @@ class MultiLabelEvaluation:
 
     @property
     def score(self) -> float:
-        """Of which the best epoch has most: `macro_ap`."""
+        """Score by which the best epoch is chosen: `macro_ap`."""
         return self.macro_ap
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """What stands in the epoch's row of ``metrics.csv``."""
+        """Values of the epoch's row in ``metrics.csv``."""
         return {"validation_loss": self.loss, **self._numbers()}
 
     def _numbers(self) -> dict[str, float]:
@@ -104,7 +104,7 @@ class MultiLabelEvaluation:
         return {name: getattr(self, name) for name in names}
 
     def per_class(self) -> list[LabelScores]:
-        """The table of classes, in their order."""
+        """Return the table of classes, in their order."""
         predicted, rows = self.predicted, []
         for k, name in enumerate(self.class_names):
             truth, said = self.labels[:, k], predicted[:, k]
@@ -123,7 +123,7 @@ class MultiLabelEvaluation:
         return rows
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the probabilities, for JSON; percentages with two decimals."""
+        """Return everything but the probabilities, for JSON; percentages with two decimals."""
         return {
             "videos": len(self.labels),
             **{name: _rounded(number) for name, number in self._numbers().items()},
@@ -134,7 +134,7 @@ class MultiLabelEvaluation:
         }
 
     def results(self, dataset_name: str) -> list[EvalResult]:
-        """Mean average precision and F1 for the model card, as `inti_models.save_pretrained` takes them."""
+        """Return mean average precision and F1 for the model card, as `inti_models.save_pretrained` takes them."""
         numbers = {"mAP": self.macro_ap, "micro F1": self.micro_f1}
         return [
             EvalResult(
@@ -152,7 +152,7 @@ class MultiLabelEvaluation:
         """Write evaluation.json, per_class.csv and reliability.png to a folder, each whole or not at all.
 
         Raises:
-            OSError: they cannot be written.
+            OSError: if they cannot be written.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
