@@ -144,7 +144,7 @@ def test_a_folder_is_known_by_what_its_model_says_too(tmp_path):
 
 
 def test_a_threshold_that_is_no_probability_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(ValueError, match="threshold=2 is no probability"):
+    with pytest.raises(ValueError, match="threshold=2 is not a probability"):
         label_collection([], NAME, tmp_path / "labels", threshold=2)
     assert not (tmp_path / "labels").exists()
 

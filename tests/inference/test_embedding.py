@@ -203,4 +203,4 @@ def test_impossible_requests_are_refused(model, videos, tmp_path, capsys):
         assert message in capsys.readouterr().err
     unnamed = str(tmp_path / os.fsdecode(b"\xff.mp4"))
     assert main(["embed", unnamed, "--model", NAME, "-o", str(tmp_path / "out.parquet")]) == 1
-    assert "not in UTF-8" in capsys.readouterr().err
+    assert "not UTF-8" in capsys.readouterr().err

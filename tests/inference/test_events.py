@@ -43,7 +43,7 @@ def test_an_event_comes_as_soon_as_it_is_over():
 
 @pytest.mark.parametrize("args", [{"begin": 0.2}, {"keep": 0.0}, {"begin": 1.5}, {"least": -1.0}], ids=str)
 def test_impossible_thresholds_are_refused(args):
-    with pytest.raises(ValueError, match="no thresholds" if "least" not in args else "no duration"):
+    with pytest.raises(ValueError, match="not thresholds" if "least" not in args else "not a duration"):
         list(find_events([], **args))
 
 
@@ -64,7 +64,7 @@ def test_command_prints_the_event_of_a_video(tmp_path, capsys):
         ([*args, "--stride", "1"], "--stride 1 is of a stream; add --stream"),
         ([*args, "--fps", "2.5"], "--fps 2.5 is of a stream; add --stream"),
         ([*args, "--stream", "--begin", "0.9"], "add --events"),
-        ([*args, "--stream", "--events", "--begin", "0.2"], "begin=0.2 and keep=0.3 are no thresholds"),
+        ([*args, "--stream", "--events", "--begin", "0.2"], "begin=0.2 and keep=0.3 are not thresholds"),
         (short, "ended before a first window of 8 frames"),
     ):
         assert main(words) == 1

@@ -111,7 +111,7 @@ def test_file_with_other_logits_is_not_left(tiny, tmp_path, monkeypatch):
     model = tiny(**ONE_BLOCK)
     wrong = lambda path: lambda clip: model(clip) + 1e-3  # noqa: E731
     monkeypatch.setitem(export_module._RUNNERS, "torch-export", wrong)
-    with pytest.raises(RuntimeError, match="differs from the model by 0.001"):
+    with pytest.raises(RuntimeError, match="differs from the original by 0.001"):
         export_model(model, tmp_path / "m.pt2", "torch-export")
     assert not list(tmp_path.iterdir())
 

@@ -235,7 +235,7 @@ def test_files_of_every_odd_kind_are_reported_and_the_others_indexed(rendered, t
     write_video(folder / "one frame.mp4", torch.zeros(1, 3, 32, 32, dtype=torch.uint8), fps=8)
     summary = build_index([folder, folder, folder / "good.mp4"], tmp_path / "index", NAME, WINDOWS)
     for name, said in {
-        "latin\udcff": "not in UTF-8",
+        "latin\udcff": "not UTF-8",
         "empty": "is empty",
         "cut": "cannot be opened",
         "dead": "a link that leads nowhere",
@@ -341,7 +341,7 @@ def test_damaged_files_are_refused(built, tmp_path):
 
 
 def test_a_folder_without_an_index_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no index, for it has no index\.json"):
+    with pytest.raises(FileNotFoundError, match=r"is not an index: it has no index\.json"):
         Index.open(tmp_path)
 
 

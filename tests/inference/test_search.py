@@ -157,7 +157,7 @@ def test_a_query_that_is_like_nothing_is_refused(places, model):
     assert by_vector(torch.ones(4))(torch.zeros(2, 4)).tolist() == [0, 0]  # a window of zeros is like nothing
     with pytest.raises(ValueError, match="There are no words"):
         by_words(model, " ")
-    with pytest.raises(ValueError, match="knows neither words nor classes"):
+    with pytest.raises(ValueError, match="has neither a text tower nor classes"):
         by_words(load(NAME, num_classes=0), "3, left")
     for name in ("none.mp4", ""):
         with pytest.raises((OSError, ValueError)):
@@ -187,7 +187,7 @@ def test_command_prints_moments_and_shows_them(places, tmp_path, capsys, model):
         assert picture.n_frames > 2
     assert main(["search", str(index), name, "--preview", str(tmp_path / "out.png")]) == 1
     assert main(["search", str(tmp_path), name]) == 1
-    assert "is no index" in capsys.readouterr().err
+    assert "is not an index" in capsys.readouterr().err
 
 
 def test_the_command_refuses_before_it_works(places, tmp_path, capsys):

@@ -145,7 +145,7 @@ def test_relevance_is_of_each_clip_by_itself_and_leaves_the_model_alone(tiny):
 
 
 def test_what_cannot_be_explained_is_told_in_a_sentence(tiny, clip):
-    with pytest.raises(ValueError, match="class_index=5 is no class; pass one from 0 to 4"):
+    with pytest.raises(ValueError, match="class_index=5 is not a class; pass one from 0 to 4"):
         relevance(tiny(), clip, 5)
     with pytest.raises(ValueError, match="has no classifier to explain"):
         relevance(tiny(num_classes=0), clip)

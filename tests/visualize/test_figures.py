@@ -97,7 +97,7 @@ def test_command_writes_what_the_ending_says(video, tmp_path, capsys, ending):
     else:
         text = output.read_text()
         assert text.count('src="data:image/png;base64,') == 3 == len(re.findall(r'alt="[^"]{20,}"', text))
-        assert "What speaks for “3, up”" in text and "http" not in text.replace("http-equiv", "")
+        assert "What supports “3, up”" in text and "http" not in text.replace("http-equiv", "")
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -121,7 +121,7 @@ def test_names_are_escaped_in_the_page(tiny, tmp_path, name):
         (["clip.mp4", "-o", "none/out.png"], "There is no folder none"),
         (["none.mp4", "-o", "out.png"], "there is no file or folder none.mp4"),
         (["clip.mp4", "-o", "out.png", "--class", "riding"], "'riding' is no class of"),
-        (["clip.mp4", "-o", "out.png", "--class", "120"], "class_index=120 is no class"),
+        (["clip.mp4", "-o", "out.png", "--class", "120"], "class_index=120 is not a class"),
     ],
 )
 def test_bad_request_is_told_in_a_sentence_and_nothing_is_written(video, tmp_path, monkeypatch, capsys, args, message):

@@ -1,4 +1,4 @@
-"""How many clips go through a model together."""
+"""The number of clips that go through a model together."""
 
 import math
 from collections.abc import Callable
@@ -13,15 +13,15 @@ MOST = 64  # clips, which wait in memory until the pass begins
 
 
 def choose_batch_size(model: InTIModel, device: torch.device, run: Callable[[Tensor], object]) -> int:
-    """Return how many clips to put through a model together.
+    """Return how many clips to run through a model together.
 
-    On CUDA as many as fit, which `largest_batch` tries; elsewhere the power of two whose clips have nearest to
+    On CUDA as many as fit, which `largest_batch` tries; elsewhere the power of two whose clips have closest to
     `CPU_TOKENS` tokens before the first block.
 
     Args:
         model: the model, on its device.
         device: where it runs.
-        run: makes a pass of clips (B, T, C, H, W).
+        run: runs a pass on clips (B, T, C, H, W).
     """
     clip = (model.num_frames, model.in_chans, *model.patch_embed.img_size)
     if device.type == "cuda":
@@ -34,7 +34,7 @@ def largest_batch(run: Callable[[int], object], most: int = MOST) -> int:
     """Return the largest power of two, up to ``most``, that ``run`` does not run out of memory with.
 
     Raises:
-        torch.OutOfMemoryError: one alone does not fit.
+        torch.OutOfMemoryError: if not even one fits.
     """
     size = 1
     run(size)

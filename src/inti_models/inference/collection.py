@@ -1,6 +1,6 @@
 """Labels and embeddings of a whole video collection with Ray Data: many processes, many machines.
 
-One machine needs none of it: ``inti-models predict`` on many files keeps one model busy. Ray pays where there are
+One machine does not need it: ``inti-models predict`` on many files keeps one model busy. Ray pays off with
 several GPUs or machines.
 """
 
@@ -32,12 +32,12 @@ BEFORE = {"precision": "float32", "embedding": False, "multi_label": False, "tem
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did.
+    """Summary of a run.
 
     Attributes:
         labelled: files labelled now.
         failed: files that could not be read now.
-        skipped: files that an earlier run had done.
+        skipped: files done by an earlier run.
     """
 
     labelled: int
@@ -117,7 +117,7 @@ def label_collection(
 ) -> Summary:
     """Label files on a Ray cluster and write Parquet: ``path``, ``labels``, ``scores``, ``error``, ``embedding``.
 
-    Rows are written in parts of ``part_size`` files, each whole or not at all; files that a part in ``output`` has are
+    Rows are written in parts of ``part_size`` files, each whole or not at all; files that are in a part already are
     not done again, so a stopped run resumes. A file that cannot be read has its ``error`` and no labels, and is tried
     again by the next run. Uses the cluster that Ray is connected to, or starts one on this machine.
 
@@ -127,23 +127,23 @@ def label_collection(
         output: folder for the Parquet files.
         workers: processes with a model each, on a GPU each if ``device`` is one.
         views: temporal clips and spatial crops; see `VideoClassifier`.
-        topk: most labels of a file; see `inti_models.inference.predict.top_labels`.
+        topk: maximum number of labels of a file; see `inti_models.inference.predict.top_labels`.
         embedding: also write the embedding of each file, the mean over its views of ``model.encode``.
         device: where workers run.
         part_size: files that a worker takes at a time.
         limits: what a file may ask for.
-        precision: that all workers compute in (`inti_models.models.precision`). "auto" is that of the rows that
-            ``output`` has, else what pays on this machine's ``device``.
+        precision: what all workers compute in (`inti_models.models.precision`). "auto" is that of the rows in
+            ``output``, if any, or the fastest on this machine's ``device``.
         batch_size: clips that go through the model together; see `VideoClassifier`.
         compile: see `VideoClassifier`.
         threshold: see `inti_models.inference.predict.top_labels`.
         **model_args: arguments for `inti_models.load`.
 
     Raises:
-        ValueError: for numbers below 1, a threshold that is no probability, or a folder with rows of another model or
+        ValueError: for numbers below 1, a threshold that is not a probability, a folder with rows of another model or
             other settings.
-        BlockingIOError: another process writes to ``output``.
-        ModuleNotFoundError: Ray is not installed.
+        BlockingIOError: if another process writes to ``output``.
+        ModuleNotFoundError: if Ray is not installed.
     """
     for name, value in (("workers", workers), ("part_size", part_size), ("topk", topk)):
         if value is not None and value < 1:
@@ -213,25 +213,25 @@ def label_collection(
 
 
 def _identity(model: str) -> str:
-    """Return the digest of the weights of a folder, which others may be saved to; else the name."""
+    """Return the digest of the weights of a folder, where others may be saved later; otherwise the name."""
     weights = Path(model.removeprefix("local-dir:"), WEIGHTS)
     return stated_digest(weights) or model
 
 
 def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool) -> str:
-    """Write down what the rows of a folder are made with, or raise a ValueError if they are made with something else.
+    """Record what the rows of a folder are made with, or raise a ValueError if they are made with something else.
 
-    A folder of before, which says nothing, is taken as it is; what one does not say that says something is as in
-    `BEFORE`, or as it is now. One that says nothing of a threshold has none.
+    An old folder without a record is taken as it is; settings missing from a record are as in `BEFORE`, or as they are
+    now. A record without a threshold means none.
 
     Args:
         folder: the folder.
-        settings: of this run.
-        precision: of this run.
-        keep: take the folder's precision instead, if it has one.
+        settings: settings of this run.
+        precision: precision of this run.
+        keep: use the folder's precision instead, if it has one.
 
     Returns:
-        The precision to go by.
+        The precision to use.
     """
     file, ours = folder / SETTINGS, json.loads(json.dumps({**settings, "precision": precision}))
     if not file.exists():
@@ -255,7 +255,7 @@ def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool
 
 
 def _drop_failed(folder: Path, wanted: set[str]) -> None:
-    """Take rows of wanted files that have an error out of their parts, so that these files are tried again."""
+    """Remove rows of wanted files that have an error from their parts, so that these files are tried again."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -275,13 +275,13 @@ def _drop_failed(folder: Path, wanted: set[str]) -> None:
 
 
 def read_paths(sources: Iterable[str]) -> list[str]:
-    """Return paths of videos: those in lists (`inti_models.data.find_videos` says which), other names as they are.
+    """Return paths of videos: those in lists (of the forms of `inti_models.data.find_videos`), other names as they are.
 
-    Paths in a list start at the folder that the list is in; labels are not needed.
+    Paths in a list are relative to the list's folder; labels are not needed.
 
     Raises:
-        FileNotFoundError: there is no such list.
-        ValueError: a list cannot be understood.
+        FileNotFoundError: if there is no such list.
+        ValueError: if a list cannot be understood.
     """
     paths: list[str] = []
     for source in sources:

@@ -1,4 +1,4 @@
-"""Videos as vectors: one embedding for a file, or one for each window of its frames."""
+"""Videos as vectors: one embedding per file, or one per window of its frames."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -30,15 +30,15 @@ _GPU_FRAMES = 64  # that go through the first blocks together
 
 @dataclass(frozen=True)
 class Windows:
-    """Which windows of a video get an embedding.
+    """The windows of a video that get an embedding.
 
     Attributes:
-        fps: frames a second to look at, of which windows are made; several rates make windows of each.
+        fps: frames per second to sample windows at; several rates make windows at each.
         scales: frames of a window; None for one, two and four times the model's own number.
         stride: frames from the start of a window to the start of the next.
 
     Raises:
-        ValueError: there are no rates or scales, one is not above 0, or a rate is there twice.
+        ValueError: if there are no rates or scales, one is not above 0, or a rate occurs twice.
     """
 
     fps: tuple[float, ...] = (4.0,)
@@ -47,16 +47,16 @@ class Windows:
 
     def __post_init__(self) -> None:
         if not self.fps or not all(0 < fps <= 1000 for fps in self.fps):
-            raise ValueError(f"fps={self.fps} are no rates; pass frames a second above 0 and up to 1000.")
+            raise ValueError(f"fps={self.fps} are not frame rates; pass frames per second above 0 and up to 1000.")
         if len(set(self.fps)) < len(self.fps):
             raise ValueError(f"fps={self.fps} names a rate twice; leave one out.")
         if self.scales is not None and not (self.scales and all(scale >= 1 for scale in self.scales)):
-            raise ValueError(f"scales={self.scales} are no windows; pass numbers of frames of at least 1.")
+            raise ValueError(f"scales={self.scales} are not numbers of frames; pass integers of at least 1.")
         if self.stride < 1:
             raise ValueError(f"stride={self.stride} is not a number of frames; pass an integer of at least 1.")
 
     def scales_of(self, model: InTIModel) -> tuple[int, ...]:
-        """Frames of the windows of a model, from the shortest to the longest."""
+        """Return the frames of the windows of a model, from the shortest to the longest."""
         return tuple(sorted(set(self.scales or (model.num_frames * factor for factor in (1, 2, 4)))))
 
 
@@ -68,7 +68,7 @@ class VideoWindows:
         start: when the first frame of each is shown, in seconds after the video's first, float64 (W,).
         end: when the frame after its last one is shown.
         scale: frames of each, int32 (W,).
-        fps: frames a second that it was made of, float32 (W,).
+        fps: frames per second of each, float32 (W,).
         vectors: embeddings, float32 (W, D).
     """
 
@@ -80,11 +80,11 @@ class VideoWindows:
 
 
 class WindowEncoder:
-    """Makes an embedding of each window of a video, as ``model.encode`` makes it of that window alone.
+    """An encoder of each window of a video, equal to ``model.encode`` on that window alone.
 
-    Windows of all scales at one rate come from one pass of the streaming tree (`StreamingWindows`), each rate is a
-    pass of its own; a model whose frames see each other runs on each window. Windows start at the frames 0, ``stride``,
-    ...; what is left at the end, less than a stride, is in no window of that scale. A video shorter than the shortest
+    Windows of all scales at one rate come from one pass of the streaming tree (`StreamingWindows`), with a separate
+    pass for each rate; a model whose frames see each other runs on each window. Windows start at frames 0, ``stride``,
+    ...; frames left at the end, fewer than a stride, are in no window of that scale. A video shorter than the shortest
     scale has one window, in which its last frame is repeated.
 
     Args:
@@ -118,17 +118,17 @@ class WindowEncoder:
         self._together = _GPU_FRAMES if self.device.type != "cpu" else max(1, CPU_TOKENS // tokens)
 
     def __call__(self, path: str | os.PathLike[str]) -> VideoWindows:
-        """The windows of a video file, an image or a folder of frames.
+        """Encode the windows of a video file, an image or a folder of frames.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it cannot be read as a video.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read as a video.
         """
         rates = [self._encode_at(path, fps) for fps in self.windows.fps]
         return VideoWindows(*(np.concatenate(columns) for columns in zip(*rates, strict=True)))
 
     def _encode_at(self, path: str | os.PathLike[str], fps: float) -> tuple[np.ndarray, ...]:
-        """The columns of `VideoWindows` for one rate."""
+        """Return the columns of `VideoWindows` for one rate."""
         self.stream.reset()
         frames = iterate_frames(path, fps=fps, limits=self.limits)
         times: list[float] = []
@@ -166,7 +166,7 @@ class Embeddings:
     Attributes:
         files: the file of each row.
         vectors: (N, D), float16 or float32.
-        windows: their columns, where they are of windows: ``start``, ``end``, ``scale``, ``fps`` (see `VideoWindows`).
+        windows: columns of the windows, if any: ``start``, ``end``, ``scale``, ``fps`` (see `VideoWindows`).
     """
 
     files: list[str]
@@ -174,11 +174,11 @@ class Embeddings:
     windows: dict[str, np.ndarray]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a Parquet file (``file``, the columns of windows, ``embedding``), or the vectors alone as .npy.
+        """Write a Parquet file (``file``, the columns of windows, ``embedding``), or only the vectors as .npy.
 
         Raises:
-            ValueError: for another ending.
-            OSError: the file cannot be written.
+            ValueError: for another suffix.
+            OSError: if the file cannot be written.
         """
         check_output(path, ENDINGS)
         with replacing(path) as partial:
@@ -196,11 +196,11 @@ class Embeddings:
 
 
 def check_name(file: str) -> None:
-    """A ValueError for a file whose name no Parquet file can hold."""
+    """Raise a ValueError for a file whose name a Parquet file cannot hold."""
     try:
         file.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"The name of {file} is not in UTF-8; rename the file.") from None
+        raise ValueError(f"The name of {file} is not UTF-8; rename the file.") from None
 
 
 def embed(
@@ -213,21 +213,21 @@ def embed(
     device: str | torch.device = "cpu",
     **encoder_args: Any,
 ) -> Embeddings:
-    """Embeddings of videos: one a file, the mean over its views of ``model.encode``, or one a window.
+    """Return embeddings of videos: one per file, the mean over its views of ``model.encode``, or one per window.
 
     Args:
         model: a model, or a name for `inti_models.load`.
         files: video files, images or folders of frames.
-        windows: embed windows instead of files: which, or True for those of `Windows` by default.
-        normalize: bring each to length one, after the mean.
+        windows: embed windows instead of files: which, or True for the defaults of `Windows`.
+        normalize: scale each to unit length, after the mean.
         dtype: "float32" or "float16".
         device: where to run.
         **encoder_args: ``views``, ``precision``, ``batch_size``, ``limits`` and others of `VideoEncoder`, or
             ``precision`` and ``limits`` of `WindowEncoder`.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: a file cannot be read as a video, an argument makes no sense, or a value is too large for float16.
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file cannot be read as a video, an argument makes no sense, or a value does not fit float16.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r} is unknown; choose one of {', '.join(DTYPES)}.")
@@ -243,7 +243,7 @@ def embed_files(
     device: str | torch.device = "cpu",
     **encoder_args: Any,
 ) -> Iterator[tuple[str, VideoWindows | np.ndarray | Exception]]:
-    """Each file with its embedding (D,) or its windows, or with the error that kept it from being read, in order."""
+    """Yield each file with its embedding (D,) or its windows, or with the error from reading it, in order."""
     if windows:
         encode_windows = WindowEncoder(model, None if windows is True else windows, device, **encoder_args)
         for path in files:
@@ -266,7 +266,7 @@ def embed_files(
 def collect(
     found: Iterable[tuple[str, VideoWindows | np.ndarray | Exception]], normalize: bool = False, dtype: str = "float32"
 ) -> Embeddings:
-    """The rows of `embed_files` together; raises the first error among them."""
+    """Join the rows of `embed_files`; raise the first error among them."""
     files: list[str] = []
     vectors: list[np.ndarray] = []
     columns: dict[str, list[np.ndarray]] = {}
@@ -285,9 +285,9 @@ def collect(
 
 
 def cast(vectors: np.ndarray, dtype: str) -> np.ndarray:
-    """Embeddings in another type; a ValueError for values that are not finite in it."""
+    """Return embeddings in another dtype; raise a ValueError for values that are not finite in it."""
     with np.errstate(over="ignore"):
         converted = vectors.astype(dtype)
     if not np.isfinite(converted).all():
-        raise ValueError(f"An embedding has values that are not finite in {dtype}; take float32, or normalise it.")
+        raise ValueError(f"An embedding has values that are not finite in {dtype}; use float32, or normalise it.")
     return converted

@@ -1,4 +1,4 @@
-"""Events of a stream: what lasts, from when to when."""
+"""Events of a stream: which class, from when to when."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ class Event:
 
     Attributes:
         start: in seconds after the stream's first frame.
-        end: when it was over, or the stream.
+        end: when it, or the stream, was over.
         index: class index.
         name: class name.
         probability: the highest of its windows.
@@ -29,17 +29,17 @@ class Event:
 def find_events(
     windows: Iterable[Window], begin: float = 0.5, keep: float = 0.3, least: float = 0.0
 ) -> Iterator[Event]:
-    """The events of a stream, each as soon as it is over.
+    """Yield the events of a stream, each as soon as it is over.
 
     An event begins with a window in which the class is at least as probable as ``begin``, and lasts as long as it is at
-    least as probable as ``keep``: with two thresholds, a probability that trembles about one makes no row of events. A
-    window speaks for its middle, to both sides up to half of the way to its neighbours; the first of a stream from its
-    start, the last up to its end.
+    least as probable as ``keep``: with two thresholds, a probability that fluctuates about one does not split an event.
+    A window stands for its middle and half of the way to each neighbour; the first of a stream from its start, the last
+    up to its end.
 
     Args:
-        windows: of `classify_stream`, with the labels of all classes (``topk`` of as many, ``threshold`` 0).
-        begin: least probability that begins an event.
-        keep: least probability that keeps one going.
+        windows: from `classify_stream`, with the labels of all classes (``topk`` of as many, ``threshold`` 0).
+        begin: lowest probability that begins an event.
+        keep: lowest probability that continues one.
         least: seconds that an event has to last.
 
     Raises:
@@ -68,11 +68,11 @@ def find_events(
 
 
 def check_thresholds(begin: float = 0.5, keep: float = 0.3, least: float = 0.0) -> None:
-    """A ValueError for what `find_events` does not take."""
+    """Raise a ValueError for what `find_events` does not take."""
     if not 0 < keep <= begin <= 1:
-        raise ValueError(f"begin={begin} and keep={keep} are no thresholds; expected 0 < keep <= begin <= 1.")
+        raise ValueError(f"begin={begin} and keep={keep} are not thresholds; expected 0 < keep <= begin <= 1.")
     if not 0 <= least < math.inf:
-        raise ValueError(f"least={least} is no duration; expected seconds of at least 0.")
+        raise ValueError(f"least={least} is not a duration; expected seconds of at least 0.")
 
 
 def _middle(window: Window) -> float:
@@ -80,6 +80,6 @@ def _middle(window: Window) -> float:
 
 
 def _lasting(event: Event, end: float, least: float) -> Iterator[Event]:
-    """The event with its end, if it lasted."""
+    """Yield the event with its end, if it lasted."""
     if end - event.start >= least:
         yield Event(event.start, end, event.index, event.name, event.probability)

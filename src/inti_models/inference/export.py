@@ -1,7 +1,7 @@
 """Models as files for other runtimes: torch.export, ONNX, and AOTInductor.
 
-What is exported takes a normalised clip (B, T, C, H, W) and gives logits (B, num_classes). B is free, and so is T where
-the model halves it without a rest: multiples of ``2**len(compress_at)``, at least two of these.
+An exported model takes a normalised clip (B, T, C, H, W) and returns logits (B, num_classes). B is free, and so is T
+where the model halves it without remainder: multiples of ``2**len(compress_at)``, at least two of these.
 """
 
 import json
@@ -28,9 +28,9 @@ _ONNX_LIMIT = 2**31  # bytes of a protobuf
 
 
 def export_model(model: InTIModel, path: str | os.PathLike[str], format: str) -> float:
-    """Write a model for another runtime, run what was written, and compare it with the model.
+    """Write a model for another runtime, run the result, and compare it with the model.
 
-    The file appears under its name only when it gives the same logits. It says in itself what its input is and what
+    The file appears under its name only when it gives the same logits. It contains what its input is and what
     its classes are called: `read_metadata`.
 
     Args:
@@ -43,9 +43,9 @@ def export_model(model: InTIModel, path: str | os.PathLike[str], format: str) ->
         The largest difference of a logit from the model's, on random clips.
 
     Raises:
-        ValueError: for another format or ending, a model that is not on the CPU, or too large a model for ONNX.
-        ModuleNotFoundError: ONNX needs onnx, onnxruntime and onnxscript.
-        BlockingIOError: another process writes the file.
+        ValueError: for another format or suffix, a model that is not on the CPU, or one too large for ONNX.
+        ModuleNotFoundError: if onnx, onnxruntime or onnxscript is missing, for ONNX.
+        BlockingIOError: if another process writes the file.
         RuntimeError: if there is no C++ compiler for AOTInductor, or the logits differ by more than `TOLERANCE`.
     """
     path = Path(path)
@@ -64,7 +64,7 @@ def export_model(model: InTIModel, path: str | os.PathLike[str], format: str) ->
         import onnxruntime  # noqa: F401  # before any work
         import onnxscript  # noqa: F401
     if format == "aoti" and not any(shutil.which(name) for name in (os.environ.get("CXX", ""), "g++", "clang++")):
-        raise RuntimeError("AOTInductor compiles C++ and found no compiler; install g++.")
+        raise RuntimeError("AOTInductor compiles C++, but found no compiler; install g++.")
 
     frames = frame_multiple(model)
     description = json.dumps(describe(model))
@@ -74,20 +74,20 @@ def export_model(model: InTIModel, path: str | os.PathLike[str], format: str) ->
         difference = _compare(model, _RUNNERS[format](unfinished), frames)
         if not difference <= TOLERANCE:
             raise RuntimeError(
-                f"What {format} made differs from the model by {difference:.2g}, more than {TOLERANCE}; nothing was "
-                "written."
+                f"The {format} model differs from the original by {difference:.2g}, more than {TOLERANCE}; nothing was "
+                "written, try another format."
             )
     return difference
 
 
 def frame_multiple(model: InTIModel) -> int | None:
-    """What the number of frames of an exported model has to be a multiple of; None where it is fixed."""
+    """Return what the number of frames of an exported model has to be a multiple of; None where it is fixed."""
     multiple = model.temporal.stride * 2 ** len(model.compress_at)
     return multiple if model.num_frames % multiple == 0 and model.num_frames >= 2 * multiple else None
 
 
 def describe(model: InTIModel) -> dict[str, Any]:
-    """What `read_metadata` gives back."""
+    """Return what `read_metadata` reads."""
     config, cfg = resolve_input_data_config(model), getattr(model, "pretrained_cfg", {})
     return {
         "architecture": cfg.get("architecture"),
@@ -107,7 +107,7 @@ def describe(model: InTIModel) -> dict[str, Any]:
 
 
 def describe_probabilities(model: InTIModel) -> dict[str, Any]:
-    """How logits become probabilities, and the threshold of each class; see `models.probabilities.Probabilities`."""
+    """Return how logits become probabilities, and each class's threshold; see `models.probabilities.Probabilities`."""
     said = model.probabilities
     return {
         "multi_label": said.multi_label,
@@ -118,11 +118,11 @@ def describe_probabilities(model: InTIModel) -> dict[str, Any]:
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What an exported file says of its model: input size, frames, sampling, mean, std, names of classes, thresholds.
+    """Read the metadata of an exported model: input size, frames, sampling, mean, std, class names, thresholds.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a file that `export_model` wrote.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not a file that `export_model` wrote.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,9 +1,9 @@
 """An index of videos: a folder with an embedding of each window, to search in.
 
-`MANIFEST` says which model made it, of which windows, and which parts there are. A part holds a few thousand windows of
-whole videos: their embeddings in ``part-*.npy`` (float16, memory-mapped) and one row for each in ``part-*.parquet``:
-``file``, ``start``, ``end``, ``scale``, ``fps``, and size and time of change of the file. A part counts when the
-manifest, which is replaced whole, names it; what a killed process left beside is removed by the next.
+`MANIFEST` says which model made it, from which windows, and which parts there are. A part holds a few thousand windows
+of whole videos: their embeddings in ``part-*.npy`` (float16, memory-mapped) and one row for each in ``part-*.parquet``:
+``file``, ``start``, ``end``, ``scale``, ``fps``, and size and modification time of the file. A part counts once the
+manifest, which is replaced whole, names it; what a killed process left behind is removed by the next.
 """
 
 import hashlib
@@ -42,16 +42,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Rows:
-    """The windows of a part, those of a file beside each other.
+    """The windows of a part, those of a file next to each other.
 
     Attributes:
         files: each file.
-        first: the number of its first window, and of the one after the last window of all, (files + 1,).
+        first: the number of its first window, and at the end the number of all windows, (files + 1,).
         start: seconds, float64.
         end: seconds.
         scale: frames of a window.
-        fps: frames a second that it was made of.
-        stamps: size in bytes, and time of change in nanoseconds, of each file when it was read.
+        fps: frames per second of a window.
+        stamps: size in bytes, and modification time in nanoseconds, of each file when it was read.
     """
 
     files: list[str]
@@ -63,20 +63,20 @@ class Rows:
     stamps: list[tuple[int, int]]
 
     def place(self, row: int) -> int:
-        """The number of the file that a window is of."""
+        """Return the number of the file that a window is from."""
         return int(np.searchsorted(self.first, row, side="right")) - 1
 
 
 @dataclass(frozen=True)
 class Index:
-    """An index that was opened. Its files are not trusted: sizes, types and values are checked as they are read.
+    """An opened index. Its files are not trusted: sizes, types and values are checked as they are read.
 
     Attributes:
         folder: where it is.
         model: name of the model, for `inti_models.load`.
-        digest: of the tensors that embeddings depend on; see `model_digest`.
+        digest: digest of the tensors that embeddings depend on; see `model_digest`.
         dim: width D of an embedding.
-        precision: that the model computed in.
+        precision: what the model computed in.
         windows: which windows.
         parts: in the order of their numbers.
     """
@@ -95,12 +95,12 @@ class Index:
         """Read the manifest of an index.
 
         Raises:
-            FileNotFoundError: the folder has none.
-            ValueError: it is damaged.
+            FileNotFoundError: if the folder has none.
+            ValueError: if it is damaged.
         """
         file = Path(folder, MANIFEST)
         if not file.is_file():
-            raise FileNotFoundError(f"{folder} is no index, for it has no {MANIFEST}; make one with inti-models index.")
+            raise FileNotFoundError(f"{folder} is not an index: it has no {MANIFEST}; make one with inti-models index.")
         if file.stat().st_size > MAX_MANIFEST:
             raise _damaged(file, f"is larger than {MAX_MANIFEST} bytes")
         try:
@@ -118,7 +118,7 @@ class Index:
         if not all(isinstance(text, str) for text in texts) or index.dim < 1:
             raise _damaged(file, "names no model")
         if not all(_NAME.fullmatch(part.name) and part.rows > 0 for part in parts):
-            raise _damaged(file, "names parts that cannot be")
+            raise _damaged(file, "names invalid parts")
         return index
 
     def save(self) -> None:
@@ -137,7 +137,7 @@ class Index:
 
     @cached_property
     def files(self) -> dict[str, tuple[int, int]]:
-        """Each file with its size and time of change."""
+        """Each file with its size and modification time."""
         return {
             file: stamp
             for part in self.parts
@@ -145,10 +145,10 @@ class Index:
         }
 
     def vectors(self, part: Part) -> np.ndarray:
-        """The embeddings of a part, float16 (W, D), mapped from the file.
+        """Return the embeddings of a part, float16 (W, D), memory-mapped.
 
         Raises:
-            ValueError: the file is not there, or not such an array.
+            ValueError: if the file is missing, or not such an array.
         """
         file = self._file(part, "npy")
         try:
@@ -160,10 +160,10 @@ class Index:
         return mapped
 
     def rows(self, part: Part) -> Rows:
-        """The windows of a part; they stay in memory.
+        """Return the windows of a part; they stay in memory.
 
         Raises:
-            ValueError: the file is not there, or has other rows.
+            ValueError: if the file is missing, or has other rows.
         """
         if part.name not in self._rows:
             self._rows[part.name] = _read_rows(self._file(part, "parquet"), part.rows)
@@ -175,7 +175,7 @@ class Index:
     # Writing; by one process, which holds the lock
 
     def with_part(self, videos: Sequence[tuple[str, tuple[int, int], VideoWindows]]) -> "Index":
-        """The index with one more part, of these files, which is written."""
+        """Write one more part, of these files, and return the index with it."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -197,7 +197,7 @@ class Index:
         return replace(self, parts=(*self.parts, part))
 
     def without(self, files: set[str]) -> "Index":
-        """The index without some files: parts that hold them are written again."""
+        """Return the index without some files: parts that hold them are written again."""
         index = replace(self, parts=())
         for part in self.parts:
             rows = self.rows(part)
@@ -225,14 +225,14 @@ class Index:
 
 def _whole(value: Any) -> int:
     if type(value) is not int:
-        raise ValueError(f"{value!r} is no whole number")
+        raise ValueError(f"{value!r} is not a whole number")
     return value
 
 
 def _damaged(file: Path, fault: str) -> ValueError:
     if not file.exists():
         return ValueError(
-            f"There is no {file}; try again if the index was just brought up to date, else remove it and make it again."
+            f"There is no {file}; try again if the index was just updated, otherwise remove it and make it again."
         )
     return ValueError(f"{file} {fault}; remove the index and make it again.")
 
@@ -260,7 +260,7 @@ def _read_rows(file: Path, count: int) -> Rows:
         raise _damaged(file, "has columns of other types")
     start, end, scale, fps = (columns[name] for name in ("start", "end", "scale", "fps"))
     if not ((start >= 0) & (start < end) & (end < np.inf) & (scale > 0) & (fps > 0) & (fps < np.inf)).all():
-        raise _damaged(file, "has windows that cannot be")
+        raise _damaged(file, "has invalid windows")
     begins = [i for i in range(count) if i == 0 or names[i] != names[i - 1]]
     files = [names[i] for i in begins]
     if len(set(files)) < len(files):
@@ -274,9 +274,9 @@ def _read_rows(file: Path, count: int) -> Rows:
 
 
 def model_digest(model: InTIModel) -> str:
-    """SHA-256, in hex, of what an embedding or a class of it depends on.
+    """Return the SHA-256, in hex, of what an embedding or its class depends on.
 
-    That is all tensors but those of a classifier made of words and of interpolations that are neutral; where frames are
+    That is all tensors except those of a classifier made from words and of neutral interpolations; where frames are
     compressed, activations, and how tokens and frames are pooled; and size and normalisation of frames.
     """
     without: tuple[str, ...] = ("head.classes.",) if model.projects else ()
@@ -294,12 +294,12 @@ def model_digest(model: InTIModel) -> str:
 
 
 def embedding_dim(model: InTIModel) -> int:
-    """Width D of the embeddings of a model."""
+    """Return the width D of the embeddings of a model."""
     return model.head.projection.out_features if model.projects else model.num_features
 
 
 def check_model(index: Index, model: InTIModel) -> None:
-    """A ValueError for a model other than the one that made an index; before its precision is changed."""
+    """Raise a ValueError for a model other than the one that made an index; call it before changing precision."""
     if model_digest(model) != index.digest or embedding_dim(model) != index.dim:
         raise ValueError(
             f"{index.folder} was made by {index.model} with other weights than this model's; name the model that made "

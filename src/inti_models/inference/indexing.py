@@ -1,4 +1,4 @@
-"""Making an index of videos, and bringing it up to date."""
+"""Making and updating an index of videos."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,15 +24,15 @@ Encoded = tuple[str, tuple[int, int], VideoWindows | str]  # a file, its stamp, 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did, in files.
+    """Summary of a run, in files.
 
     Attributes:
-        added: that were not there.
-        changed: that have another size or time of change than when they were read, and were read again.
-        dropped: that are gone.
-        kept: that were there before.
-        failed: that could not be read, with the error of each.
-        windows: of the index.
+        added: files that were not there.
+        changed: files whose size or modification time differ from when they were read, which were read again.
+        dropped: files that are gone.
+        kept: files that were there before.
+        failed: files that could not be read, with the error of each.
+        windows: windows of the index.
     """
 
     added: int
@@ -56,29 +56,29 @@ def build_index(
     progress: Callable[[Iterable[Any], int], Iterable[Any]] = lambda files, total: files,
     say: Callable[[str], None] = lambda line: None,
 ) -> Summary:
-    """Embed the windows of videos into a folder, or bring it up to date.
+    """Embed the windows of videos into a folder, or update it.
 
-    Files that the index has, of the same size and time of change, are kept; changed ones are read again; those that are
-    gone, of what is named now, are dropped; files of the index that are not named now stay. A stopped run resumes, and
-    ends with the index of a run that was never stopped.
+    Files that the index has, with the same size and modification time, are kept; changed ones are read again; those
+    gone from the sources named now are dropped; files of the index that are not named now stay. A stopped run resumes,
+    and ends with the same index as a run that was never stopped.
 
     Args:
         sources: folders (every video and folder of frames in them), files, or lists of files (.txt, .csv, .parquet).
         output: folder of the index.
         model: a name for `inti_models.load`, which `search` loads too.
-        windows: which windows; None for those of the index, or, of a new one, of `Windows`.
+        windows: which windows; None for those of the index, or for a new one, the defaults of `Windows`.
         device: where to run.
-        precision: of a new index; "auto" takes the index's, or what pays on ``device``.
+        precision: of a new index; "auto" takes the index's, or the fastest on ``device``.
         limits: what a file may ask for; see `WindowEncoder`.
-        workers: processes of a Ray cluster, each with a model; None for this process alone.
-        progress: gets the files one by one, and how many they are, and gives them on.
+        workers: processes of a Ray cluster, each with a model; None for only this process.
+        progress: gets the files one by one and their number, and passes them on.
         say: gets a line that says how windows are computed, before any is.
 
     Raises:
-        FileNotFoundError: a source is not there, and the index does not have it.
-        ValueError: the index was made by another model, or of other windows.
-        BlockingIOError: another process writes to the index.
-        ModuleNotFoundError: pyarrow is not installed, or Ray with ``workers``.
+        FileNotFoundError: if a source is missing, and the index does not have it.
+        ValueError: if the index was made by another model, or from other windows.
+        BlockingIOError: if another process writes to the index.
+        ModuleNotFoundError: if pyarrow is not installed, or Ray with ``workers``.
     """
     import pyarrow  # noqa: F401  # before any work
 
@@ -98,7 +98,7 @@ def build_index(
         if not isinstance(encoder.stream, StreamingWindows):
             say("frames see each other in this model's temporal modules: each window is computed by itself.")
         elif len(index.windows.fps) > 1:
-            say(f"{len(index.windows.fps)} rates are as many passes over each video.")
+            say(f"{len(index.windows.fps)} rates take that many passes over each video.")
         before = index.files
         gone = {file for file in before if not os.path.exists(file) and any(_is_below(file, top) for top in named)}
         changed = {file for file in wanted if file in before and file not in gone and _is_changed(file, before[file])}
@@ -143,7 +143,7 @@ def _claim(
     precision: str,
     device: str,
 ) -> Index:
-    """The index of a folder, or a new one; a ValueError for one of another model or other settings."""
+    """Open the index of a folder, or make a new one; raise a ValueError for another model or other settings."""
     wanted = None if windows is None else replace(windows, scales=windows.scales_of(model))
     if not (folder / MANIFEST).exists():
         wanted = wanted or replace(Windows(), scales=Windows().scales_of(model))
@@ -164,7 +164,7 @@ def _other(folder: Path, name: str, theirs: Any, ours: Any) -> ValueError:
 
 
 def _list_sources(sources: Iterable[str | os.PathLike[str]], index: Index) -> tuple[list[str], list[str]]:
-    """Absolute paths of all videos, and of what was named: folders and files."""
+    """Return absolute paths of all videos, and of what was named: folders and files."""
     files: list[str] = []
     named: list[str] = []
     for source in read_paths([os.fspath(source) for source in sources]):
@@ -180,7 +180,7 @@ def _list_sources(sources: Iterable[str | os.PathLike[str]], index: Index) -> tu
             raise FileNotFoundError(f"There is no {source}; check the path.")
     own = os.path.abspath(index.folder)
     if inside := [file for file in files if _is_below(file, own)]:
-        raise ValueError(f"{inside[0]} is in the folder of the index, {index.folder}; name another folder for that.")
+        raise ValueError(f"{inside[0]} is in the folder of the index, {index.folder}; choose another for the index.")
     return list(dict.fromkeys(files)), named
 
 
@@ -189,7 +189,7 @@ def _is_below(file: str, folder: str) -> bool:
 
 
 def _stamp(file: str) -> tuple[int, int]:
-    """Size and time of change of a file; of a folder of frames the sum, and the latest, of these."""
+    """Return size and modification time of a file; for a folder of frames the sum, and the latest, of these."""
     stats = [os.stat(file)]
     if os.path.isdir(file):
         stats += [entry.stat() for entry in os.scandir(file)]
@@ -204,7 +204,7 @@ def _is_changed(file: str, before: tuple[int, int]) -> bool:
 
 
 def _encode_files(encoder: WindowEncoder, files: Iterable[str]) -> Iterator[Encoded]:
-    """Each file with its windows in float16, or with the error that kept it from being read."""
+    """Yield each file with its windows in float16, or with the error from reading it."""
     for file in files:
         try:
             _check_file(file)
@@ -217,7 +217,7 @@ def _encode_files(encoder: WindowEncoder, files: Iterable[str]) -> Iterator[Enco
 
 
 def _check_file(file: str) -> None:
-    """The error of what is listed but is no file that ends, or cannot be a row."""
+    """Raise an error for what is listed but is not a file with an end, or cannot be a row."""
     check_name(file)
     if not os.path.exists(file):
         raise FileNotFoundError(f"There is no {file}, or it is a link that leads nowhere; check the path.")
@@ -241,7 +241,7 @@ class Worker:
 def _encode_with_ray(
     index: Index, model: str, files: Sequence[str], device: str, limits: Limits, workers: int
 ) -> Iterator[Encoded]:
-    """`_encode_files` in the processes of a Ray cluster, in the same order."""
+    """Run `_encode_files` in the processes of a Ray cluster, in the same order."""
     import ray
     from ray.util import ActorPool
 

@@ -31,7 +31,7 @@ class Label:
     Attributes:
         index: class index.
         name: class name, or the index as text where the model has no names.
-        probability: 0 to 1: among all classes of the model, or, of a model that gives a video several labels, of this
+        probability: 0 to 1: among all classes of the model, or, for a model that gives a video several labels, of this
             class whatever the others are (`models.probabilities.Probabilities`).
     """
 
@@ -41,7 +41,7 @@ class Label:
 
 
 class VideoEncoder:
-    """Reads video files, images or folders of frames and gives what a model pools of their clips, before its head.
+    """An encoder of video files, images or folders of frames into a model's pooled features of clips, before its head.
 
     Frames, sampling, size and normalisation follow the model's own config. Views are clips spread over time
     and crops along the longer side.
@@ -49,7 +49,7 @@ class VideoEncoder:
     Args:
         model: an InTI model; it is moved to ``device`` and put into evaluation mode.
         views: temporal clips and spatial crops, such as (4, 3); crops are 1 or 3. None for the model's own, which are
-            (1, 1) unless a converted checkpoint was measured by others.
+            (1, 1) unless a converted checkpoint was measured with others.
         device: where to run.
         chunk: frames of a long clip that go through the first blocks together, so that memory does not grow with the
             clip (`pool_chunked`); None for all frames.
@@ -60,8 +60,8 @@ class VideoEncoder:
         compile: compile the model with torch.compile, at its first clips.
 
     Raises:
-        ValueError: for views that cannot be, a model without pooling, one that does not run in chunks or is in another
-            precision already, a batch without clips, or chunks of a compiled model.
+        ValueError: for invalid views, a model without pooling, one that does not run in chunks or is already in another
+            precision, a batch without clips, or chunks of a compiled model.
     """
 
     def __init__(
@@ -80,13 +80,15 @@ class VideoEncoder:
         if chunk is not None:
             StreamingWindows(model, (model.num_frames,))  # which says why it does not run in chunks
             if compile:
-                raise ValueError(f"chunk={chunk} runs a model in parts, which are not compiled; leave one of both out.")
+                raise ValueError(
+                    f"chunk={chunk} runs a model in parts, which are not compiled; leave one out."
+                )
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is not a number of clips; pass at least 1, or None.")
         self.chunk, self.limits = chunk, limits
         self.num_clips, num_crops = model.views if views is None else views
         if self.num_clips < 1:
-            raise ValueError(f"views={views} asks for {self.num_clips} clips; ask for at least one.")
+            raise ValueError(f"views={views} is {self.num_clips} clips; pass at least one.")
         if precision is not None:
             set_precision(model, precision, device)
         self.model, self.device = model.to(device).eval(), torch.device(device)
@@ -108,7 +110,7 @@ class VideoEncoder:
         return frames if frames.ndim == 5 else frames.flatten(0, 1)
 
     def pool_batch(self, files: Sequence[Tensor]) -> list[Tensor]:
-        """What the model pools of the views (V, T, C, H, W) of several files, at most ``batch_size`` clips at a time.
+        """Return the model's pooled features of views (V, T, C, H, W) of several files, ``batch_size`` clips at a time.
 
         Returns:
             Features before the head (V, C) of each file; V may differ.
@@ -120,7 +122,7 @@ class VideoEncoder:
 
     @torch.inference_mode()
     def _run(self, clips: Tensor) -> Tensor:
-        """Clips (B, T, C, H, W) -> pooled features (B, C)."""
+        """Return the pooled features (B, C) of clips (B, T, C, H, W)."""
         return self._pool(clips.to(self.device))
 
     def _pooled(self, clips: Tensor) -> Tensor:
@@ -129,20 +131,20 @@ class VideoEncoder:
         return self.model.forward_head(self.model.forward_features(clips), pre_logits=True)
 
     def read_ahead(self, paths: Iterable[str | os.PathLike[str]], ahead: int = 2) -> "ReadAhead":
-        """Each file with its views, or with the error that kept it from being read, in order.
+        """Yield each file with its views, or with the error from reading it, in order.
 
         Raises:
-            ValueError: for a number ahead below 1.
+            ValueError: for ``ahead`` below 1.
         """
         return ReadAhead(self.views, paths, ahead)
 
     def pool_files(
         self, paths: "Iterable[str | os.PathLike[str]] | ReadAhead", ahead: int | None = None
     ) -> Generator[tuple[str | os.PathLike[str], Tensor | Exception]]:
-        """Each file with what `pool_batch` gives for it, or with the error that kept it from being read, in order.
+        """Yield each file with its result of `pool_batch`, or with the error from reading it, in order.
 
-        Passes of ``batch_size`` clips are filled from several files, while those of the next are read (`read_ahead`;
-        as many files for None, at least two), so that two batches and no more are in memory. A `ReadAhead` continues
+        Batches of ``batch_size`` clips are filled from several files, while those of the next are read (`read_ahead`;
+        as many files for None, at least two), so that no more than two batches are in memory. A `ReadAhead` continues
         with the files that it has.
         """
         ahead = max(2, self.batch_size) if ahead is None else ahead
@@ -157,7 +159,7 @@ class VideoEncoder:
     def _batches(
         self, files: Iterable[tuple[str | os.PathLike[str], Tensor | Exception]]
     ) -> Iterator[list[tuple[str | os.PathLike[str], Tensor | Exception]]]:
-        """Files whose views make a batch: not more clips than that, unless one file alone has, nor more files."""
+        """Yield files whose views make a batch: no more clips, unless a single file has more, and no more files."""
         batch: list[tuple[str | os.PathLike[str], Tensor | Exception]] = []
         clips = 0
         for path, views in files:
@@ -175,11 +177,11 @@ class VideoEncoder:
 
 
 class VideoClassifier(VideoEncoder):
-    """Reads video files, images or folders of frames and says what is in them.
+    """A classifier of video files, images or folders of frames.
 
     The probabilities of a file's views are averaged.
 
-    Args: those of `VideoEncoder`.
+    Args: see `VideoEncoder`.
 
     Raises:
         ValueError: for a model without a classifier; see `VideoEncoder`.
@@ -190,26 +192,26 @@ class VideoClassifier(VideoEncoder):
         super().__init__(model, *args, **kwargs)
 
     def probabilities(self, path: str | os.PathLike[str]) -> Tensor:
-        """Probability of each class, (num_classes,), averaged over the views."""
+        """Return the probability of each class, (num_classes,), averaged over the views."""
         return self.classify(self.views(path))
 
     @torch.no_grad()
     def logits(self, views: Tensor) -> Tensor:
-        """Logits of views (V, T, C, H, W), (V, num_classes), in float32."""
+        """Return the logits (V, num_classes) of views (V, T, C, H, W), in float32."""
         (pooled,) = self.pool_batch([views])
         return self.model.head(pooled).float()
 
     def classify(self, views: Tensor) -> Tensor:
-        """Probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
+        """Return the probability of each class, (num_classes,), averaged over views (V, T, C, H, W)."""
         return self.model.probabilities(self.logits(views)).cpu()
 
     def classify_files(
         self, paths: "Iterable[str | os.PathLike[str]] | ReadAhead", ahead: int | None = None
     ) -> Generator[tuple[str | os.PathLike[str], tuple[Tensor, Tensor] | Exception]]:
-        """Each file with what the model says of it, or with the error that kept it from being read, in order.
+        """Yield each file with the model's output for it, or with the error from reading it, in order.
 
-        That is the logits of its views (V, num_classes), and the mean over them of the features before the classifier
-        (C,), in float32. For the arguments see `pool_files`.
+        The output is the logits of its views (V, num_classes), and the mean over them of the features before the
+        classifier (C,), in float32. For the arguments see `pool_files`.
         """
         with closing(self.pool_files(paths, ahead)) as files:
             for path, pooled in files:
@@ -223,11 +225,11 @@ class VideoClassifier(VideoEncoder):
     def __call__(
         self, path: str | os.PathLike[str], topk: int | None = None, threshold: float | None = None
     ) -> list[Label]:
-        """The labels of a file, most probable first; see `top_labels`.
+        """Return the labels of a file, most probable first; see `top_labels`.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it cannot be read as a video.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it cannot be read as a video.
         """
         return top_labels(self.model, self.logits(self.views(path)), topk, threshold)
 
@@ -238,26 +240,26 @@ class VideoClassifier(VideoEncoder):
         ahead: int | None = None,
         threshold: float | None = None,
     ) -> Generator[tuple[str | os.PathLike[str], list[Label] | Exception]]:
-        """Each file with its labels, or with the error that kept it from being read, in order; see `classify_files`."""
+        """Yield each file with its labels, or with the error from reading it, in order; see `classify_files`."""
         with closing(self.classify_files(paths, ahead)) as files:
             for path, said in files:
                 yield path, said if isinstance(said, Exception) else top_labels(self.model, said[0], topk, threshold)
 
 
 class ReadAhead(Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]):
-    """Each file with its views, or with the error that kept it from being read, in order.
+    """An iterator over files with their views, or with the error from reading them, in order.
 
-    As many as ``ahead`` of the file that the caller is at are read in threads, up to one for each CPU core but at least
-    two. The first are read when the first is asked for, or from `start` on. The threads end soon after the iterator is
+    Up to ``ahead`` files after the caller's current one are read in threads, up to one per CPU core but at least
+    two. The first are read when the first is requested, or from `start` on. The threads end soon after the iterator is
     closed, or an exception such as KeyboardInterrupt leaves it.
 
     Args:
-        read: gives the views of a file; ends soon after the event that it gets is set.
+        read: returns the views of a file; ends soon after the event that it gets is set.
         paths: the files.
         ahead: files to read ahead; may be changed.
 
     Raises:
-        ValueError: for a number ahead below 1.
+        ValueError: for ``ahead`` below 1.
     """
 
     def __init__(
@@ -274,7 +276,7 @@ class ReadAhead(Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]):
         self._pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1), thread_name_prefix="read")
 
     def start(self, more: int = 0) -> None:
-        """Have ``ahead`` files read, and so many more, before any is asked for."""
+        """Start reading ``ahead + more`` files before any is requested."""
         for path in islice(self._paths, max(0, self.ahead + more - len(self._reading))):
             self._reading.append((path, self._pool.submit(self._read, path, self._stop)))
 
@@ -295,7 +297,7 @@ class ReadAhead(Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]):
             raise
 
     def close(self) -> None:
-        """End the reading."""
+        """Stop reading."""
         self._stop.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._reading.clear()
@@ -304,7 +306,7 @@ class ReadAhead(Iterator[tuple[str | os.PathLike[str], Tensor | Exception]]):
 
 @dataclass(frozen=True)
 class Window:
-    """What is in the last frames of a stream.
+    """Labels of the last frames of a stream.
 
     Attributes:
         start: time of the window's first frame, in seconds after the stream's first.
@@ -327,19 +329,19 @@ def classify_stream(
     precision: str | None = None,
     threshold: float | None = None,
 ) -> Iterator[Window]:
-    """Labels of each window of the model's number of frames, as soon as its last frame is there.
+    """Yield the labels of each window of the model's number of frames, as soon as its last frame is there.
 
     Args:
         model: a model that `StreamingClassifier` takes; moved to ``device`` and put into evaluation mode.
         frames: times in seconds and frames, uint8 (3, H, W), as `inti_models.data.iterate_frames` yields them.
         stride: frames from the start of a window to the start of the next.
-        topk: labels of a window; see `top_labels`.
+        topk: maximum number of labels of a window; see `top_labels`.
         device: where to run.
         precision: see `VideoClassifier`.
         threshold: see `top_labels`.
 
     Raises:
-        ValueError: for a model without a classifier, one that cannot be streamed, or in another precision already.
+        ValueError: for a model without a classifier, one that cannot be streamed, or already in another precision.
     """
     _check_classifier(model)
     if precision is not None:
@@ -360,33 +362,33 @@ def _check_classifier(model: InTIModel) -> None:
 
 
 def check_threshold(threshold: float | None) -> None:
-    """Raise a ValueError if that is no probability."""
+    """Raise a ValueError if the threshold is not a probability."""
     if threshold is not None and not 0 <= threshold <= 1:
-        raise ValueError(f"threshold={threshold} is no probability; pass one from 0 to 1.")
+        raise ValueError(f"threshold={threshold} is not a probability; pass one from 0 to 1.")
 
 
 def top_labels(
     model: InTIModel, logits: Tensor, topk: int | None = None, threshold: float | None = None
 ) -> list[Label]:
-    """Labels of logits (V, num_classes), whose probabilities are averaged over V views, most probable first.
+    """Return the labels of logits (V, num_classes), whose probabilities are averaged over V views, most probable first.
 
-    They are the classes from their thresholds on, and there are none if nothing reaches its own. Where the last classes
-    are prompts of the background, these are one label, `NONE`, with the sum of their probabilities; by a model that
+    They are the classes that reach their thresholds, and none if no class does. Where the last classes
+    are background prompts, these are one label, `NONE`, with the sum of their probabilities; for a model that
     gives several labels, a class is a label only if it is more probable than each of them.
 
     Args:
         model: the model that gave the logits.
-        logits: of the views of one video.
-        topk: most labels; None for all of a model that gives several labels a video, and for `TOPK` of one that gives
-            one.
-        threshold: of all classes, and of `NONE`; None for the model's own (`Probabilities.threshold`).
+        logits: logits of the views of one video.
+        topk: maximum number of labels; None for all from a model that gives several labels per video, and `TOPK` from
+            one that gives one.
+        threshold: threshold of all classes, and of `NONE`; None for the model's own (`Probabilities.threshold`).
 
     Raises:
-        ValueError: for a threshold that is no probability, or logits that are not finite.
+        ValueError: for a threshold that is not a probability, or logits that are not finite.
     """
     check_threshold(threshold)
     if not logits.isfinite().all():
-        raise ValueError("The model's output is not finite; try --precision float32 or other weights.")
+        raise ValueError("The model's output is not finite; try float32 (--precision float32) or other weights.")
     said, several = model.probabilities, model.probabilities.multi_label
     names = model.pretrained_cfg.get("label_names") or ()
     if len(names) != model.num_classes:

@@ -1,13 +1,13 @@
-"""Search in an index: exact, flat in memory, and overlapping hits are one moment.
+"""Search in an index: exact, with constant memory, and overlapping hits merged into one moment.
 
-**Score.** An example clip or words are a vector, and the score of a window is the cosine of its embedding with it; a
-class of the model's own classifier is its probability.
+**Score.** An example clip or words become a vector, and the score of a window is the cosine of its embedding with it;
+for a class of the model's own classifier it is its probability.
 
-**Moments.** The score of an instant is the mean score of the windows that show it, first of each scale and rate, then
-over these. A moment has its seed at the instant that scores highest, and reaches to both sides as far as what scores
+**Moments.** The score of an instant is the mean score of the windows that show it, first over each scale and rate, then
+over these. A moment has its seed at the instant that scores highest, and extends to both sides as far as what scores
 above a level outweighs what scores below (the sum of differences over time is largest); the level is a quarter of the
-way from the median of all windows to the seed. Windows that overlap with it are then taken out of the file, and what is
-left has the next. The score of a moment is that of its seed.
+way from the median of all windows to the seed. Windows that overlap it are then removed from the file, and the rest has
+the next. The score of a moment is that of its seed.
 """
 
 import difflib
@@ -51,15 +51,15 @@ class Moment:
 
 
 def search(index: Index, score: Score, top: int = 10) -> list[Moment]:
-    """The moments of an index that fit a query best, best first.
+    """Return the moments of an index that fit a query best, best first.
 
-    No instant scores higher than the best window of its file, so that files are opened in the order of these, and no
+    No instant scores higher than the best window of its file, so files are opened in the order of these, and no
     more of them than can hold one of the best moments.
 
     Args:
         index: the index.
         score: see `by_vector`, `by_class`, `by_words` and `by_clip`.
-        top: how many, at most.
+        top: maximum number of moments.
 
     Raises:
         ValueError: for a number below 1, or an index that is damaged.
@@ -110,18 +110,18 @@ def search_files(
     windows: Windows | None = None,
     top: int = 10,
 ) -> list[Moment]:
-    """`search` in a few videos without an index: their windows are embedded now.
+    """Run `search` in a few videos without an index: their windows are embedded now.
 
     Args:
-        model: on the CPU.
+        model: the model, on the CPU.
         files: video files, images or folders of frames.
         score: see `search`.
         windows: which windows.
         top: see `search`.
 
     Raises:
-        FileNotFoundError: a file is not there.
-        ValueError: a file cannot be read as a video.
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file cannot be read as a video.
     """
     encode = WindowEncoder(model, windows)
     videos = [(os.fspath(file), encode(file)) for file in files]
@@ -139,22 +139,22 @@ def search_files(
 
 
 def _groups(scale: np.ndarray, fps: np.ndarray) -> np.ndarray:
-    """The number, from 0, of the scale and rate of each window."""
+    """Return the number, from 0, of the scale and rate of each window."""
     return np.unique(scale + 1j * fps, return_inverse=True)[1]
 
 
 def find_moments(
     file: str, start: np.ndarray, end: np.ndarray, groups: np.ndarray, scores: np.ndarray, median: float
 ) -> Iterator[Moment]:
-    """The moments of a file, at least one; the rule is at the top of this module.
+    """Return the moments of a file, at least one; the rule is at the top of this module.
 
     Args:
         file: its name.
-        start: of its windows, (W,).
-        end: of its windows.
+        start: starts of its windows, (W,).
+        end: ends of its windows.
         groups: the number, from 0, of the scale and rate of each.
-        scores: of each.
-        median: of the scores of all windows.
+        scores: score of each.
+        median: median score of all windows.
     """
     edges = np.unique(np.concatenate([start, end]))  # windows begin and end at these: between two, all is alike
     while len(start):
@@ -172,7 +172,7 @@ def find_moments(
 def _instants(
     edges: np.ndarray, start: np.ndarray, end: np.ndarray, groups: np.ndarray, scores: np.ndarray
 ) -> np.ndarray:
-    """The score between each two neighbours of ``edges``; -inf where no window is."""
+    """Return the score between each two neighbours of ``edges``; -inf where there is no window."""
     first, after = np.searchsorted(edges, start), np.searchsorted(edges, end)
     total, present = np.zeros(len(edges) - 1), np.zeros(len(edges) - 1, np.int64)
     for group in range(int(groups.max()) + 1):
@@ -188,10 +188,10 @@ def _instants(
 
 
 def score_windows(index: Index, score: Score) -> np.ndarray:
-    """The score of every window, float32, a piece at a time.
+    """Return the score of every window, float32, a piece at a time.
 
     Raises:
-        ValueError: a part is damaged.
+        ValueError: if a part is damaged.
     """
     found = []  # as long as the files, not as they are said to be
     buffers = None
@@ -216,21 +216,21 @@ def score_windows(index: Index, score: Score) -> np.ndarray:
 
 
 def by_vector(vector: Tensor) -> Score:
-    """The cosine with a vector (D,); a ValueError for one without a direction."""
+    """Score by the cosine with a vector (D,); raise a ValueError for one without a direction."""
     if not 0 < vector.float().norm() < float("inf"):
-        raise ValueError("The query's embedding is zero or not finite, and like nothing; take another query.")
+        raise ValueError("The query's embedding is zero or not finite, so it matches nothing; use another query.")
     query = F.normalize(vector.float(), dim=-1)
     return lambda vectors: (vectors @ query) / vectors.norm(dim=-1).clamp_min(1e-12)
 
 
 def by_class(model: InTIModel, index: int) -> Score:
-    """The probability of a class of the model's own classifier."""
+    """Score by the probability of a class of the model's own classifier."""
     head = model.head.float().cpu()
     return lambda vectors: model.probabilities(head(vectors)[None])[:, index]  # of one view each
 
 
 def by_words(model: InTIModel, text: str) -> Score:
-    """What a text is to a model: a vector, where its head has a projection into the space of texts; else a class.
+    """Score by a text: as a vector if the head has a projection into the space of texts, otherwise as a class.
 
     Args:
         model: the one that made the index, on the CPU.
@@ -238,8 +238,8 @@ def by_words(model: InTIModel, text: str) -> Score:
             one of its classes (its number, where classes have no names).
 
     Raises:
-        ValueError: there are no words, or the model has no such class; see `read_towers` too.
-        OSError: the text tower cannot be had.
+        ValueError: if there are no words, or the model has no such class; see also `read_towers`.
+        OSError: if the text tower cannot be loaded.
     """
     if not text.strip():
         raise ValueError("There are no words in the query; write what to look for.")
@@ -250,23 +250,23 @@ def by_words(model: InTIModel, text: str) -> Score:
     if len(names) != model.num_classes:
         names = [str(number) for number in range(model.num_classes)]
     if not names:
-        raise ValueError("This model knows neither words nor classes; ask for moments like an example clip.")
+        raise ValueError("This model has neither a text tower nor classes; search with an example clip.")
     if text in names:
         return by_class(model, names.index(text))
     near = difflib.get_close_matches(text, names, 3) or names[:3]
     raise ValueError(
-        f"{text!r} is none of the {len(names)} classes of this model, which knows no other words; ask for one of them, "
-        f"such as {', '.join(map(repr, near))}, for an example clip, or index with an image-text model."
+        f"{text!r} is none of the {len(names)} classes of this model, which knows no other words; search for one, such "
+        f"as {', '.join(map(repr, near))}, or with an example clip, or index with an image-text model."
     )
 
 
 def by_clip(
     model: InTIModel, path: str | os.PathLike[str], device: str = "cpu", limits: Limits = DEFAULT_LIMITS
 ) -> Score:
-    """The cosine with the embedding of an example clip, sampled as the model samples files.
+    """Score by the cosine with the embedding of an example clip, sampled as the model samples files.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be read as a video.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read as a video.
     """
     return by_vector(torch.from_numpy(embed(model, [path], device=device, limits=limits).vectors[0]))

@@ -1,1 +1,1 @@
-"""What a model kept of a video, and what it went by."""
+"""What a model kept of a video, and what its prediction is based on."""

@@ -1,7 +1,7 @@
-"""What was kept of a clip, and what made the model say so: weights and relevance of every frame and place.
+"""What was kept of a clip, and why the model predicts a class: weights and relevance of every frame and position.
 
 Shapes: ``B`` clips, ``T`` frames (``T_k`` after k compressions), a grid of ``h x w`` tokens in each. ``T_0`` frames go
-into the first compression: those of the clip, some of them twice where T is no multiple (`frame_order`).
+into the first compression: those of the clip, some of them twice where T is not a multiple (`frame_order`).
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class ClipWeights:
         frame_weights: how much of each input token is in the token that it became part of (the paper's fig. 4),
             (B, T_0, h, w).
         interpolation_weights: the weights that each interpolation gave, (B, T_k, h, w) for k = 0, 1, ...
-        class_token: the same of the class token, (B, T_k) each; empty for a model without one.
+        class_token: the same for the class token, (B, T_k) each; empty for a model without one.
         group_size: frames that became one; fewer if the clip is shorter.
         order: the T_0 frames, as indices of the clip's.
     """
@@ -38,12 +38,12 @@ class ClipWeights:
 
 @dataclass(frozen=True)
 class ClipExplanation:
-    """What a model says of a batch of clips, and why.
+    """A model's predictions for a batch of clips, and why.
 
     Attributes:
         logits: (B, num_classes).
-        weights: of the interpolations.
-        relevance: of each frame and place for the class, (B, T_0, h, w); see `relevance`.
+        weights: weights of the interpolations.
+        relevance: relevance of each frame and position for the class, (B, T_0, h, w); see `relevance`.
     """
 
     logits: Tensor
@@ -53,7 +53,7 @@ class ClipExplanation:
 
 @torch.no_grad()
 def clip_weights(model: InTIModel, clip: Tensor) -> ClipWeights:
-    """The weights of a model's interpolations on clips (B, T, C, H, W) or images (B, C, H, W); one forward pass."""
+    """Return a model's interpolation weights on clips (B, T, C, H, W) or images (B, C, H, W), by one forward pass."""
     clip = model.to_clip(clip)
     return _clip_weights(model, clip, model.interpolation_weights(clip))
 
@@ -72,7 +72,7 @@ def _clip_weights(model: InTIModel, clip: Tensor, weights: Sequence[Tensor]) -> 
 
 
 def frame_fractions(weights: Tensor) -> Tensor:
-    """Which frames counted: the mean weight of each over its places, as a fraction of all frames' (sums to one).
+    """Return how much each frame counted: its mean weight over positions, as a fraction of all (they sum to one).
 
     Args:
         weights: frame weights (B, T, h, w).
@@ -85,14 +85,14 @@ def frame_fractions(weights: Tensor) -> Tensor:
 
 
 def to_pixels(weights: Tensor, size: tuple[int, int]) -> Tensor:
-    """Weights of tokens (B, T, h, w) as weights of pixels (B, T, H, W): every pixel of a patch has the patch's."""
+    """Spread weights of tokens (B, T, h, w) to pixels (B, T, H, W): every pixel of a patch has the patch's."""
     return F.interpolate(weights, size, mode="nearest-exact")
 
 
 def aggregate(clip: Tensor, weights: Tensor, group_size: int) -> Tensor:
-    """The picture that each group of frames became: their sum, weighted pixel by pixel (the paper's fig. 5).
+    """Return the picture that each group of frames became: their sum, weighted pixel by pixel (the paper's fig. 5).
 
-    The network interpolates tokens, not pixels, and between other blocks; this shows what its weights take.
+    The network interpolates tokens, not pixels, and between different blocks; this shows what its weights select.
 
     Args:
         clip: (B, T, C, H, W); frames in the order of the weights.
@@ -107,12 +107,12 @@ def aggregate(clip: Tensor, weights: Tensor, group_size: int) -> Tensor:
 
 
 def relevance(model: InTIModel, clip: Tensor, class_index: int | None = None) -> Tensor:
-    """Which frames and places made the model say this: gradient times weight, for the logit of a class.
+    """Return which frames and positions account for the logit of a class: gradient times weight.
 
     The first interpolation makes ``y = sum_t w_t x_t`` of each pair. With ``g`` the gradient of the logit with respect
     to y, ``<g, y>`` is the relevance of y (gradient times input, Shrikumar et al., arXiv 1605.01713), and
-    ``w_t <g, x_t>``, the logit's derivative with respect to w_t times w_t, is the part of it that frame t gave: parts
-    of a pair add up to the relevance of what became of it. Positive parts speak for the class. Without interpolations
+    ``w_t <g, x_t>``, the logit's derivative with respect to w_t times w_t, is the part of it due to frame t: the parts
+    of a pair add up to the relevance of the result. Positive parts support the class. Without interpolations
     it is gradient times input of the tokens before the last block.
 
     Args:
@@ -124,7 +124,7 @@ def relevance(model: InTIModel, clip: Tensor, class_index: int | None = None) ->
         (B, T, h, w); for a temporal method that embeds several frames as one, T counts these.
 
     Raises:
-        ValueError: for a model without a classifier, or an index that is no class.
+        ValueError: for a model without a classifier, or an index that is not a class.
     """
     clip = model.to_clip(clip)
     parts = explain_clip(model, clip, class_index).relevance
@@ -132,15 +132,15 @@ def relevance(model: InTIModel, clip: Tensor, class_index: int | None = None) ->
 
 
 def explain_clip(model: InTIModel, clip: Tensor, class_index: int | None = None) -> ClipExplanation:
-    """Logits, weights and relevance by one forward and one backward pass; arguments and errors of `relevance`."""
+    """Return logits, weights and relevance by one forward and one backward pass; for the rest see `relevance`."""
     if model.num_classes < 1 or not model.global_pool:
         raise ValueError("The model has no classifier to explain; create it with a number of classes and pooling.")
     if class_index is not None and not 0 <= class_index < model.num_classes:
-        raise ValueError(f"class_index={class_index} is no class; pass one from 0 to {model.num_classes - 1}.")
+        raise ValueError(f"class_index={class_index} is not a class; pass one from 0 to {model.num_classes - 1}.")
     seen: dict[str, Any] = {}
 
     def keep(_: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Remember the tokens that go in, and make those that come out a leaf, so that the gradient ends here."""
+        """Keep the input tokens, and make the output tokens a leaf, so that the gradient ends here."""
         tokens, *weights = output if isinstance(output, tuple) else (output,)
         seen["x"], seen["y"] = args[0].detach(), tokens.detach().requires_grad_()
         return (seen["y"], *weights) if weights else seen["y"]

@@ -32,17 +32,17 @@ _COLORS, _SIGNED = "magma", "coolwarm"
 
 @dataclass(frozen=True)
 class Explanation:
-    """A clip and all that the pictures show of it.
+    """A clip and everything that the pictures show of it.
 
     Attributes:
         frames: what the model saw, uint8 (T, 3, H, W), in the order of the weights (`frame_order`).
-        times: of the frames, in seconds, (T,), or None where they are not known.
-        moments: what the pictures call each frame, such as "0.62 s", or "frame 5" (counted from 0) without times.
-        weights: of its tokens, for one clip (leading dimensions of 1).
+        times: times of the frames, in seconds, (T,), or None where they are not known.
+        moments: name of each frame in the pictures, such as "0.62 s", or "frame 5" (counted from 0) without times.
+        weights: weights of its tokens, for one clip (leading dimensions of 1).
         fractions: how much each frame counted, (T,).
         aggregated: the picture that each group of frames became, uint8 (groups, 3, H, W).
-        relevance: of each frame and place for ``label``, (T, h, w).
-        label: the class that relevance is of, with its probability.
+        relevance: relevance of each frame and position for ``label``, (T, h, w).
+        label: the class that relevance is for, with its probability.
         labels: the most probable classes.
     """
 
@@ -60,12 +60,12 @@ class Explanation:
 def explain_clips(
     model: InTIModel, clips: Tensor, times: Tensor | None = None, class_index: int | None = None
 ) -> list[Explanation]:
-    """Weights, fractions, aggregated frames and relevance of a batch of clips.
+    """Return weights, fractions, aggregated frames and relevance of a batch of clips.
 
     Args:
         model: a model with a classifier; put into evaluation mode.
         clips: frames as they were read, uint8 (B, T, 3, H, W).
-        times: of the frames in seconds, (B, T); None where they are not known: pictures then number the frames.
+        times: times of the frames in seconds, (B, T); None where they are not known: pictures then number the frames.
         class_index: class whose relevance to show; None for the most probable of each clip.
 
     Raises:
@@ -111,13 +111,13 @@ def explain_clips(
 
 
 def explain_file(model: InTIModel, path: str | os.PathLike[str], class_index: int | None = None) -> Explanation:
-    """`explain_clips` for a clip of a video file, sampled as the model is."""
+    """Run `explain_clips` on a clip of a video file, sampled as the model's config says."""
     clips = FrameSampling.of(model).read(path)
     return explain_clips(model, clips.frames, clips.times, class_index)[0]
 
 
 def draw_weights(explanation: Explanation) -> "Figure":
-    """The frames of each group under their weights, what became of the group, and the fractions of frames."""
+    """Draw the frames of each group under their weights, the group's result, and the fractions of frames."""
     e, span = explanation, explanation.weights.group_size
     rows = _rows(len(e.frames), span)
     columns = max(len(row) for _, row in rows) + (span > 1)
@@ -136,7 +136,7 @@ def draw_weights(explanation: Explanation) -> "Figure":
 
 
 def draw_stages(explanation: Explanation) -> "Figure":
-    """The weights that each compression gave to the frames before it, and to their class tokens."""
+    """Draw the weights that each compression gave to the frames before it, and to their class tokens."""
     e = explanation
     stages = e.weights.interpolation_weights or [torch.ones_like(e.weights.frame_weights)]
     figure, cells = _grid(len(stages), min(_ACROSS, stages[0].shape[1]), extra=0)
@@ -154,7 +154,7 @@ def draw_stages(explanation: Explanation) -> "Figure":
 
 
 def draw_relevance(explanation: Explanation) -> "Figure":
-    """Frames and places that speak for (red) and against (blue) the class."""
+    """Draw frames and positions that support (red) or oppose (blue) the class."""
     e = explanation
     rows = _rows(len(e.frames), 1)
     figure, cells = _grid(len(rows), len(rows[0][1]), extra=0)
@@ -170,12 +170,12 @@ def draw_relevance(explanation: Explanation) -> "Figure":
 
 
 def write_png(explanation: Explanation, path: Path) -> None:
-    """The figure of `draw_weights`."""
+    """Write the figure of `draw_weights`."""
     path.write_bytes(_png(draw_weights(explanation)))
 
 
 def draw_animation(explanation: Explanation) -> Tensor:
-    """A picture for each frame: it, its weights, what its group became, its fraction; uint8 (T, 3, H, W)."""
+    """Draw a picture for each frame: frame, weights, its group's result, its fraction; uint8 (T, 3, H, W)."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -196,18 +196,18 @@ def draw_animation(explanation: Explanation) -> Tensor:
 
 
 def write_gif(explanation: Explanation, path: Path) -> None:
-    """The animation, two frames a second, again and again."""
+    """Write the animation, two frames per second, looping."""
     first, *others = (Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in draw_animation(explanation))
     first.save(path, save_all=True, append_images=others, duration=500, loop=0)
 
 
 def write_mp4(explanation: Explanation, path: Path) -> None:
-    """The animation, two frames a second."""
+    """Write the animation, two frames per second."""
     write_video(path, draw_animation(explanation), fps=2)
 
 
 def write_html(explanation: Explanation, path: Path) -> None:
-    """A page by itself: labels, weights, stages and relevance."""
+    """Write a self-contained page: labels, weights, stages and relevance."""
     e = explanation
     best = int(e.fractions.argmax())
     rows = "".join(f"<tr><td>{_escaped(label.name)}</td><td>{label.probability:.1%}</td></tr>" for label in e.labels)
@@ -218,7 +218,7 @@ def write_html(explanation: Explanation, path: Path) -> None:
             "What was kept",
             f"Counted most: {e.moments[best]}, {e.fractions[best]:.0%} of all. Fractions of the frames: {fractions}.",
             draw_weights(e),
-            "Frames of the clip with the weights of their places as heat maps, and the frame that each group became",
+            "Frames of the clip with the weights of their positions as heat maps, and the frame that each group became",
         ),
         (
             "Each compression",
@@ -227,10 +227,10 @@ def write_html(explanation: Explanation, path: Path) -> None:
             "Weights of each compression stage over the frames before it",
         ),
         (
-            f"What speaks for “{name}”",
-            "Gradient times weight: red places speak for the class, blue ones against it.",
+            f"What supports “{name}”",
+            "Gradient times weight: red positions support the class, blue ones oppose it.",
             draw_relevance(e),
-            f"Frames of the clip with places that speak for and against {name}",
+            f"Frames of the clip with positions that support and oppose {name}",
         ),
     )
     body = "".join(
@@ -263,7 +263,7 @@ WRITERS: dict[str, Callable[[Explanation, Path], None]] = {
 
 
 def check_ending(path: Path) -> None:
-    """A ValueError for a file that no writer makes, a FileNotFoundError for one in no folder."""
+    """Raise a ValueError for a file that no writer makes, a FileNotFoundError for one in a missing folder."""
     if path.suffix not in WRITERS:
         raise ValueError(f"{path} ends in none of {', '.join(WRITERS)}; rename it.")
     if not path.parent.is_dir():
@@ -271,11 +271,11 @@ def check_ending(path: Path) -> None:
 
 
 def write(explanation: Explanation, path: str | os.PathLike[str]) -> None:
-    """Write what the file's ending says, whole or not at all.
+    """Write the format of the file's suffix, whole or not at all.
 
     Raises:
-        ValueError: for another ending than .png, .gif, .mp4 or .html.
-        FileNotFoundError: there is no such folder.
+        ValueError: for a suffix other than .png, .gif, .mp4 or .html.
+        FileNotFoundError: if there is no such folder.
     """
     path = Path(path)
     check_ending(path)
@@ -284,14 +284,14 @@ def write(explanation: Explanation, path: str | os.PathLike[str]) -> None:
 
 
 def _rows(num_frames: int, span: int) -> list[tuple[int, list[int]]]:
-    """Rows of frames side by side: (group, frames). Frames that stand alone share rows."""
+    """Return rows of frames side by side: (group, frames). Single frames share rows."""
     size = span if span > 1 else num_frames
     groups = [list(range(start, min(start + size, num_frames))) for start in range(0, num_frames, size)]
     return [(g, group[i : i + _ACROSS]) for g, group in enumerate(groups) for i in range(0, len(group), _ACROSS)]
 
 
 def _grid(rows: int, columns: int, extra: float) -> "tuple[Figure, np.ndarray]":
-    """A figure of empty cells; with room below for the fractions."""
+    """Make a figure of empty cells, with room below for the fractions."""
     from matplotlib.figure import Figure
 
     columns = max(columns, 2)
@@ -306,7 +306,7 @@ def _grid(rows: int, columns: int, extra: float) -> "tuple[Figure, np.ndarray]":
 
 
 def _show(axis: "Axes", frame: Tensor, weights: Tensor | None, title: str, signed: bool = False):
-    """A frame with weights (h, w) over it; the colour scale is fixed."""
+    """Show a frame with weights (h, w) over it; the colour scale is fixed."""
     axis.set_axis_off()
     axis.set_title(title, fontsize=8)
     image = axis.imshow(frame.permute(1, 2, 0).numpy())
@@ -331,7 +331,7 @@ def _draw_fractions(axis: "Axes", explanation: Explanation, at: int | None = Non
 
 
 def _weights_before(weights: ClipWeights, compressions: int) -> Tensor:
-    """Weights of the input frames in those after so many compressions, (B, T_0, h, w)."""
+    """Return the weights of the input frames in those after ``compressions``, (B, T_0, h, w)."""
     stages = weights.interpolation_weights[:compressions]
     return cascade(stages) if stages else torch.ones_like(weights.frame_weights)
 

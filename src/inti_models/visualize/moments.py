@@ -1,4 +1,4 @@
-"""Pictures of moments that a search found: a page with frames of each and a time line, or an animation."""
+"""Pictures of moments found by a search: a page with frames of each and a time line, or an animation."""
 
 import base64
 import html
@@ -27,13 +27,13 @@ GIF_SIZE, GIF_FRAMES, GIF_STEP = (240, 180), 8, 200  # pixels; frames of a momen
 
 
 def write(moments: Sequence[Moment], query: str, path: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> None:
-    """Write what the file's ending says, .html or .gif, whole or not at all.
+    """Write the format of the file's suffix, .html or .gif, whole or not at all.
 
-    A moment whose video cannot be read any more says so in place of its frames.
+    A moment whose video can no longer be read says so in place of its frames.
 
     Raises:
-        ValueError: for another ending, or a GIF of no moments.
-        OSError: it is in no folder, or cannot be written.
+        ValueError: for another suffix, or a GIF of no moments.
+        OSError: if its folder is missing, or it cannot be written.
     """
     path = Path(path)
     check_output(path, WRITERS)
@@ -42,7 +42,7 @@ def write(moments: Sequence[Moment], query: str, path: str | os.PathLike[str], l
 
 
 def draw_time_lines(moments: Sequence[Moment], files: Sequence[str]) -> "Figure":
-    """A line for each file, with its moments, the darker the higher they score.
+    """Draw a line for each file, with its moments, the darker the higher they score.
 
     Args:
         moments: what to show.
@@ -66,10 +66,10 @@ def draw_time_lines(moments: Sequence[Moment], files: Sequence[str]) -> "Figure"
 
 
 def frames_of(moment: Moment, count: int, limits: Limits = DEFAULT_LIMITS) -> Tensor:
-    """Frames at the middles of ``count`` equal parts of a moment, uint8 (count, 3, H, W).
+    """Read the frames at the middles of ``count`` equal parts of a moment, uint8 (count, 3, H, W).
 
     Raises:
-        OSError, ValueError: the video cannot be read.
+        OSError, ValueError: if the video cannot be read.
     """
     step = (moment.end - moment.start) / count
     return read_frames(moment.file, [moment.start + (i + 0.5) * step for i in range(count)], limits=limits)
@@ -119,7 +119,7 @@ def _write_gif(moments: Sequence[Moment], query: str, path: Path, limits: Limits
 
 
 def _animation(moments: Sequence[Moment], limits: Limits) -> Iterator[Image.Image]:
-    """The frames of one moment after the other, with their file and times."""
+    """Yield the frames of one moment after another, with their file and times."""
     if not moments:
         raise ValueError("There are no moments to show; a .gif needs one.")
     for moment in moments:
