@@ -417,7 +417,7 @@ def test_a_device_that_is_not_there_is_named_before_any_work(arguments, device, 
     monkeypatch.chdir(tmp_path)
     assert main([*arguments, "--device", device]) == 1
     err = capsys.readouterr().err
-    assert f"--device {device} is no device of this machine" in err
+    assert f"--device {device} is not a device of this machine" in err
     assert err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,6 @@
-"""The command ``inti-models``: a thin layer over the package, one module a command.
+"""The command ``inti-models``: a thin layer over the package, one module per command.
 
-Nothing here imports PyTorch or timm before a command runs, so that ``--help`` and wrong usage answer at once.
+Nothing here imports PyTorch or timm before a command runs, so that ``--help`` and usage errors are instant.
 """
 
 import argparse
@@ -60,8 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        The exit status: 0, 1 for failed work, 2 for wrong usage, 130 for Ctrl-C, 141 where the reader of the output has
-        closed its pipe (as ``head`` does), without a word.
+        The exit status: 0, 1 for failed work, 2 for wrong usage, 130 for Ctrl-C, 141, silently, where the reader of the
+        output has closed its pipe (as ``head`` does).
     """
     parser = create_parser()
     args, rest = parser.parse_known_args(argv)
@@ -82,14 +82,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if lost := _lost_output():
         if isinstance(lost, BrokenPipeError):
             return 141
-        status, sentence = 1, f"The output cannot be written ({lost.strerror}); choose another place for it."
+        status, sentence = 1, f"The output cannot be written ({lost.strerror}); write it elsewhere."
     if sentence:  # printed when the error is gone, and with it the progress bar that it left
         print("inti-models: " + "\n".join(map(printable, sentence.split("\n"))), file=sys.stderr)
     return status
 
 
 def _shown_as_sentence(show: Any) -> Any:
-    """Return what shows a warning of this package as a sentence, and others by ``show``."""
+    """Return a function that shows warnings of this package as a sentence, and others by ``show``."""
 
     def show_warning(message: Warning | str, category: Any, filename: str, *args: Any, **kwargs: Any) -> None:
         if Path(filename).is_relative_to(Path(__file__).parents[1]):
@@ -105,7 +105,7 @@ def create_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="inti-models",
         description="InTI video transformers: image ViTs that halve the frames between their blocks.",
-        epilog="Each command has help of its own, with an example: inti-models predict --help",
+        epilog="Each command has its own help, with an example: inti-models predict --help",
     )
     package = sys.modules[__name__.partition(".")[0]]
     parser.add_argument("--version", action="version", version=f"%(prog)s {package.__version__}")
@@ -118,7 +118,7 @@ def create_parser() -> argparse.ArgumentParser:
 
 
 def _lost_output() -> OSError | None:
-    """Why the standard output cannot be written, if so. What is left of it is dropped, without Python's message."""
+    """Return why the standard output cannot be written, if so. The rest of it is dropped, without Python's message."""
     try:
         if sys.stdout is not None:  # closed by the shell
             sys.stdout.flush()
@@ -129,7 +129,7 @@ def _lost_output() -> OSError | None:
 
 
 def _sentence(error: Exception) -> str:
-    """What an error says, without the traceback that PyTorch adds to those of data loading processes."""
+    """Return an error's message, without the traceback that PyTorch adds to those of data loading processes."""
     text = str(error)
     if isinstance(error, ModuleNotFoundError):
         module = (error.name or "").partition(".")[0]
@@ -137,7 +137,7 @@ def _sentence(error: Exception) -> str:
             return missing(module)
     if text.startswith("DataLoader worker"):
         return (
-            "A process that reads videos was killed, by the system for want of memory perhaps; use fewer of them "
+            "A process that reads videos was killed, perhaps by the system when memory ran out; use fewer of them "
             "(data.num_workers, --workers), and run the same command again: it resumes from what was saved."
         )
     if "Original Traceback" in text:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = [n for n in timm.list_models(args.pattern) if n.startswith("inti_")]
     if not names:
-        raise ValueError(f"No model's name matches {args.pattern!r}; 'inti-models list' shows all.")
+        raise ValueError(f"No model matches {args.pattern!r}; 'inti-models list' shows all.")
     settings = settings_of(args)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """The options of `inti_models.evaluation.benchmark.Settings`."""
+    """Add the options of `inti_models.evaluation.benchmark.Settings`."""
     add_device(parser)
     parser.add_argument("--train", action="store_true", help="measure training steps instead of inference")
     parser.add_argument("--batch-size", metavar="N|best", help="default: best on a GPU, 1 on a CPU")
@@ -74,18 +74,18 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="K,L",
         help="recompute blocks of these stages (default: none)",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the CPU (default: all cores)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each row (default: %(default)s)")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time for each row (default: %(default)s)")
 
 
 def settings_of(args: argparse.Namespace) -> "Settings":
-    """Settings of the options of `add_settings`."""
+    """Return the settings of the options of `add_settings`."""
     from ..evaluation.benchmark import Settings
 
     device = device_of(args)
     size = args.batch_size or ("1" if device == "cpu" else "best")
     if size != "best" and not size.isdecimal():
-        raise ValueError(f"--batch-size {size} is neither a number of clips nor 'best'.")
+        raise ValueError(f"--batch-size {size} is neither a number of clips nor 'best'; pass one of them.")
     return Settings(
         device=device,
         train=args.train,
@@ -101,7 +101,7 @@ def settings_of(args: argparse.Namespace) -> "Settings":
 
 
 def options_of(settings: "Settings") -> str:
-    """The options that give these settings, as text for a command line."""
+    """Return the options for these settings, as text for a command line."""
     words = [f"--device {settings.device}", f"--batch-size {settings.batch_size or 'best'}"]
     for name in ("train", "compile", "cuda_graphs", "channels_last"):
         words += [f"--{name.replace('_', '-')}"] if getattr(settings, name) else []

@@ -8,10 +8,10 @@ SHELLS = ("bash", "zsh", "fish")
 def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "completion",
-        help="print a script by which a shell completes commands, options, models and recipes",
+        help="print a script that lets a shell complete commands, options, models and recipes",
         epilog="example: inti-models completion bash > ~/.local/share/bash-completion/completions/inti-models",
     )
-    command.add_argument("shell", choices=SHELLS, help="whose script to print")
+    command.add_argument("shell", choices=SHELLS, help="shell to print it for")
     command.set_defaults(run=run)
 
 

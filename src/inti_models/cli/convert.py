@@ -11,7 +11,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "convert",
         help="turn another library's CLIP, an official video model, or a .pth of our own, into a model of this zoo",
         description="Every tensor of the file is used, or dropped for a reason that is printed. Activation and number\n"
-        "of heads are those of --set, else of the configuration beside the file, else of --model.",
+        "of heads come from --set, or the configuration beside the file, or --model, in this order.",
         epilog="example: inti-models convert vit_b16.pyth --model inti_vit_b16_k400 --output models/mine",
     )
     command.add_argument("source", type=Path, metavar="FILE", help=".safetensors, .pt, .pth, .pyth or .bin")
@@ -27,10 +27,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="argument of the model, such as compress_at=[4,10]; may be repeated",
     )
     command.add_argument(
-        "--trunk", type=Path, metavar="FILE", help="the CLIP that a video model without its frozen weights was made of"
+        "--trunk", type=Path, metavar="FILE", help="the CLIP that a video model without frozen weights was trained on"
     )
     command.add_argument(
-        "--labels", type=Path, metavar="FILE", help="names of the classes, one a line, in the checkpoint's order"
+        "--labels", type=Path, metavar="FILE", help="names of the classes, one per line, in the checkpoint's order"
     )
     command.add_argument("--license", help="the source's license, by its identifier on the Hub")
     command.set_defaults(run=run)
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _option(text: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value as JSON if it is JSON, else as text."""
+    """Parse NAME=VALUE, the value as JSON if it is JSON, otherwise as text."""
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as embed_dim=64 or compress_at=[4,10]")

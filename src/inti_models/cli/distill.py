@@ -17,9 +17,9 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     command.add_argument("videos", metavar="VIDEOS", help="a folder of videos, a list file, or motiondigits")
     command.add_argument(
-        "overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe, such as distill.targets=both"
+        "overrides", nargs="*", metavar="KEY=VALUE", help="keys of the recipe, such as distill.targets=both"
     )
-    command.add_argument("--model", required=True, help="what learns to compress: a model's name, hf-hub:... or folder")
+    command.add_argument("--model", required=True, help="model that learns to compress: a name, hf-hub:... or a folder")
     where = command.add_mutually_exclusive_group()
     where.add_argument(
         "--compress-at", type=whole_numbers, metavar="I,J", help="blocks after which to compress (default: the model's)"
@@ -30,7 +30,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--train", choices=("interpolation", "all"), help="what to train (default: interpolation); the head stays"
     )
     command.add_argument("--recipe", default="distill", help="YAML file, or a recipe's name (default: %(default)s)")
-    command.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all that is written")
+    command.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all output")
     command.add_argument("--extend", action="store_true", help="resume a run with more epochs than it had")
     command.set_defaults(run=run, stopped="stopped; the same command resumes from the last saved state.")
 

@@ -25,7 +25,7 @@ from .options import (
 def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "embed",
-        help="make vectors of videos, or of their windows",
+        help="embed videos, or their windows, as vectors",
         epilog="example: inti-models embed clip.mp4 --model inti_vit_t8_32_motiondigits -o clip.parquet",
     )
     command.add_argument(
@@ -33,14 +33,14 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     add_model(command)
     command.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .parquet or .npy (vectors alone)"
+        "-o", "--output", type=Path, required=True, metavar="FILE", help="ends in .parquet or .npy (only the vectors)"
     )
-    command.add_argument("--windows", action="store_true", help="a vector for each window, not for each file")
+    command.add_argument("--windows", action="store_true", help="embed each window, not each file")
     add_windows(command)
     add_views(command)
-    command.add_argument("--normalize", action="store_true", help="bring each vector to length one")
+    command.add_argument("--normalize", action="store_true", help="scale each vector to unit length")
     command.add_argument(
-        "--dtype", choices=("float16", "float32"), default="float32", help="of the vectors (default: %(default)s)"
+        "--dtype", choices=("float16", "float32"), default="float32", help="type of the vectors (default: %(default)s)"
     )
     add_batches(command)
     add_device(command)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         for file in files:
             check_name(file)
     if windows is not None and not args.windows:
-        raise ValueError("--fps, --scales and --stride are of windows; add --windows.")
+        raise ValueError("--fps, --scales and --stride are for windows; add --windows.")
     if args.windows and (args.views is not None or args.batch_size is not None or args.compile):
         raise ValueError("--views, --batch-size and --compile are for whole files; leave them out with --windows.")
     model = load_model(args.model, args.checkpoint)
@@ -80,11 +80,11 @@ def run(args: argparse.Namespace) -> int:
             read.append((path, one))
     if failed and args.output.suffix == ".npy":
         raise ValueError(
-            f"{failed} of {len(files)} files could not be read, and the rows of a .npy file are those of the command "
+            f"{failed} of {len(files)} files could not be read, but a .npy file has a row for each file of the command "
             "line; leave them out, or write .parquet, which names the file of each row."
         )
     embeddings = collect(read, args.normalize, args.dtype)
     embeddings.save(args.output)
     rows, width = embeddings.vectors.shape
-    print(f"{args.output}: {rows} vectors of {width} values, of {len(read)} files ({failed} could not be read)")
+    print(f"{args.output}: {rows} vectors of {width} values, from {len(read)} files ({failed} could not be read)")
     return 1 if failed else 0

@@ -13,7 +13,7 @@ from .options import add_device, add_limits, add_precision, add_windows, device_
 def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "index",
-        help="make an index of videos to search in, or bring it up to date",
+        help="make or update an index of videos to search in",
         epilog="example: inti-models index videos --model inti_vit_b16_k400 -o index",
     )
     command.add_argument(
@@ -22,11 +22,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("--model", required=True, help="as for predict")
     command.add_argument("-o", "--output", type=Path, required=True, metavar="INDEX", help="folder of the index")
     add_windows(command)
-    command.add_argument("--workers", type=positive, help="processes of a Ray cluster (default: this process alone)")
+    command.add_argument("--workers", type=positive, help="processes of a Ray cluster (default: only this process)")
     add_device(command)
     add_precision(command)
     add_limits(command)
-    command.set_defaults(run=run, stopped="stopped; the same command resumes with the files that are left.")
+    command.set_defaults(run=run, stopped="stopped; the same command resumes with the remaining files.")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,13 +30,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     )
     add_views(command, default=(1, 1))
     add_labels(command)
-    command.add_argument("--embedding", action="store_true", help="write the embedding of each file too")
-    command.add_argument("--part-size", type=positive, default=16, help="files of a part (default: %(default)s)")
+    command.add_argument("--embedding", action="store_true", help="also write the embedding of each file")
+    command.add_argument("--part-size", type=positive, default=16, help="files per part (default: %(default)s)")
     add_batches(command)
     add_device(command)
     add_precision(command)
     add_limits(command)
-    command.set_defaults(run=run, stopped="stopped; the same command resumes with the files that are left.")
+    command.set_defaults(run=run, stopped="stopped; the same command resumes with the remaining files.")
 
 
 def run(args: argparse.Namespace) -> int:

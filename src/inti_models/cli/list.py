@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         return _list_pretrained(args.filter)
     names = [n for n in timm.list_models(args.filter, include_tags=args.tags) if n.startswith("inti")]
     if not names:
-        raise ValueError(f"No model's name matches {args.filter!r}; 'inti-models list' shows all.")
+        raise ValueError(f"No model matches {args.filter!r}; 'inti-models list' shows all.")
     print("\n".join(names))
     return 0
 
@@ -39,7 +39,7 @@ def _list_pretrained(pattern: str) -> int:
         for w in published(pattern)
     ]
     if len(rows) == 1:
-        raise ValueError(f"No weights' name matches {pattern!r}; 'inti-models list --pretrained' shows all.")
+        raise ValueError(f"No weights match {pattern!r}; 'inti-models list --pretrained' shows all.")
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,4 +1,4 @@
-"""What the options of several commands mean."""
+"""Options that several commands have in common."""
 
 import argparse
 import csv
@@ -50,7 +50,7 @@ def class_list(text: str) -> list[str]:
         names = [name.strip() for name in next(csv.reader([text], skipinitialspace=True, strict=True), [])]
     except csv.Error:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of names; write them on one line with commas between, and close quotation marks"
+            f"{text!r} is not a list of names; write them on one line, separated by commas, and close quotation marks"
         ) from None
     if not names:
         raise argparse.ArgumentTypeError("there are no names; write some, such as 'riding a bike,feeding goats'")
@@ -65,7 +65,7 @@ def views(text: str) -> tuple[int, int]:
 
 
 def add_model(command: argparse.ArgumentParser) -> None:
-    """Which model, with which weights."""
+    """Add the options for the model and its weights."""
     command.add_argument(
         "--model", required=True, help="a model's name, with a tag or without, hf-hub:ORG/NAME[@REVISION], or a folder"
     )
@@ -80,7 +80,7 @@ def add_classes(command: argparse.ArgumentParser) -> None:
 
 def add_templates(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--templates", type=Path, metavar="FILE", help="prompts for a head of words, one a line, with {} for the class"
+        "--templates", type=Path, metavar="FILE", help="prompts for --classes, one per line, with {} for the class"
     )
 
 
@@ -101,24 +101,24 @@ def add_views(command: argparse.ArgumentParser, default: tuple[int, int] | None 
 
 
 def add_labels(command: argparse.ArgumentParser) -> None:
-    """Which labels to give."""
+    """Add the options for which labels to give."""
     command.add_argument(
         "--topk",
         type=positive,
-        help="most labels for each file (default: 5; all that count, of a model with several labels a video)",
+        help="maximum labels per file (default: 5; for a model with several labels per video, all that count)",
     )
     command.add_argument(
         "--threshold",
         type=fraction,
         metavar="P",
-        help="probability from which on a class is a label (default: the model's own, which may be none)",
+        help="lowest probability at which a class is a label (default: the model's own, which may be none)",
     )
 
 
 def add_windows(command: argparse.ArgumentParser) -> None:
-    """Which windows of a video."""
-    group = command.add_argument_group("windows", "of which a video is made")
-    group.add_argument("--fps", type=_rates, metavar="N[,N]", help="frames a second to look at (default: 4)")
+    """Add the options for windows of a video."""
+    group = command.add_argument_group("windows", "how a video is cut into windows")
+    group.add_argument("--fps", type=_rates, metavar="N[,N]", help="frames per second to sample (default: 4)")
     group.add_argument(
         "--scales", type=whole_numbers, metavar="N,N", help="frames of a window (default: 1, 2 and 4 times the model's)"
     )
@@ -128,7 +128,7 @@ def add_windows(command: argparse.ArgumentParser) -> None:
 
 
 def windows_of(args: argparse.Namespace) -> "Windows | None":
-    """The windows that were asked for; None where nothing was said of them."""
+    """Return the windows asked for; None if no option names them."""
     from ..inference.embedding import Windows
 
     given = {name: getattr(args, name) for name in ("fps", "scales", "stride") if getattr(args, name) is not None}
@@ -139,7 +139,7 @@ def _rates(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(number) for number in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of frames a second, such as 4 or 2,8") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of frames per second, such as 4 or 2,8") from None
 
 
 def add_device(command: argparse.ArgumentParser) -> None:
@@ -147,10 +147,10 @@ def add_device(command: argparse.ArgumentParser) -> None:
 
 
 def device_of(args: argparse.Namespace) -> str:
-    """The device asked for, or the GPU where there is one.
+    """Return the device asked for, or the GPU if there is one.
 
     Raises:
-        ValueError: this machine has no such device.
+        ValueError: if this machine has no such device.
     """
     import torch
 
@@ -158,7 +158,7 @@ def device_of(args: argparse.Namespace) -> str:
     try:
         torch.zeros(1, device=device).cpu()  # not of "meta", which holds nothing
     except (RuntimeError, AssertionError, NotImplementedError):  # PyTorch without CUDA raises an AssertionError
-        raise ValueError(f"--device {device} is no device of this machine; choose cpu, or leave it out.") from None
+        raise ValueError(f"--device {device} is not a device of this machine; choose cpu, or leave it out.") from None
     return device
 
 
@@ -167,20 +167,20 @@ def add_precision(command: argparse.ArgumentParser, default: str = "auto") -> No
         "--precision",
         choices=PRECISIONS,
         default=default,
-        help="auto: bfloat16 where the device computes it natively, else float32 (default: %(default)s)",
+        help="auto: bfloat16 if the device computes it natively, otherwise float32 (default: %(default)s)",
     )
 
 
 def add_batches(command: argparse.ArgumentParser) -> None:
-    """How the model runs."""
+    """Add the options for how the model runs."""
     command.add_argument(
         "--batch-size",
         type=_batch_size,
         default="auto",
         metavar="auto|N",
-        help="clips that go through the model together (default: auto, as many as fit a GPU, or make a CPU busy)",
+        help="clips that go through the model together (default: auto, as many as fit a GPU, or keep a CPU busy)",
     )
-    command.add_argument("--compile", action="store_true", help="use torch.compile: for many files")
+    command.add_argument("--compile", action="store_true", help="use torch.compile; pays off for many files")
 
 
 def _batch_size(text: str) -> int | None:
@@ -188,16 +188,16 @@ def _batch_size(text: str) -> int | None:
 
 
 def add_limits(command: argparse.ArgumentParser) -> None:
-    """What a file may ask for."""
+    """Add the options for what a file may ask for."""
     group = command.add_argument_group("limits", "files that ask for more are refused")
     group.add_argument("--max-pixels", type=int, metavar="N", help="pixels of a frame (default: 33554432)")
     group.add_argument("--max-frames", type=int, metavar="N", help="frames of a file (default: 1048576)")
     group.add_argument("--max-duration", type=float, metavar="S", help="seconds of a file (default: any)")
     group.add_argument(
-        "--max-pixels-per-byte", type=float, metavar="N", help="pixels to decode for a byte of a file (default: 16384)"
+        "--max-pixels-per-byte", type=float, metavar="N", help="pixels to decode per byte of a file (default: 16384)"
     )
     group.add_argument(
-        "--timeout", type=float, metavar="S", help="seconds after which reading a file is given up (default: never)"
+        "--timeout", type=float, metavar="S", help="seconds after which to give up reading a file (default: never)"
     )
 
 
@@ -216,7 +216,7 @@ def load_model(
     background: Sequence[str] | None = None,
     **model_args: Any,
 ) -> "InTIModel":
-    """The model of a name with its weights or a checkpoint's, or with a zero-shot head for classes and templates.
+    """Load a model by name, with its weights or a checkpoint's, or with a zero-shot head for classes and templates.
 
     A ``background`` of the one word "default" is `zero_shot.BACKGROUND`.
     """
@@ -225,12 +225,12 @@ def load_model(
     from ..weights.zero_shot import BACKGROUND, read_templates, set_zero_shot_head
 
     if background is not None and not classes:
-        raise ValueError("--background is for a head of words; name these with --classes.")
+        raise ValueError("--background is for a zero-shot head; name its classes with --classes.")
     if templates is not None and not classes:
-        raise ValueError("--templates are for a head of words; name these with --classes, or validate --zero-shot.")
+        raise ValueError("--templates are for a zero-shot head; add --classes, or validate --zero-shot.")
     if classes:
         if checkpoint is not None:
-            raise ValueError("A zero-shot head takes the text tower of the model's CLIP, so leave --checkpoint out.")
+            raise ValueError("A zero-shot head needs the text tower of the model's CLIP; leave --checkpoint out.")
         prompts = None if templates is None else read_templates(templates)
         model = load(name, num_classes=0, **model_args)
         background = BACKGROUND if background == ["default"] else background or ()

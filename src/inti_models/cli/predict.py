@@ -57,7 +57,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--background",
         type=class_list,
         metavar="PROMPTS",
-        help="prompts that compete with --classes and mean 'none of these', or 'default' for a set of them",
+        help="prompts that compete with --classes and mean 'none of these', or 'default' for a ready-made set",
     )
     add_frames(command)
     command.add_argument(
@@ -70,7 +70,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--chunk",
         type=positive,
         metavar="N",
-        help="frames that run through the first blocks together: bounds the memory",
+        help="frames that go through the first blocks together, to bound memory",
     )
     command.add_argument(
         "--stream",
@@ -81,23 +81,23 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--stride",
         type=positive,
         metavar="N",
-        help="of windows, in frames (with --stream; default: 1)",
+        help="frames from a window's start to the next one's (with --stream; default: 1)",
     )
     command.add_argument(
-        "--fps", type=float, metavar="N", help="frames a second to look at (with --stream; default: all)"
+        "--fps", type=float, metavar="N", help="frames per second to sample (with --stream; default: all)"
     )
-    command.add_argument("--events", action="store_true", help="print what lasts, from when to when (with --stream)")
+    command.add_argument("--events", action="store_true", help="print events, from when to when (with --stream)")
     command.add_argument(
         "--begin", type=fraction, metavar="P", help="probability that begins an event (with --events; default: 0.5)"
     )
     command.add_argument(
-        "--keep", type=fraction, metavar="P", help="probability that keeps it going (with --events; default: 0.3)"
+        "--keep", type=fraction, metavar="P", help="probability that continues it (with --events; default: 0.3)"
     )
     command.add_argument(
-        "--least", type=float, metavar="S", help="seconds that an event lasts (with --events; default: 0.5)"
+        "--least", type=float, metavar="S", help="minimum seconds of an event (with --events; default: 0.5)"
     )
     add_labels(command)
-    command.add_argument("--json", action="store_true", help="print one JSON object a line")
+    command.add_argument("--json", action="store_true", help="print one JSON object per line")
     add_limits(command)
     command.set_defaults(run=run)
 
@@ -111,22 +111,20 @@ def run(args: argparse.Namespace) -> int:
     from ..weights.hub import create
 
     if args.events and not args.stream:
-        raise ValueError("--events are of a stream; add --stream.")
+        raise ValueError("--events needs a stream; add --stream.")
     for name in ("stride", "fps"):
         if getattr(args, name) is not None and not args.stream:
-            raise ValueError(f"--{name} {getattr(args, name):g} is of a stream; add --stream, or leave it out.")
+            raise ValueError(f"--{name} {getattr(args, name):g} is for a stream; add --stream, or leave it out.")
     if args.events and (args.threshold is not None or args.topk is not None):
-        raise ValueError(
-            "--events last while a class is probable, by --begin and --keep; leave --threshold and --topk out."
-        )
+        raise ValueError("--events goes by --begin and --keep; leave --threshold and --topk out.")
     given = {name: getattr(args, name) for name in ("begin", "keep", "least") if getattr(args, name) is not None}
     if given and not args.events:
-        raise ValueError(f"--{next(iter(given))} is of events; add --events.")
+        raise ValueError(f"--{next(iter(given))} is for events; add --events.")
     args.events = {"least": 0.5, **given} if args.events else None
     if args.events:
         check_thresholds(**args.events)
     if "-" in args.files and not args.stream:
-        raise ValueError("- is the standard input, which is read as a stream; add --stream.")
+        raise ValueError("- is standard input, which is read as a stream; add --stream.")
     if not args.stream:
         args.files = expand_folders(args.files)
     args.device = device_of(args)
@@ -147,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
         model = load_model(args.model, args.checkpoint, args.classes, args.templates, args.background, **model_args)
         chosen = set_precision(model, args.precision, args.device)
         if args.precision == "auto" and not args.json:
-            print(f"inti-models: computes in {chosen}; --precision chooses another.", file=sys.stderr)
+            print(f"inti-models: computing in {chosen}; --precision chooses another.", file=sys.stderr)
         return _label_stream(model, args) if args.stream else _label_files(model, args, files)
 
 
@@ -157,7 +155,7 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..inference.predict import NONE, classify_stream
 
     if len(args.files) > 1 or args.views not in (None, (1, 1)) or args.chunk is not None or args.compile:
-        raise ValueError("--stream takes one file, camera or pipe, and neither --views, --chunk nor --compile.")
+        raise ValueError("--stream takes one file, camera or pipe; leave --views, --chunk and --compile out.")
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, limits=limits_of(args))
@@ -189,7 +187,7 @@ def _at_least_one(windows: "Iterator[Window]", source: str, model: "InTIModel") 
         yield window
     if window is None:
         raise ValueError(
-            f"{source} ended before a first window of {model.num_frames} frames; lower --frames or raise --fps."
+            f"{source} ended before the first window of {model.num_frames} frames; lower --frames or raise --fps."
         )
 
 

@@ -13,14 +13,14 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         epilog="example: inti-models probe videos/few --model inti_vit_t8_32_motiondigits --output runs/probe",
     )
     command.add_argument("data", metavar="DATA", help="a folder with a folder for each class, or a list file")
-    command.add_argument("--model", required=True, help="as for predict; its weights stay as they are")
+    command.add_argument("--model", required=True, help="as for predict; its weights do not change")
     command.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="folder for the models, and for the features"
     )
-    command.add_argument("--validation", metavar="DATA", help="videos to measure on, as DATA")
-    command.add_argument("--root", type=Path, help="folder that the paths of lists start at (default: the list's)")
+    command.add_argument("--validation", metavar="DATA", help="videos to evaluate on, as DATA")
+    command.add_argument("--root", type=Path, help="folder that paths in lists are relative to (default: the list's)")
     command.add_argument("--split", help="value of DATA's column of splits, or sub-folder")
-    command.add_argument("--class-names", type=Path, metavar="FILE", help="names of the data's classes, one a line")
+    command.add_argument("--class-names", type=Path, metavar="FILE", help="names of the data's classes, one per line")
     command.add_argument("--multi-label", action="store_true", help="a video may have several labels")
     add_views(command)
     add_device(command)
@@ -32,7 +32,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--max-unreadable", type=fraction, default=0.01, help="fraction that may be unreadable (default: %(default)s)"
     )
     add_limits(command)
-    command.set_defaults(run=run, stopped="stopped; the same command resumes with the videos that are left.")
+    command.set_defaults(run=run, stopped="stopped; the same command resumes with the remaining videos.")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,13 +61,13 @@ def run(args: argparse.Namespace) -> int:
         max_unreadable=args.max_unreadable,
     )
     what = "mAP" if source.multi_label else "right"
-    few = "there are too few videos" if source.multi_label else "a class has one video alone"
+    few = "there are too few videos" if source.multi_label else "a class has only one video"
     for method, each in probes.items():
         parts = []
         if each.cross_validated is not None:
             parts.append(f"{each.cross_validated:.2f}% {what} by cross-validation")
         if each.validation is not None:
-            parts.append(f"{each.validation:.2f}% {what} of {args.validation}")
+            parts.append(f"{each.validation:.2f}% {what} on {args.validation}")
         print(f"{method:<11} {', '.join(parts) or f'not measured: {few}'}")
     print(f"models      {', '.join(str(args.output / method) for method in probes)}")
     return 0

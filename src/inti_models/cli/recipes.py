@@ -6,7 +6,7 @@ import argparse
 def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "recipes",
-        help="list the recipes for training, print one, or explain the keys of all",
+        help="list the training recipes, print one, or explain their keys",
         epilog="example: inti-models recipes ucf101_b16 > mine.yaml",
     )
     command.add_argument("name", nargs="?", metavar="NAME", help="recipe to print, with its comments")
@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     from ..training.recipe import explain_keys, recipe_file, recipe_names
 
     if args.keys and args.name is not None:
-        raise ValueError(f"--keys are those of every recipe; leave {args.name} or --keys out.")
+        raise ValueError(f"--keys is the same for every recipe; leave {args.name} or --keys out.")
     if args.keys:
         for key, default, meaning in explain_keys():
             print(f"{key}={default}\n    {meaning}")

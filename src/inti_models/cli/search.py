@@ -18,13 +18,13 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     command.add_argument("index", type=Path, metavar="INDEX", help="folder that inti-models index made")
     query = command.add_mutually_exclusive_group(required=True)
     query.add_argument("words", nargs="?", metavar="WORDS", help="what to look for, or a class of the model")
-    query.add_argument("--clip", metavar="FILE", help="a video, for moments like it")
+    query.add_argument("--clip", metavar="FILE", help="a video; find moments like it")
     command.add_argument(
-        "--model", help="the model that made the index, if it is now in another place (default: the one it names)"
+        "--model", help="the model that made the index, if it has moved (default: the one named in the index)"
     )
-    command.add_argument("--top", type=positive, default=10, metavar="N", help="moments to show (default: %(default)s)")
-    command.add_argument("--json", action="store_true", help="print one JSON object a line")
-    command.add_argument("--preview", type=Path, metavar="OUT", help="show them: a file that ends in .html or .gif")
+    command.add_argument("--top", type=positive, default=10, metavar="N", help="moments to list (default: %(default)s)")
+    command.add_argument("--json", action="store_true", help="print one JSON object per line")
+    command.add_argument("--preview", type=Path, metavar="OUT", help="also draw them; ends in .html or .gif")
     add_device(command)
     add_limits(command)
     command.set_defaults(run=run)
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.preview, pictures.WRITERS)
     index = Index.open(args.index)
     if not len(index):
-        raise ValueError(f"{args.index} holds no windows; add videos to it with inti-models index.")
+        raise ValueError(f"{args.index} has no windows; add videos to it with inti-models index.")
     model = load(args.model or index.model).eval()
     check_model(index, model)
     if args.clip is None:

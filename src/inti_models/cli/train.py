@@ -13,15 +13,15 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="train a model; the same command again resumes where it stopped",
         epilog="example: inti-models train motiondigits data.train_args.length=2400 --output runs/first",
     )
-    command.add_argument("recipe", metavar="RECIPE", help="YAML file, or a name of 'inti-models recipes'")
+    command.add_argument("recipe", metavar="RECIPE", help="YAML file, or a name from 'inti-models recipes'")
     command.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="such as optimization.lr=1e-4; see 'recipes --keys'"
     )
-    command.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all that is written")
+    command.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder for all output")
     command.add_argument(
         "--extend",
         action="store_true",
-        help="resume a run with more epochs than it had: its command, and optimization.epochs=N of all in the end",
+        help="resume a run with more epochs than it had: repeat its command, with optimization.epochs=N, the new total",
     )
     command.set_defaults(run=run, stopped="stopped; the same command resumes from the last saved state.")
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "validate",
-        help="measure a model on videos with labels",
+        help="evaluate a model on videos with labels",
         epilog="example: inti-models validate videos/test --model runs/mine/best --views 4x3",
     )
     command.add_argument(
@@ -39,10 +39,10 @@ def add_to(commands: argparse._SubParsersAction) -> None:
     add_model(command)
     add_views(command)
     add_device(command)
-    command.add_argument("--root", type=Path, help="folder that the paths of a list start at (default: the list's)")
+    command.add_argument("--root", type=Path, help="folder that paths in a list are relative to (default: the list's)")
     command.add_argument("--split", help="value of the list's column of splits, or sub-folder")
-    command.add_argument("--class-names", type=Path, metavar="FILE", help="names of the data's classes, one a line")
-    command.add_argument("--zero-shot", action="store_true", help="take the names of the data's classes as the head")
+    command.add_argument("--class-names", type=Path, metavar="FILE", help="names of the data's classes, one per line")
+    command.add_argument("--zero-shot", action="store_true", help="make the head from the names of the data's classes")
     add_templates(command)
     command.add_argument(
         "--multi-label",
@@ -64,7 +64,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         "--max-unreadable", type=fraction, default=0.01, help="fraction that may be unreadable (default: %(default)s)"
     )
     command.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for the report, and for what a stopped run has measured"
+        "--output", type=Path, metavar="DIR", help="folder for the report, and for the results of a stopped run"
     )
     add_limits(command)
     command.set_defaults(run=run)
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if model is None:
         if not source.has_names:
-            raise ValueError(f"{args.data} has numbers for classes, of which no head can be made; pass --class-names.")
+            raise ValueError(f"{args.data} has only class numbers, from which no head can be made; pass --class-names.")
         model = load_model(args.model, args.checkpoint, source.class_names, args.templates)
     if args.calibrate and source.multi_label != model.probabilities.multi_label:
         kind = "several labels" if model.probabilities.multi_label else "one label"
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _calibrate(model: "InTIModel", evaluation: "Evaluation | MultiLabelEvaluation", folder: Path) -> None:
-    """Fit temperature and thresholds to a measurement, write them into the model's config, and print what it gains."""
+    """Fit temperature and thresholds to an evaluation, write them into the model's config, and print the gain."""
     from dataclasses import replace
 
     from ..evaluation.calibration import calibrate

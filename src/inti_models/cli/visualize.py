@@ -10,7 +10,7 @@ from .options import add_device, add_model, device_of, load_model
 def add_to(commands: argparse._SubParsersAction) -> None:
     command = commands.add_parser(
         "visualize",
-        help="show what a model kept of a video, and what it went by",
+        help="show what a model kept of a video, and what its label is based on",
         epilog="example: inti-models visualize clip.mp4 --model inti_vit_t8_32_motiondigits -o clip.html",
     )
     command.add_argument("file", metavar="VIDEO", help="a video, an image or a folder of frames")
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     index = None
     if args.label is not None:
         if args.label not in names and not args.label.isdecimal():
-            raise ValueError(f"{args.label!r} is no class of {args.model}; pass one of its names, or an index.")
+            raise ValueError(f"{args.label!r} is not a class of {args.model}; pass one of its names, or an index.")
         index = names.index(args.label) if args.label in names else int(args.label)
     explanation = visualize.explain_file(model, args.file, index)
     visualize.write(explanation, args.output)
