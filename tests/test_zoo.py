@@ -537,7 +537,7 @@ def test_unknown_base_is_told_in_a_sentence(base):
 
 
 def test_base_that_is_a_video_model_is_refused():
-    with pytest.raises(ValueError, match="base='inti_vit_b16_k400.openai' is a video model already; create it by"):
+    with pytest.raises(ValueError, match="base='inti_vit_b16_k400.openai' is already a video model; create it by"):
         timm.create_model("inti_vit", base="inti_vit_b16_k400.openai")
     with pytest.raises(ValueError, match="inti_pe_core_b16_k400 is on vit_pe_core_base_patch16_224, not on 'vit_tiny"):
         timm.create_model("inti_pe_core_b16_k400", base="vit_tiny_patch16_224")

@@ -66,7 +66,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, or a module of the package, imported now."""
+    """Import a public name, or a module of the package, when it is first used."""
     if name in _MODULES:
         return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
     try:

@@ -1,4 +1,4 @@
-"""Packages that only some need, and the extra of this package that brings each."""
+"""Optional packages, and the extra of this package that installs each."""
 
 # Module -> the extra that brings it, as in pyproject.toml.
 EXTRAS = {
@@ -22,5 +22,5 @@ EXTRAS = {
 
 
 def missing(module: str, needed_by: str = "This") -> str:
-    """Return the sentence for a module that is not installed: what needs it, and the extra that brings it."""
+    """Return the message for a module that is not installed: what needs it, and the extra that installs it."""
     return f"{needed_by} needs {module}, which is not installed; pip install 'inti_models[{EXTRAS[module]}]'."

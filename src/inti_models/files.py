@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and folders that one process at a time writes to."""
+"""Files written whole or not at all, and folders that one process at a time writes to."""
 
 import os
 import tempfile
@@ -13,12 +13,12 @@ from filelock import FileLock, Timeout
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a path to write a file to, which takes the place of ``path`` when the block succeeds.
 
-    Who opens ``path`` finds the file before or the one after, each whole, also after a crash. The path has the same
-    name, in a hidden folder beside the file, which is removed with all that is in it. A symbolic link stays one: the
-    file that it leads to is replaced.
+    Opening ``path`` gives the old file or the new one, each whole, even after a crash. The yielded path has the same
+    name, in a hidden folder beside the file, which is removed with its contents. A symbolic link stays one: its
+    target is replaced.
 
     Raises:
-        OSError: the folder or the file cannot be written; of the subclass that the system's error has.
+        OSError: if the folder or the file cannot be written; of the same subclass as the system's error.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -46,12 +46,12 @@ def _cannot_write(path: str | os.PathLike[str], error: OSError) -> OSError:
 
 
 def check_output(path: str | os.PathLike[str], endings: Collection[str]) -> None:
-    """Raise the error of a file that will be written, before the work for it.
+    """Raise the error that writing a file would raise, before the work for it.
 
     Raises:
-        ValueError: its name has none of these endings.
-        FileNotFoundError: it is in no folder.
-        IsADirectoryError: it is a folder.
+        ValueError: if its name has none of these suffixes.
+        FileNotFoundError: if its folder is missing.
+        IsADirectoryError: if it is a folder.
     """
     path = Path(path)
     if path.suffix not in endings:
@@ -63,24 +63,24 @@ def check_output(path: str | os.PathLike[str], endings: Collection[str]) -> None
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file by `replacing`."""
+    """Write a text file with `replacing`."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def locked(folder: str | os.PathLike[str], name: str = "") -> Iterator[None]:
-    """Hold a folder, which is made if there is none, or one file in it, against others that would write to it.
+    """Lock a folder, created if missing, or one file in it, against other processes that would write to it.
 
-    The lock is the operating system's: it ends with the process that holds it, also when that is killed.
+    The lock is the operating system's: it ends with the process that holds it, even when that is killed.
 
     Args:
         folder: the folder.
-        name: of the file that is held; "" for the whole folder.
+        name: name of the locked file; "" for the whole folder.
 
     Raises:
-        BlockingIOError: another process holds it.
-        OSError: the folder cannot be written; of the subclass that the system's error has.
+        BlockingIOError: if another process holds it.
+        OSError: if the folder cannot be written; of the same subclass as the system's error.
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def locked(folder: str | os.PathLike[str], name: str = "") -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise BlockingIOError(
-            f"Another process is writing to {Path(folder, name)}; wait until it has ended, or choose another place."
+            f"Another process is writing to {Path(folder, name)}; wait until it ends, or choose another place."
         ) from None
     except OSError as error:
         raise _cannot_write(folder, error) from error

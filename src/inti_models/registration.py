@@ -1,4 +1,4 @@
-"""timm learns of the zoo's models as soon as timm is imported, without this package importing it."""
+"""Registration of the zoo's models as soon as timm is imported, without this package importing it."""
 
 import importlib
 import sys
@@ -10,7 +10,7 @@ PACKAGE = __name__.rpartition(".")[0]
 
 
 class Registration(MetaPathFinder):
-    """Imports the zoo, which registers its models, after timm; or after the module of ours that imports timm.
+    """An import hook that imports the zoo, which registers its models, after timm or our module that imports timm.
 
     Importing it in the middle of such a module would be a cycle.
     """
@@ -41,7 +41,7 @@ class Registration(MetaPathFinder):
 
 
 def register() -> None:
-    """Import the zoo now if timm is there, or when it will be."""
+    """Import the zoo now if timm is imported, or once it is."""
     if "timm" in sys.modules:
         importlib.import_module(f"{PACKAGE}.zoo")
     elif not any(isinstance(finder, Registration) for finder in sys.meta_path):

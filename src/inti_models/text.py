@@ -1,6 +1,6 @@
-"""Names that people gave, such as those of classes and files, shown whole wherever they go.
+"""User-given names, such as those of classes and files, shown safely wherever they go.
 
-Names are kept as they are, in models, JSON and Parquet too. What shows them passes them through one of these:
+Names are kept as they are, in models, JSON and Parquet too. Whatever shows them passes them through one of these:
 terminals, pages and figures through `printable` (pages also through `html.escape`, figures with ``parse_math=False``),
 tables through `csv_cell`.
 """
@@ -27,8 +27,8 @@ def printable(text: str) -> str:
 def csv_cell(text: str) -> str:
     """Return a text that a spreadsheet does not take for a formula; `from_csv_cell` gives it back.
 
-    As the rule of OWASP, an apostrophe comes before ``=``, ``+``, ``-``, ``@``, tab and carriage return; and before
-    apostrophes that stand before one of these, so that it is known which to take away.
+    As OWASP recommends, an apostrophe comes before ``=``, ``+``, ``-``, ``@``, tab and carriage return; and before
+    apostrophes that precede one of these, so that it is known which to remove.
     """
     return f"'{text}" if _FORMULA.match(text) else text
 

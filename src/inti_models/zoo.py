@@ -37,7 +37,7 @@ class Architecture:
     """An image ViT of timm's, by its registry name without tag, and a title for it.
 
     Attributes:
-        model_args: arguments that make it, of a CLIP; None where timm makes it by its name.
+        model_args: arguments that make it, for a CLIP; None where timm makes it by its name.
         prefix: between "inti_" and the architecture's key, in the names of models without a temporal method.
     """
 
@@ -197,7 +197,7 @@ DATASETS = {
 
 @lru_cache
 def label_names(dataset: str) -> tuple[str, ...]:
-    """Class names of a data set in `DATASETS`, in the order of class indices."""
+    """Return the class names of a data set in `DATASETS`, in the order of class indices."""
     return tuple((ASSETS / "labels" / DATASETS[dataset].labels).read_text(encoding="utf-8").splitlines())
 
 
@@ -227,17 +227,17 @@ def _cfg(dataset: str, **kwargs: Any) -> dict[str, Any]:
 
 
 def _image_tag(tag: str) -> str:
-    """timm's tag of the image checkpoint that one of ours starts from: ``openai_zeroshot`` -> ``openai``."""
+    """Return timm's tag of the image checkpoint that one of ours starts from: ``openai_zeroshot`` -> ``openai``."""
     return tag.removesuffix(zero_shot.SUFFIX)
 
 
 def _default_tag(architecture: str) -> str:
-    """The tag with a zero-shot head of the first image checkpoint."""
+    """Return the tag with a zero-shot head of the first image checkpoint."""
     return next(iter(IMAGE_TAGS[architecture])) + zero_shot.SUFFIX
 
 
 def _image_cfg(method: str, architecture: str, dataset: str, tag: str) -> dict[str, Any]:
-    """Config of a model that starts from an image checkpoint of timm's: its source, mean, std and licence."""
+    """Return the config of a model that starts from timm's image checkpoint: its source, mean, std and licence."""
     image_tag = _image_tag(tag)
     image = timm.get_pretrained_cfg(f"{ARCHITECTURES[architecture].image_model}.{image_tag}", allow_unregistered=False)
     assert image is not None
@@ -288,7 +288,7 @@ def _create(
     build: Callable[..., InTIModel] = InTIVisionTransformer,
     **kwargs: Any,
 ) -> InTIModel:
-    """An entry point's one call: config, model, weights, features_only, and the zero-shot head."""
+    """Create a model for an entry point: config, model, weights, features_only, and the zero-shot head."""
     if kwargs.get("features_only"):
         kwargs["num_classes"] = 0  # timm drops the head: let no text tower run for it
     towers: dict[str, Tensor] = {}
@@ -312,9 +312,9 @@ def _create(
 
 
 def _create_clip(name: str, pretrained: bool, **kwargs: Any) -> InTIModel:
-    """A model of `CLIP_MODELS`, with the activation that the weights of its tag were trained with.
+    """Create a model of `CLIP_MODELS`, with the activation that the weights of its tag were trained with.
 
-    ``temporal_args`` go before those of the table, one by one, unless they are of another method.
+    ``temporal_args`` override those of the table, one by one, unless they are for another method.
     """
     method, architecture, _ = CLIP_MODELS[name]
     tag = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg")).tag
@@ -353,8 +353,10 @@ for _name in CLIP_MODELS:
 
 @register_model
 def inti_vit_t8_32_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTIModel:
-    """A tiny InTI ViT for MotionDigits: 32x32 pixels, patch 8, width 96, 6 blocks, 8 frames; its tag "naive" is without
-    compression."""
+    """Create a tiny InTI ViT for MotionDigits: 32x32 pixels, patch 8, width 96, 6 blocks, 8 frames.
+
+    Its tag "naive" is without compression.
+    """
     model_args: dict[str, Any] = {
         "img_size": 32,
         "patch_size": 8,
@@ -371,10 +373,10 @@ def inti_vit_t8_32_motiondigits(pretrained: bool = False, **kwargs: Any) -> InTI
 
 @register_model
 def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -> InTIModel:
-    """An InTI model on any of timm's `VisionTransformer` or `Eva` models: what `from_image_model` makes, by name.
+    """Create an InTI model on any of timm's `VisionTransformer` or `Eva` models: `from_image_model` by name.
 
     Args:
-        pretrained: load weights: those of the saved model this is created from, else the image model's.
+        pretrained: load weights: those of the saved model this is created from, or the image model's.
         base: name of the image model, with a tag or without, such as "vit_base_patch14_reg4_dinov2".
         **kwargs: arguments of the image model, and fields of `InTIConfig`. With ``text_dim`` there are no classes
             unless ``num_classes`` says how many.
@@ -386,7 +388,7 @@ def inti_vit(pretrained: bool = False, base: str | None = None, **kwargs: Any) -
     if not isinstance(base, str) or not timm.is_model(base):
         raise ValueError(f"base={base!r} is not a timm model; name one of timm.list_models('vit_*').")
     if base.startswith("inti_"):
-        raise ValueError(f"base={base!r} is a video model already; create it by its name, or name an image model.")
+        raise ValueError(f"base={base!r} is already a video model; create it by its name, or name an image model.")
     if not kwargs.get("pretrained_cfg"):
         kwargs["pretrained_cfg"] = dataclasses.replace(
             timm.get_pretrained_cfg(base) or PretrainedCfg(), architecture="inti_vit"

@@ -184,7 +184,7 @@ def test_command_prints_a_table_and_what_it_was_measured_on(capsys):
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(["nothing*"], "No model's name matches 'nothing*'"), ([NAME, "--batch-size", "x"], "--batch-size x is neither")],
+    [(["nothing*"], "No model matches 'nothing*'"), ([NAME, "--batch-size", "x"], "--batch-size x is neither")],
 )
 def test_command_tells_bad_input_in_a_sentence(args, message, capsys):
     assert main(["benchmark", *args]) == 1

@@ -1,4 +1,4 @@
-"""Files that come with the package: names of classes, and the weights of small models."""
+"""Files that come with the package: class names, and the weights of small models."""
 
 from pathlib import Path
 

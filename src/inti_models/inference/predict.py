@@ -80,9 +80,7 @@ class VideoEncoder:
         if chunk is not None:
             StreamingWindows(model, (model.num_frames,))  # which says why it does not run in chunks
             if compile:
-                raise ValueError(
-                    f"chunk={chunk} runs a model in parts, which are not compiled; leave one out."
-                )
+                raise ValueError(f"chunk={chunk} runs a model in parts, which are not compiled; leave one out.")
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size={batch_size} is not a number of clips; pass at least 1, or None.")
         self.chunk, self.limits = chunk, limits
