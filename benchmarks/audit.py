@@ -31,7 +31,7 @@ LABELS: dict[str, Any] = {"num_labels": NUM_CLASSES}  # an argument that transfo
 
 
 def count(model: nn.Module, shape: tuple[int, ...]) -> float:
-    """1e9 multiply-adds of a forward pass of a model that is on the meta device."""
+    """Count the multiply-adds, in 1e9, of a forward pass of a model on the meta device."""
     model.eval().requires_grad_(False)
     with FlopCounterMode(display=False) as counter:
         model(torch.empty(shape, device="meta"))
@@ -43,18 +43,18 @@ def count(model: nn.Module, shape: tuple[int, ...]) -> float:
 
 @cache
 def zoo(name: str, frames: int, size: int, **options: Any) -> float:
-    """A model of the zoo on a clip."""
+    """Count a model of the zoo on a clip."""
     model = create_model(name, num_frames=frames, img_size=size, device="meta", **options)
     return count(model, (1, frames, 3, size, size))
 
 
 def original(name: str, frames: int, size: int) -> float:
-    """A model of the zoo without compression: a temporal method as its authors have it, or CLIP on every frame."""
+    """Count a model of the zoo without compression: a temporal method as published, or CLIP on every frame."""
     return zoo(name, frames, size, compress_at=())
 
 
 def with_shape(build: Callable[[int, int], nn.Module], channels_first: bool, frames: int, size: int) -> float:
-    """A model of another library; ``build`` takes frames and size, ``channels_first`` is for (B, C, T, H, W)."""
+    """Count a model of another library; ``build`` takes frames and size, ``channels_first`` is (B, C, T, H, W)."""
     with torch.device("meta"):
         model = build(frames, size)
     return count(model, (1, 3, frames, size, size) if channels_first else (1, frames, 3, size, size))
@@ -228,7 +228,7 @@ def num_views(views: str) -> int:
 
 
 def papers() -> list[dict[str, Any]]:
-    """The rows of papers.yaml, with the defaults that are at its top."""
+    """Return the rows of papers.yaml, with the defaults at its top."""
     rows = yaml.safe_load(PAPERS.read_text())
     return [
         {"size": 224, "views": None, "stated": None, "stated_views": 1, "note": "", "chart": False, **r} for r in rows
@@ -236,7 +236,7 @@ def papers() -> list[dict[str, Any]]:
 
 
 def audited(paper: dict[str, Any]) -> dict[str, Any]:
-    """A row of papers.yaml with its cost: per view and for all views, stated and counted, in 1e9 multiply-adds."""
+    """Return a row of papers.yaml with its cost: per view and for all, stated and counted, in 1e9 multiply-adds."""
     gflops = MODELS[paper["model"]](paper["frames"], paper["size"])
     return {
         **{key: paper[key] for key in ("name", "frames", "size", "views", "top1", "pretraining")},
@@ -252,7 +252,7 @@ def audited(paper: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows in Markdown."""
+    """Return the rows in Markdown."""
     lines = [
         "| model | frames × size | pretraining | top-1 | GFLOPs a view: stated | audited | stated / audited | views | "
         "audited, all views | left out, or not sure | source |",

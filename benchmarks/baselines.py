@@ -1,4 +1,4 @@
-"""What InTI is compared with beside what the package has (`models.reductions`, `models.token_merging`).
+"""Baselines to compare InTI with besides those in the package (`models.reductions`, `models.token_merging`).
 
 Each function changes an `InTIVisionTransformer` that has its weights already, through its public modules: load a
 checkpoint first, then call one of
@@ -12,7 +12,7 @@ checkpoint first, then call one of
 `tokens_at_cost` finds the setting that costs what another model costs. Random choices are drawn anew for each clip,
 from PyTorch's generator: `torch.manual_seed` repeats them.
 
-Shapes: ``B`` clips, ``T`` frames, ``N`` tokens a frame, ``C`` channels.
+Shapes: ``B`` clips, ``T`` frames, ``N`` tokens per frame, ``C`` channels.
 """
 
 import copy
@@ -30,14 +30,14 @@ from inti_models.models.vision_transformer import InTIVisionTransformer
 
 
 class MergeFrames(nn.Module):
-    """Averages the tokens of the later frame of each pair into those of the earlier that they resemble most.
+    """A merge of the tokens of the later frame of each pair into the most similar ones of the earlier frame.
 
     Token merging (Bolya et al., 2023) with the two frames as its two sets and every token of the later frame merging,
     so that the shapes are those of InTI. Similarity is the cosine of the tokens themselves; prefix tokens merge with
-    prefix tokens of the same place. Called as `InterFrameInterpolation` is.
+    prefix tokens of the same position. Called as `InterFrameInterpolation` is.
 
     Args:
-        num_prefix_tokens: tokens at the beginning that are averaged place by place.
+        num_prefix_tokens: tokens at the beginning that are averaged position by position.
     """
 
     def __init__(self, num_prefix_tokens: int = 1) -> None:
@@ -80,7 +80,7 @@ def merge_frames(model: InTIModel) -> InTIModel:
 
 
 class KeepTokens(nn.Module):
-    """Keeps some patches of each frame; stands in for a model's ``norm_pre``, the last step before its blocks.
+    """A stand-in for a model's ``norm_pre``, the last step before its blocks, that keeps some patches of each frame.
 
     Args:
         norm_pre: the model's, which becomes part of this one.
@@ -103,7 +103,7 @@ class KeepTokens(nn.Module):
     @torch.no_grad()
     def _change(self, patches: Tensor) -> Tensor:
         if patches.shape[1] < 2:
-            raise ValueError("The clip has 1 frame, which has none to differ from; pass clips of at least 2 frames.")
+            raise ValueError("The clip has 1 frame, so nothing to differ from; pass clips of at least 2 frames.")
         # Both frames have the same position embedding: the difference is that of the embedded pixels.
         change = (patches[:, 1:] - patches[:, :-1]).norm(dim=-1)
         return torch.cat((change[:, :1], change), dim=1)
@@ -117,7 +117,7 @@ def drop_tokens(model: InTIModel, keep: int) -> InTIModel:
         keep: patches of a frame that stay.
 
     Raises:
-        ValueError: for a number of patches that a frame has not, or a model that needs tokens at every place.
+        ValueError: for more patches than a frame has, none, or a model that needs tokens at every position.
     """
     return _keep_tokens(model, keep, changed=False)
 
@@ -137,18 +137,18 @@ def drop_static_tokens(model: InTIModel, keep: int) -> InTIModel:
 
 def _keep_tokens(model: InTIModel, keep: int, changed: bool) -> InTIModel:
     if not 1 <= keep <= model.patch_embed.num_patches:
-        raise ValueError(f"keep={keep} is none of 1 to {model.patch_embed.num_patches} patches; pass one of these.")
+        raise ValueError(f"keep={keep} is not a number of patches; pass 1 to {model.patch_embed.num_patches}.")
     if model.compress_at or model.temporal.mixes_frames or getattr(model, "rope", None) is not None:
         raise ValueError(
-            "The model needs tokens at every place; create one with compress_at=(), temporal=None and without rotary "
-            "position embedding."
+            "The model needs tokens at every position; create one with compress_at=(), temporal=None and without a "
+            "rotary position embedding."
         )
     model.norm_pre = KeepTokens(model.norm_pre, keep, model.num_prefix_tokens, changed)
     return model
 
 
 def tokens_at_cost(model: InTIModel, num_frames: int, target_gflops: float) -> int:
-    """The ``keep`` of `drop_tokens` whose clip costs the closest to a target, in 1e9 multiply-adds."""
+    """Return the ``keep`` of `drop_tokens` whose clip costs closest to a target, in 1e9 multiply-adds."""
     model, shape = copy.deepcopy(model).to("meta"), clip_shape(model, num_frames)
     numbers = range(1, model.patch_embed.num_patches + 1)
 
@@ -185,10 +185,10 @@ class TemporalAttentionHead(nn.Module):
         nn.init.zeros_(cast(nn.Linear, self.block.mlp.fc2).weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of frames (B, T, C) -> features of clips (B, C).
+        """Return the features of clips (B, C) from those of frames (B, T, C).
 
         Raises:
-            ValueError: for another number of frames than there are positions.
+            ValueError: for a number of frames other than that of positions.
         """
         if x.shape[1] != self.pos_embed.shape[1]:
             raise ValueError(
@@ -204,19 +204,19 @@ class TemporalAttentionTransformer(InTIVisionTransformer):
     frame_attention: TemporalAttentionHead
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Tokens (B, T, N, C) of a clip of T frames -> logits (B, num_classes), or features (B, C)."""
+        """Return logits (B, num_classes), or features (B, C), from a clip's tokens (B, T, N, C)."""
         frames = as_frames(x)
         pooled = super().forward_head(frames.flatten(0, 1), pre_logits=True)  # each frame for itself: BT C
         pooled = self.frame_attention(pooled.unflatten(0, frames.shape[:2]))
         return pooled if pre_logits else self.head(pooled)
 
     def no_weight_decay(self) -> set[str]:
-        """timm's list of parameters not to decay, with the temporal positions."""
+        """Return timm's parameters not to decay, with the temporal positions."""
         return {*super().no_weight_decay(), "frame_attention.pos_embed"}
 
 
 def add_temporal_attention(model: InTIModel, num_frames: int | None = None) -> TemporalAttentionTransformer:
-    """A model of ``model``'s modules (not copies) and a `TemporalAttentionHead` with as many heads as its blocks.
+    """Return a model of ``model``'s modules (not copies) and a `TemporalAttentionHead`, its heads as many as a block's.
 
     Args:
         model: a naive model (``compress_at=()``) that pools tokens.

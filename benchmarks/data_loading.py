@@ -2,14 +2,14 @@
 
     python benchmarks/data_loading.py [--model inti_vit_t8_32_motiondigits] [--output benchmarks/results/FILE.json]
 
-The files are written first (`write_video`: H.264, a keyframe each 250 frames at most, as the encoder has it).
+The files are written first (`write_video`: H.264, a keyframe at most every 250 frames, the encoder's default).
 
-Clips per second are those of one DataLoader worker, which is one core: by the clock, and by the CPU time that the
-worker took, which other work on the machine changes less. They are read and collated, and with a transform made into
+Clips per second are those of one DataLoader worker, which is one core: by wall-clock time, and by the worker's CPU
+time, which other work on the machine affects less. They are read and collated, and with a transform made into
 224x224 pixels. "Crop and flip" and "all" (with RandAugment and random erasing) are transforms of training.
 
-The fraction of waiting is the time in which a training loop has asked for a batch and not got it, of the time of all
-its steps; the first steps, in which workers start, are left out. Prints JSON, and writes a table beside it.
+The fraction of waiting is the time that a training loop waits for a batch, as a fraction of the time of all its steps;
+the first steps, in which workers start, are left out. Prints JSON, and writes a table beside it.
 """
 
 import argparse
@@ -53,16 +53,16 @@ WARM_UP = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="inti_vit_t8_32_motiondigits", help="to train")
-    parser.add_argument("--input-size", type=int, default=224, help="of clips that are read only")
+    parser.add_argument("--input-size", type=int, default=224, help="size of clips that are only read")
     parser.add_argument("--frame-size", type=int, nargs=2, default=(340, 256), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each video")
     parser.add_argument("--fps", type=int, default=30)
     parser.add_argument("--videos", type=int, default=16)
     parser.add_argument("--clips", type=int, default=128, help="clips to read for each row")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--workers", type=int, nargs="+", default=(0, 1, 2), help="of the training loop, in turn")
+    parser.add_argument("--workers", type=int, nargs="+", default=(0, 1, 2), help="workers to train with, in turn")
     parser.add_argument("--steps", type=int, default=20, help="training steps to time")
-    parser.add_argument("--output", type=Path, help="write the JSON here too, and a table beside it")
+    parser.add_argument("--output", type=Path, help="also write the JSON here, and a table beside it")
     args = parser.parse_args()
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def make_videos(folder: Path, args: argparse.Namespace) -> tuple[VideoList, dict[str, Any]]:
-    """Textures that drift, with a camera's noise: neither as easy to compress as drawings nor as hard as noise."""
+    """Make drifting textures with camera noise: neither as easy to compress as drawings nor as hard as noise."""
     width, height = args.frame_size
     num_frames = round(args.seconds * args.fps)
     paths = []
@@ -136,14 +136,14 @@ def unchanged(clip: Tensor) -> Tensor:
 
 
 def training_set(videos: VideoList, config: dict[str, Any], sampling: FrameSampling, augmentation: str) -> VideoDataset:
-    """Clips for a data config, sampled and augmented in a named way."""
+    """Return clips for a data config, sampled and augmented in a named way."""
     settings = TRANSFORMS[augmentation]
     transform = unchanged if settings is None else create_train_transform(**config, **settings)
     return VideoDataset(videos, transform, sampling, train=True)
 
 
 def clips_per_second(dataset: VideoDataset, clips: int) -> dict[str, float]:
-    """Clips that one worker reads in a second, by the clock and by its CPU time."""
+    """Return the clips that one worker reads per second, by wall-clock and by CPU time."""
     keys = [[(i % len(dataset), i // len(dataset))] for i in range(clips + WARM_UP)]
     loader = DataLoader(dataset, batch_sampler=keys, num_workers=1, collate_fn=times_after_collating)
     times = torch.tensor(list(tqdm(loader, desc="read", leave=False)), dtype=torch.float64)[WARM_UP - 1 :]
@@ -152,7 +152,7 @@ def clips_per_second(dataset: VideoDataset, clips: int) -> dict[str, float]:
 
 
 def times_after_collating(samples: list[Sample]) -> tuple[float, float]:
-    """Clock and CPU time of the worker at which a batch is ready."""
+    """Return the worker's wall-clock and CPU time at which a batch is ready."""
     _, _, faults = default_collate(samples)
     if any(faults):
         raise RuntimeError(next(filter(None, faults)))
@@ -167,7 +167,7 @@ def step_times(
     steps: int,
     device: torch.device,
 ) -> dict[str, float]:
-    """Milliseconds of a training step, and the fraction of them that it waits for its batch."""
+    """Return the milliseconds of a training step, and the fraction of them spent waiting for its batch."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     finish = partial(torch.cuda.synchronize, device) if device.type == "cuda" else lambda: None
     repeats = -(-(steps + WARM_UP) * batch_size // len(dataset))
@@ -195,7 +195,7 @@ def step_times(
 
 
 def to_markdown(result: dict[str, Any]) -> str:
-    """The result as two tables."""
+    """Return the result as two tables."""
     videos, training = result["videos"], result["training"]
     width, height = videos["frame_size"]
     lines = [

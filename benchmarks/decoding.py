@@ -1,12 +1,12 @@
-"""Clips a second of one core, from video files, by this package's reader and by others; and whether the frames agree.
+"""Clips per second and core from video files, by this package's reader and by others; and whether the frames agree.
 
     python benchmarks/decoding.py [--quick] [--seconds 2] [--codecs h264 vp9 av1] [--output FILE]
 
-Clips of 10 seconds at 30 frames a second, 340x256 and 1920x1080 (a picture that moves, with noise), H.264, VP9 and AV1
-by FFmpeg's encoders with their own distance of keyframes. Of each, 8 frames spread over the clip (uniform) and 16
-frames with a stride of 4 (dense) become uint8 tensors (T, 3, H, W). Every reader opens the file anew, is given the
+Clips of 10 seconds at 30 frames per second, 340x256 and 1920x1080 (a moving picture with noise), H.264, VP9 and AV1
+by FFmpeg's encoders with their default keyframe interval. Of each, 8 frames spread over the clip (uniform) and 16
+frames with a stride of 4 (dense) become uint8 tensors (T, 3, H, W). Every reader opens the file anew, gets the
 indices that ours takes, and one thread; its time is CPU time of the process, in turns. Readers: torchcodec, OpenCV and
-decord, as far as they are installed (torchvision has none since 0.26: it points to torchcodec). The difference is the
+decord, if installed (torchvision has none since 0.26: it points to torchcodec). The difference is the
 largest over frames of the mean absolute difference to our frame, in levels of 255: conversions to RGB differ by 1 or 2,
 other frames by more. Writes results/decoding_cpu.json; ``--quick`` (one short file) writes nothing without --output.
 """
@@ -44,7 +44,7 @@ Reader = Callable[[Path, list[int]], Tensor]
 
 
 def make_video(path: Path, codec: str, size: tuple[int, int], seconds: float) -> None:
-    """Write a picture that moves, with noise."""
+    """Write a moving picture with noise."""
     name, options = ENCODERS[codec]
     width, height = size
     generator = torch.Generator().manual_seed(0)
@@ -62,7 +62,7 @@ def make_video(path: Path, codec: str, size: tuple[int, int], seconds: float) ->
 
 
 def torchcodec_reader(mode: str) -> Reader:
-    """torchcodec, which scans the file first ("exact"), or believes its header ("approximate")."""
+    """Return torchcodec's reader, which scans the file first ("exact"), or trusts its header ("approximate")."""
     decoders = importlib.import_module("torchcodec.decoders")
     return lambda path, indices: (
         decoders.VideoDecoder(str(path), num_ffmpeg_threads=1, seek_mode=mode).get_frames_at(indices).data
@@ -70,7 +70,7 @@ def torchcodec_reader(mode: str) -> Reader:
 
 
 def opencv_reader() -> Reader:
-    """OpenCV: every frame up to the last one that is wanted is decoded, only those wanted are converted."""
+    """Return OpenCV's reader: every frame up to the last wanted one is decoded, only those wanted are converted."""
     cv2: Any = importlib.import_module("cv2")
     cv2.setNumThreads(1)
 
@@ -106,7 +106,7 @@ OTHERS: dict[str, tuple[str, Callable[[], Reader]]] = {  # name -> distribution,
 
 
 def row(path: Path, sampling: FrameSampling, readers: dict[str, Reader], seconds: float) -> dict[str, Any]:
-    """Clips a CPU second of each reader, in turns, and the difference of its frames to ours."""
+    """Measure clips per CPU second of each reader, in turns, and the difference of its frames from ours."""
     clips = sampling.read(path)
     indices = (clips.times[0] * FPS).round().long().tolist()
     ours = clips.frames[0].float()

@@ -4,9 +4,9 @@
     python benchmarks/distill.py --real jhmdb --real-work-dir runs/real_videos
 
 The teacher on MotionDigits is the shipped model without compression (tag ``naive``), the student the same weights with
-interpolations, the only thing that is trained; labels only serve to measure. On real clips the teachers are the naive
-models of benchmarks/real_videos.py, one a fold, and all is measured on the fold that was held out. A row is written to
-``results/distill.json`` when it is finished; a rerun resumes, in the middle of a row if need be.
+interpolations, the only part that is trained; labels are only for evaluation. On real clips the teachers are the naive
+models of benchmarks/real_videos.py, one per fold, and all are evaluated on the held-out fold. A row is written to
+``results/distill.json`` when it is finished; a rerun resumes, even in the middle of a row.
 """
 
 import argparse
@@ -53,15 +53,15 @@ class Row:
     """A student, or what needs no training at its cost.
 
     Attributes:
-        table: that it belongs to.
+        table: the table that it belongs to.
         compress_at: where it compresses.
-        clips: to learn from; 0 for the controls.
-        seed: of clips, their order and what starts at random.
+        clips: clips to learn from; 0 for the controls.
+        seed: seed of clips, their order and random initial values.
         targets, temperature: see `inti_models.training.recipe.Distill`.
-        steps: whether the first half of the clips is learned with the first compression alone.
+        steps: whether the first half of the clips is learned with only the first compression.
         scaled: follow cosines with the mean feature of each digit, times `SCALED`, instead of the model's logits: a
-            head as those of words are.
-        fold: of real clips; None for MotionDigits.
+            head like a text head.
+        fold: fold of real clips; None for MotionDigits.
     """
 
     table: str
@@ -76,7 +76,7 @@ class Row:
 
     @property
     def name(self) -> str:
-        """What it is called in its table."""
+        """Its name in its table."""
         if not self.clips:
             return "controls"
         name = DISTILLED if self.targets == "logits" else f"{DISTILLED}, {self.targets}"
@@ -95,7 +95,7 @@ SHORT = 6_400  # clips, of comparisons of targets
 
 
 def plan(real: bool) -> list[Row]:
-    """All rows, the most telling first."""
+    """Return all rows, the most telling first."""
     main, others = (2, 5), [schedule for schedule in SCHEDULES if schedule != (2, 5)]
     table = "MotionDigits"
     rows = [Row(table, main, SCHEDULES[main]), Row(table, main, 0)]
@@ -123,14 +123,14 @@ def plan(real: bool) -> list[Row]:
 
 @dataclass(frozen=True)
 class Setup:
-    """Where real clips are: the data set, and the work folder of benchmarks/real_videos.py."""
+    """Locations of real clips: the data set, and the work folder of benchmarks/real_videos.py."""
 
     data: Path | None = None
     work_dir: Path | None = None
 
 
 def build(row: Row, setup: Setup) -> tuple[InTIModel, InTIModel]:
-    """Teacher and student, with their heads."""
+    """Build teacher and student, with their heads."""
     torch.manual_seed(row.seed)
     if row.fold is None:
         return load(NAIVE, compress_at=()), load(NAIVE, compress_at=row.compress_at)
@@ -148,7 +148,7 @@ def build(row: Row, setup: Setup) -> tuple[InTIModel, InTIModel]:
 
 
 def data_of(row: Row, setup: Setup, model: InTIModel) -> tuple[Clips, Any]:
-    """Clips to learn from, and held-out ones with labels."""
+    """Return clips to learn from, and held-out ones with labels."""
     config = resolve_input_data_config(model)
     transform = create_clip_transform(**config)
     if row.fold is None:
@@ -165,7 +165,7 @@ def data_of(row: Row, setup: Setup, model: InTIModel) -> tuple[Clips, Any]:
 
 
 def scaled_readout(teacher: nn.Module, width: int) -> Readout:
-    """A head of cosines with the mean feature of each digit, times `SCALED`, as the zero-shot heads of words are."""
+    """Return a head of cosines with the mean feature of each digit, times `SCALED`, like a zero-shot head."""
     digits = MotionDigits("train", size=32, length=1200, seed=1)
     transform = create_clip_transform((3, 32, 32))
     outputs, labels = outputs_of({"": teacher}, MotionDigitsClips(digits, transform), batch_size=64, progress=False)
@@ -181,7 +181,7 @@ def scaled_readout(teacher: nn.Module, width: int) -> Readout:
 
 
 def learn(row: Row, student: InTIModel, objective: Distillation, clips: Clips, folder: Path, updates: int) -> float:
-    """Train the interpolations of a student, or resume; the minutes that it took."""
+    """Train the interpolations of a student, or resume; return the minutes that it took."""
     for name, parameter in student.named_parameters():
         parameter.requires_grad = name.startswith("interpolations.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ def learn(row: Row, student: InTIModel, objective: Distillation, clips: Clips, f
 
 
 def run(row: Row, work_dir: Path, setup: Setup) -> None:
-    """Train and measure a row, and write ``result.json``."""
+    """Train and evaluate a row, and write ``result.json``."""
     folder = work_dir / row.id
     folder.mkdir(parents=True, exist_ok=True)
     teacher, student = build(row, setup)
@@ -246,7 +246,7 @@ def run(row: Row, work_dir: Path, setup: Setup) -> None:
 def measure(
     readout: Readout, outputs: dict[str, Tensor], name: str, labels: Tensor, held_out: Videos
 ) -> dict[str, Any]:
-    """Fidelity; on MotionDigits also the digit's accuracy, over all clips and where it is hidden in most frames."""
+    """Measure fidelity; on MotionDigits also the digit's accuracy, over all clips and where most frames hide it."""
     first = cast(Tensor, readout.logits(outputs[name]))
     known = labels if first.shape[1] == len(held_out.class_names) else None  # the head may be of digits alone
     fidelity = dataclasses.asdict(Fidelity.of(readout, outputs[name], outputs[TEACHER], known))
@@ -270,7 +270,7 @@ COLUMNS = {"agreement": 1, "cosine": 3, "kl": 3, "accuracy": 1, "digit": 1, "occ
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """(Table, schedule) -> a summary of each model over seeds, or folds."""
+    """Return (table, schedule) -> a summary of each model over seeds, or folds."""
     values: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
     for result in results:
         table = values.setdefault((result["table"], str(tuple(result["compress_at"]))), {})
@@ -298,7 +298,7 @@ def summarize(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[d
 
 
 def to_markdown(tables: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     lines = [
         "# Compression learned without labels",
         "",
@@ -333,7 +333,7 @@ def _cell(row: dict[str, Any], column: str) -> str:
 
 
 def draw(tables: dict[tuple[str, str], list[dict[str, Any]]], file: Path) -> None:
-    """Agreement with the teacher against cost, a panel for each table that has controls."""
+    """Draw agreement with the teacher against cost, a panel for each table that has controls."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -360,9 +360,9 @@ def draw(tables: dict[tuple[str, str], list[dict[str, Any]]], file: Path) -> Non
 
 
 def time_update(model: str, batch: int = 2) -> dict[str, Any]:
-    """Seconds of one core for each clip of an update of ``model``, of random weights.
+    """Measure the seconds of one core per clip of an update of ``model``, with random weights.
 
-    Time of the process, not of the clock: other processes on the machine count little.
+    CPU time of the process, not wall-clock time: other processes on the machine matter little.
     """
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -387,10 +387,10 @@ def main() -> None:
     parser.add_argument("--work-dir", type=Path, default=Path("runs/distill"))
     parser.add_argument("--real", type=Path, help="data set of benchmarks/real_videos.py, such as jhmdb")
     parser.add_argument("--real-work-dir", type=Path, help="its work folder, with models and stored frames")
-    parser.add_argument("--tables", nargs="+", metavar="TABLE", help="of those, to run; all by default")
+    parser.add_argument("--tables", nargs="+", metavar="TABLE", help="tables to run (default: all)")
     parser.add_argument("--jobs", type=int, default=1, help="rows at once; each gets its part of the cores")
     parser.add_argument("--report-only", action="store_true", help="write the tables of the rows that are finished")
-    parser.add_argument("--time", metavar="MODEL", help="measure what an update of a model costs, and do no more")
+    parser.add_argument("--time", metavar="MODEL", help="only measure what an update of a model costs")
     args = parser.parse_args()
     if args.time:
         print(time_update(args.time))

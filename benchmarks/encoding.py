@@ -1,9 +1,9 @@
-"""The two embeddings of `encode`: the mean of features, and the mean of features that each have length one.
+"""The two embeddings of `encode`: the mean of features, and the mean of features scaled to unit length.
 
     python benchmarks/encoding.py [--clips 2000] [--output FILE]
 
-Clips of MotionDigits' validation set through the shipped weights, with InTI and naive: how far the two embeddings of a
-clip are apart, how much the lengths of a clip's frames differ, how often another clip is the nearest, and how often the
+Clips of MotionDigits' validation set through the shipped weights, with InTI and naive: how far apart the two embeddings
+of a clip are, how much the lengths of a clip's frames differ, how often another clip is the nearest, and how often the
 nearest has the label. Features are pooled; the model has no projection, which would be one linear map more. Writes
 results/encoding.json.
 """
@@ -28,20 +28,20 @@ NAMES = ("inti_vit_t8_32_motiondigits", "inti_vit_t8_32_motiondigits.naive")
 
 @torch.inference_mode()
 def pooled_frames(model: InTIModel, clips: Tensor) -> Tensor:
-    """Features of the frames that remain, (B, T, C)."""
+    """Return the features of the remaining frames, (B, T, C)."""
     return torch.cat(
         [model.pool_frames(model.norm_tokens(model.forward_stages(model.to_clip(x)))) for x in clips.split(100)]
     )
 
 
 def nearest(embeddings: Tensor) -> Tensor:
-    """The other clip that is most similar to each, (B,)."""
+    """Return the other clip that is most similar to each, (B,)."""
     similarity = embeddings @ embeddings.T
     return similarity.fill_diagonal_(-2).argmax(dim=1)
 
 
 def row(name: str, count: int) -> dict[str, Any]:
-    """What differs between the two embeddings of a model."""
+    """Measure how the two embeddings of a model differ."""
     model = load(name).eval()
     batch = MotionDigits("validation").render(range(count))
     transform = create_clip_transform(**resolve_input_data_config(model))

@@ -6,14 +6,14 @@ Everything in one warm process and in turns, decoding included; ratios are media
 
 - *files*: one file through `inti_vit_b16_k400` (random weights; 10 seconds of 340x256, H.264) and through
   `inti_vit_t8_32_motiondigits` in each precision.
-- *lists*: 200 short files through `inti_vit_t8_32_motiondigits`: as `predict` did before (float32, a file a pass, two
-  read ahead, each opened twice: the same code with batches of 1 and no file taken for a short one); float32 in batches;
-  what is chosen by itself (precision "auto").
-- *batches*: milliseconds a clip by clips of a pass, which `inti_models.inference.batches.CPU_TOKENS` is chosen by.
+- *lists*: 200 short files through `inti_vit_t8_32_motiondigits`: as `predict` did before (float32, one file per pass,
+  two read ahead, each opened twice: the same code with batches of 1 and no file taken for a short one); float32 in
+  batches; the automatic choice (precision "auto").
+- *batches*: milliseconds per clip by clips per pass, from which `inti_models.inference.batches.CPU_TOKENS` is chosen.
 - *agreement*: labels of both shipped models on all clips of MotionDigits' validation set, beside float32's (not in
-  float16, which takes a CPU many times as long).
+  float16, which takes many times as long on a CPU).
 
-A part that is measured again takes the place of the former in results/file_to_label_cpu.json.
+A part that is measured again replaces its former result in results/file_to_label_cpu.json.
 """
 
 import argparse
@@ -45,14 +45,14 @@ RESULTS = Path(__file__).parent / "results" / "file_to_label_cpu.json"
 
 
 def classifier(name: str, precision: str, **options: Any) -> VideoClassifier:
-    """A model of the zoo, the small one with its weights."""
+    """Return a model of the zoo, the small one with its weights."""
     torch.manual_seed(0)
     model = create_model(name, pretrained=name == SMALL)
     return VideoClassifier(model, precision=precision, **options)
 
 
 def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, base: str) -> dict[str, dict[str, float]]:
-    """Milliseconds of each way, and of the CPU, and both as ratios to a base: medians over the rounds after a first."""
+    """Measure milliseconds of each way, and of the CPU, and both as ratios to a base: medians after a first round."""
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, way in ways.items():
@@ -71,7 +71,7 @@ def in_turns(ways: Mapping[str, Callable[[], object]], rounds: int, base: str) -
 
 
 def files(folder: Path, quick: bool) -> list[dict[str, Any]]:
-    """One file in each precision."""
+    """Measure one file in each precision."""
     rows = []
     for name, rounds in ((SMALL, 5 if quick else 60),) + (() if quick else ((LARGE, 4),)):
         (path,) = make_files(folder, name, 1)
@@ -82,7 +82,7 @@ def files(folder: Path, quick: bool) -> list[dict[str, Any]]:
 
 
 def lists(folder: Path, quick: bool) -> list[dict[str, Any]]:
-    """Many short files."""
+    """Measure many short files."""
     paths = make_files(folder, SMALL, 20 if quick else 200)
     chosen = choose_precision("auto")
     before = "before: float32, a file a pass"
@@ -124,7 +124,7 @@ def _opening_twice(call: Callable[[], object]) -> None:
 
 @torch.inference_mode()
 def batches(folder: Path, quick: bool) -> list[dict[str, Any]]:
-    """Milliseconds a clip of forward passes, by clips of a pass."""
+    """Measure milliseconds per clip of forward passes, by clips per pass."""
     rows = []
     for name, sizes, rounds in ((SMALL, (1, 4, 16, 64), 5 if quick else 30),) + (
         () if quick else ((LARGE, (1, 2, 4), 3),)
@@ -144,7 +144,7 @@ def batches(folder: Path, quick: bool) -> list[dict[str, Any]]:
 
 @torch.inference_mode()
 def agreement(folder: Path, quick: bool) -> list[dict[str, Any]]:
-    """Accuracy of the shipped models in each precision, labels shared with float32, largest difference of a logit."""
+    """Measure the shipped models in each precision: accuracy, labels shared with float32, largest logit difference."""
     rows = []
     for name in (SMALL, f"{SMALL}.naive"):
         digits = MotionDigits("validation", size=32)

@@ -4,8 +4,8 @@
     python benchmarks/flops.py --others    # H/14, PE-Core, EVA02 and SigLIP2: writes results/flops_others.json
 
 Counted by fvcore on one clip of the model's own number of frames; a multiply-add is one operation. The headline is
-matrix products and convolutions, attention's included; normalisation and elementwise operations are listed apart.
-Other numbers of frames are counted by `torch.utils.flop_counter`, which needs no computation; the run fails where both
+matrix products and convolutions, attention's included; normalisation and elementwise operations are listed separately.
+Other numbers of frames are counted by `torch.utils.flop_counter`, which needs no computation; the run fails if both
 counters differ on the model's own number. With other models or a schedule, the result is printed and not written.
 """
 
@@ -37,7 +37,7 @@ OTHER_RESULTS = RESULTS.with_name("flops_others.json")
 
 
 def torch_gflops(name: str, num_frames: int, **model_args: Any) -> float:
-    """GFLOPs of a model of the zoo on one clip by torch's own counter, on the meta device: nothing is computed."""
+    """Count the GFLOPs of a zoo model on one clip with torch's own counter, on the meta device: nothing is computed."""
     model = create_model(name, device="meta", **model_args).eval()
     clip = torch.empty(1, num_frames, model.in_chans, *model.patch_embed.img_size, device="meta")
     with FlopCounterMode(display=False) as counter:
@@ -46,7 +46,7 @@ def torch_gflops(name: str, num_frames: int, **model_args: Any) -> float:
 
 
 def row(name: str, frames: tuple[int, ...] = FRAMES, compress_at: tuple[int, ...] | None = None) -> dict[str, Any]:
-    """What a model and its naive twin cost.
+    """Return the cost of a model and its naive twin.
 
     Raises:
         ValueError: if fvcore and torch count differently.
@@ -82,7 +82,7 @@ def row(name: str, frames: tuple[int, ...] = FRAMES, compress_at: tuple[int, ...
 
 
 def other_row(name: str) -> dict[str, Any]:
-    """What a model and its naive twin cost, by torch's counter alone."""
+    """Return the cost of a model and its naive twin, by torch's counter only."""
     model = create_model(name, device="meta")
     gflops, naive = torch_gflops(name, model.num_frames), torch_gflops(name, model.num_frames, compress_at=())
     return {
@@ -97,7 +97,7 @@ def other_row(name: str) -> dict[str, Any]:
 
 
 def table(rows: list[dict]) -> str:
-    """The rows in Markdown."""
+    """Return the rows in Markdown."""
     lines = [
         "| model | frames × size | `compress_at` | parameters | naive GFLOPs | InTI GFLOPs | saved |",
         "|---|---|---|---:|---:|---:|---:|",
@@ -112,7 +112,7 @@ def table(rows: list[dict]) -> str:
 
 
 def stage_table(rows: list[dict]) -> str:
-    """GFLOPs by stage, and what the headline leaves out."""
+    """Return GFLOPs by stage, and what the headline leaves out, in Markdown."""
     lines = [
         "| model | embedding | stages 0, 1, … | interpolations | rest | other operations | activations, naive → InTI |",
         "|---|---:|---|---:|---:|---:|---:|",
@@ -129,7 +129,7 @@ def stage_table(rows: list[dict]) -> str:
 
 
 def frames_table(rows: list[dict]) -> str:
-    """GFLOPs by number of frames, naive → InTI."""
+    """Return GFLOPs by number of frames, naive → InTI, in Markdown."""
     frames = list(rows[0]["frames"])
     lines = [
         "| model | " + " | ".join(f"{n} frames" for n in frames) + " |",
@@ -142,16 +142,16 @@ def frames_table(rows: list[dict]) -> str:
 
 
 def numbers(text: str) -> tuple[int, ...]:
-    """Whole numbers between commas."""
+    """Parse whole numbers separated by commas."""
     return tuple(int(number) for number in text.split(",") if number)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=MODELS)
-    parser.add_argument("--compress-at", type=numbers, help="another schedule than the models' own, such as 4,10")
+    parser.add_argument("--compress-at", type=numbers, help="a schedule instead of the models' own, such as 4,10")
     parser.add_argument("--frames", type=numbers, default=FRAMES, help="numbers of frames to count for")
-    parser.add_argument("--others", action="store_true", help="H/14, PE-Core, EVA02, SigLIP2: torch's counter alone")
+    parser.add_argument("--others", action="store_true", help="H/14, PE-Core, EVA02, SigLIP2: torch's counter only")
     args = parser.parse_args()
     if args.others:
         others = [other_row(name) for name in tqdm(OTHERS)]

@@ -3,7 +3,7 @@
     python benchmarks/gpu.py [--minutes 8] [--quick] [--output FOLDER]
     python benchmarks/gpu.py --wheels
 
-In this order, as far as the minutes reach; what they do not reach is named at the end:
+In this order, as far as time allows; what is not reached is named at the end:
 
 - inference in bfloat16 beside the uncompressed models, at each model's best batch size: b16, l14, l14_336 and
   UniFormerV2 l14, eager; with memory and the fraction of the measured peak of matrix products (throughput_cuda.json);
@@ -14,7 +14,7 @@ In this order, as far as the minutes reach; what they do not reach is named at t
 
 Every file is written after each row, with device, driver and versions; then the tables of README.md are rewritten.
 ``--quick`` runs the same code with the small model on the CPU, without compiling, and keeps nothing. ``--wheels``
-prints the requirements that an image with nothing but PyTorch lacks, to be brought along to a machine without a network
+prints the requirements that an image with nothing but PyTorch lacks, to bring along to a machine without a network
 (``pip download --no-deps -r FILE``); it needs an environment that has them.
 """
 
@@ -39,7 +39,7 @@ Step = tuple[str, str, Callable[[], list[dict[str, Any]]]]  # file, what it is o
 
 
 def closure(requirement: str) -> dict[str, str]:
-    """Versions of the installed distributions that a requirement needs, itself included."""
+    """Return versions of the installed distributions that a requirement needs, itself included."""
     from packaging.requirements import Requirement
 
     versions: dict[str, str] = {}
@@ -63,18 +63,18 @@ def closure(requirement: str) -> dict[str, str]:
 
 
 def wheels(requirement: str = WHEELS, image: Iterable[str] = ("torch",)) -> list[str]:
-    """``name==version`` of what a requirement needs and an image with these distributions lacks."""
+    """Return ``name==version`` of what a requirement needs and an image with these distributions lacks."""
     there = {name for brought in image for name in closure(brought)}
     own = re.sub(r"[-_.]+", "-", requirement.partition("[")[0]).lower()
     return [f"{name}=={version}" for name, version in sorted(closure(requirement).items()) if name not in {*there, own}]
 
 
 def steps(quick: bool, videos: Path) -> tuple[dict[str, dict[str, Any]], list[Step]]:
-    """What stands at the top of each file, and all measurements in the order of their worth.
+    """Return the head of each file, and all measurements, the most valuable first.
 
     Args:
         quick: the small model on the CPU.
-        videos: folder for what is labelled.
+        videos: folder for the files to label.
     """
     import interpolation
     import latency
@@ -150,8 +150,8 @@ def run(tops: dict[str, dict[str, Any]], todo: Sequence[Step], folder: Path, dea
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=8.0, help="at most so long, the tests not included")
-    parser.add_argument("--quick", action="store_true", help="the small model on the CPU, to see that all of it runs")
+    parser.add_argument("--minutes", type=float, default=8.0, help="time limit, without the tests")
+    parser.add_argument("--quick", action="store_true", help="the small model on the CPU, to check that all runs")
     parser.add_argument("--output", type=Path, default=HERE / "results", help="folder of the JSON files")
     parser.add_argument("--wheels", action="store_true", help="print what an image with nothing but PyTorch lacks")
     args = parser.parse_args(argv)
@@ -172,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(compare.cuda(output))
     if not args.quick and args.output == compare.RESULTS:
         compare.main()
-    print("\n".join(["Not measured:", *left] if left else ["All was measured."]))
+    print("\n".join(["Not measured:", *left] if left else ["Everything was measured."]))
     return 1 if args.quick and left else 0
 
 

@@ -3,9 +3,9 @@
     python benchmarks/interpolation.py [MODEL ...] [--device cuda --dtype bfloat16] [--seconds 5]
 
 An interpolation reads the tokens of T frames and writes those of T / 2: adding neighbouring frames without weights
-moves as much and is its floor. The fraction is that of all interpolations in the forward pass of the model, one clip of
-its own number of frames, eager and compiled; parts are timed by themselves, eager. Random weights (time does not depend
-on them). Writes results/interpolation_<device>.json.
+moves as much and is its lower bound. The fraction is that of all interpolations in the model's forward pass, on one
+clip of its own number of frames, eager and compiled; parts are timed separately, eager. Random weights (time does not
+depend on them). Writes results/interpolation_<device>.json.
 """
 
 import argparse
@@ -24,14 +24,14 @@ from inti_models.models.stages import InTIModel
 
 
 def milliseconds(function: Any, *args: Any, seconds: float) -> float:
-    """Median time of a call; warmed up, and synchronised on CUDA."""
+    """Return the median time of a call; warmed up, and synchronised on CUDA."""
     timer = Timer("function(*args)", globals={"function": function, "args": args}, num_threads=torch.get_num_threads())
     timer.timeit(2)
     return timer.adaptive_autorange(min_run_time=seconds / 5, max_run_time=seconds).median * 1e3
 
 
 def parts(layer: InterFrameInterpolation, x: Tensor, grid_size: tuple[int, int]) -> dict[str, Any]:
-    """The steps of a softmax interpolation as functions of tokens (B, T, N, C)."""
+    """Return the steps of a softmax interpolation as functions of tokens (B, T, N, C)."""
     predict = layer.predict
     assert predict is not None
     pairs = x.unflatten(1, (x.shape[1] // 2, 2))  # B P 2 N C
@@ -50,7 +50,7 @@ def parts(layer: InterFrameInterpolation, x: Tensor, grid_size: tuple[int, int])
 
 @torch.inference_mode()
 def row(name: str, device: torch.device, dtype: torch.dtype, seconds: float, compiled: bool = True) -> dict[str, Any]:
-    """Times of a model and of its interpolations, eager and, if wanted, compiled."""
+    """Time a model and its interpolations, eager and, if wanted, compiled."""
     model = cast(InTIModel, create_model(name)).eval().to(device, dtype)
     size = model.pretrained_cfg["input_size"]
     clip = torch.randn(1, model.num_frames, *size, device=device, dtype=dtype)
@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=["inti_vit_b16_k400", "inti_vit_l14_k400"])
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    parser.add_argument("--seconds", type=float, default=5.0, help="at most so long for each time")
+    parser.add_argument("--seconds", type=float, default=5.0, help="time limit of each measurement")
     parser.add_argument("--output", type=Path, help="default: results/interpolation_<device>.json")
     args = parser.parse_args()
     rows = [row(name, args.device, getattr(torch, args.dtype), args.seconds) for name in tqdm(args.models)]

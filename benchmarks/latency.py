@@ -1,4 +1,4 @@
-"""From file to label: how long it takes, where the time goes, and what reading ahead and fused normalization give.
+"""From file to label: how long it takes, where the time goes, and what reading ahead and fused normalization gain.
 
     python benchmarks/latency.py [--quick] [--threads N] [--json] [--output FILE]
 
@@ -34,7 +34,7 @@ MODELS = {"inti_vit_t8_32_motiondigits": 32, "inti_vit_b16_k400": 6}  # and file
 
 
 def make_files(folder: Path, name: str, count: int) -> list[Path]:
-    """Videos for a model."""
+    """Make videos for a model."""
     digits = MotionDigits("validation", length=count)
     paths = []
     for i in range(count):
@@ -50,7 +50,7 @@ def make_files(folder: Path, name: str, count: int) -> list[Path]:
 
 @torch.inference_mode()
 def parts(classify: VideoClassifier, path: Path) -> dict[str, float]:
-    """Milliseconds of each step of one file."""
+    """Return the milliseconds of each step of one file."""
     marks = [time.perf_counter()]
     clips = FrameSampling.of(classify.model).read(path)
     marks.append(time.perf_counter())
@@ -63,13 +63,13 @@ def parts(classify: VideoClassifier, path: Path) -> dict[str, float]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median, 10th and 90th percentile."""
+    """Return median, 10th and 90th percentile."""
     low, *_, high = statistics.quantiles(values, n=10, method="inclusive")
     return {key: float(f"{v:.4g}") for key, v in (("median", statistics.median(values)), ("p10", low), ("p90", high))}
 
 
 def measure(name: str, paths: list[Path], rounds: int, device: str = "cpu") -> dict[str, Any]:
-    """All figures of one model."""
+    """Return all figures of one model."""
     torch.manual_seed(0)
     plain = create_model(name).eval()
     torch.manual_seed(0)

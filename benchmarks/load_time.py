@@ -1,9 +1,9 @@
-"""Time and memory of loading a model from a local file, beside the least that it could take.
+"""Time and memory of loading a model from a local file, beside the minimum that it could take.
 
     python benchmarks/load_time.py [--repeats 5] [--output FILE]
 
-The least: `safetensors.torch.load_file`, the digest of its tensors, and building the model with timm. Every repeat is a
-process of its own, in turns; peak memory is the highest resident size over that after the imports (Linux). Writes
+The minimum: `safetensors.torch.load_file`, the digest of its tensors, and building the model with timm. Every repeat is
+a separate process, in turns; peak memory is the highest resident size above that after the imports (Linux). Writes
 results/load_time_cpu.json.
 """
 
@@ -48,7 +48,7 @@ print(seconds, kib("VmHWM") - before)
 
 
 def measure(name: str, folder: Path, what: str) -> tuple[float, float]:
-    """Seconds and MiB of one load in a fresh process."""
+    """Return the seconds and MiB of one load in a fresh process."""
     command = [sys.executable, "-W", "ignore", "-c", MEASURE, name, str(folder), what]
     seconds, kib = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return float(seconds), float(kib) / 1024

@@ -4,7 +4,7 @@
 
 8 to 256 frames with `inti_models.schedule_for_budget` at 5 frames a block, the default schedule's budget for 8. Memory
 is the peak of the tensors that operators make, without weights and the clip itself. Random weights; one run each after
-one to warm up. Writes results/long_video_cpu.json.
+a warm-up. Writes results/long_video_cpu.json.
 """
 
 import argparse
@@ -30,7 +30,7 @@ RESULTS = Path(__file__).parent / "results" / "long_video_cpu.json"
 
 
 def run(model: nn.Module, forward: Callable[[Tensor], Tensor], clip: Tensor) -> tuple[Tensor, float, float]:
-    """Logits, milliseconds, and peak memory in MiB without weights and the clip."""
+    """Return logits, milliseconds, and peak memory in MiB without weights and the clip."""
     with PeakMemory(*model.parameters(), *model.buffers(), clip) as memory:
         given = memory.now
         forward(clip)
@@ -41,7 +41,7 @@ def run(model: nn.Module, forward: Callable[[Tensor], Tensor], clip: Tensor) -> 
 
 @torch.inference_mode()
 def row(name: str, frames: int) -> dict[str, Any]:
-    """One number of frames."""
+    """Measure one number of frames."""
     depth = len(create_model(name, device="meta").blocks)
     compress_at = schedule_for_budget(depth, frames, BUDGET)
     model = create_model(name, num_frames=frames, compress_at=compress_at).eval()

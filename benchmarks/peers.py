@@ -1,4 +1,4 @@
-"""What a user would take instead of InTI: video models of other libraries, with random weights (cost depends on none).
+"""Alternatives to InTI: video models of other libraries, with random weights (cost does not depend on them).
 
 Each peer is built by its library from its published settings, written out here since nothing is downloaded, with the
 frames of InTI (8) where it takes them. Each is called on a clip (B, T, C, H, W) and returns logits (B, classes).
@@ -30,10 +30,10 @@ class Peer:
     Attributes:
         build: makes it.
         source: the library's entry point.
-        input: T, C, H, W of a clip.
+        input: shape (T, C, H, W) of a clip.
         note: what differs from its published setting, or that nothing does.
-        published_gflops: of a view, in 1e9 multiply-adds, by ``published_in``; None where the input differs or none is
-            known.
+        published_gflops: cost of a view, in 1e9 multiply-adds, by ``published_in``; None where the input differs or
+            none is known.
     """
 
     build: Callable[[], nn.Module]
@@ -273,6 +273,6 @@ PEERS = {
 
 
 def build(name: str) -> nn.Module:
-    """A peer by its name in `PEERS`, in evaluation mode, with seeded random weights."""
+    """Build a peer by its name in `PEERS`, in evaluation mode, with seeded random weights."""
     torch.manual_seed(0)
     return PEERS[name].build().eval()

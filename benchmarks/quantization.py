@@ -1,4 +1,4 @@
-"""Does int8 on the CPU pay? torchao's weight-only and dynamic quantisation of the blocks, beside float32.
+"""Does int8 on the CPU pay off? torchao's weight-only and dynamic quantisation of the blocks, beside float32.
 
     python benchmarks/quantization.py [--quick] [--compile] [--output FILE]
 
@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def variants(model: nn.Module) -> dict[str, nn.Module]:
-    """The model in every precision."""
+    """Return the model in every precision."""
     made = {}
     for name, config in CONFIGS.items():
         made[name] = copy.deepcopy(model).eval()
@@ -46,7 +46,7 @@ def variants(model: nn.Module) -> dict[str, nn.Module]:
 
 @torch.inference_mode()
 def agreement(clips: int) -> dict[str, dict[str, float]]:
-    """Accuracy of each variant, labels that it shares with float32, and its largest difference of a logit."""
+    """Measure each variant: accuracy, labels shared with float32, and the largest logit difference."""
     model = timm.create_model(SMALL, pretrained=True)
     transform = create_clip_transform(**timm.data.resolve_input_data_config(model))
     digits = MotionDigits("validation", size=32, length=clips)

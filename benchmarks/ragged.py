@@ -1,4 +1,4 @@
-"""Accuracy at numbers of frames that do not halve without a rest, by what is done with the rest.
+"""Accuracy at numbers of frames that do not halve without remainder, by what is done with the remainder.
 
     python benchmarks/ragged.py [--quick] [--output FILE]
 
@@ -26,12 +26,12 @@ RESULTS = Path(__file__).parent / "results" / "ragged.json"
 
 
 def last_repeated(num_frames: int, group_size: int) -> list[int]:
-    """Indices of frames, the last one as often as it takes."""
+    """Return indices of frames, the last one repeated as needed."""
     return [min(i, num_frames - 1) for i in range(-(-num_frames // group_size) * group_size)]
 
 
 def last_pair_again(num_frames: int, group_size: int) -> list[int]:
-    """Indices of frames where, at each halving, an odd last one is paired with the one before it."""
+    """Return indices of frames where, at each halving, an odd last one is paired with the one before it."""
     groups = [[i] for i in range(num_frames)]
     while len(groups[0]) < group_size and len(groups) > 1:
         if len(groups) % 2:
@@ -49,7 +49,7 @@ RULES: dict[str, Callable[[int, int], Sequence[int]]] = {
 
 @torch.inference_mode()
 def accuracy(model: InTIModel, frames: int, clips: int) -> dict[str, Any]:
-    """Percent of clips whose class is named, by rule; and the model's on its own, by both of its ways to the logits."""
+    """Return the percent of clips classified right, by rule; and the model's own, by both of its ways to the logits."""
     batch = MotionDigits("validation", size=32, num_frames=frames, length=clips).render(range(clips))
     x = batch.clips.float() / 127.5 - 1
 

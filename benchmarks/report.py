@@ -1,4 +1,4 @@
-"""How every benchmark tells its result."""
+"""How every benchmark reports its result."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ import torch
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """The device, threads and versions that a figure was measured with."""
+    """Return the device, threads and versions that a figure was measured with."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
@@ -31,7 +31,7 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def report(result: dict[str, Any], output: Path | None, table: str | None = None) -> None:
-    """Print a result, as its table where there is one, else as JSON, and write it to a file if one is named."""
+    """Print a result, as its table if there is one, otherwise as JSON, and write it to a file if one is named."""
     text = json.dumps(result, indent=2)
     print(table or text)
     if output:

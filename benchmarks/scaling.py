@@ -31,7 +31,7 @@ RESULTS = Path(__file__).parent / "results" / "scaling_cpu.json"
 
 
 def variants(name: str, frames: int) -> dict[str, tuple[int, ...]]:
-    """Schedules to compare at a number of frames."""
+    """Return the schedules to compare at a number of frames."""
     model = create_model(name, device="meta")
     return {
         "naive": (),
@@ -41,7 +41,7 @@ def variants(name: str, frames: int) -> dict[str, tuple[int, ...]]:
 
 
 def measure(name: str, axis: str, frames: int, size: int, seconds: float) -> list[dict[str, Any]]:
-    """One row for each variant at one size."""
+    """Measure one row for each variant at one size."""
     settings = Settings(seconds=seconds, rounds=1)
     chosen = {v: c for v, c in variants(name, frames).items() if axis == "frames" or v != "one more for each doubling"}
     runners = {
@@ -68,7 +68,7 @@ def measure(name: str, axis: str, frames: int, size: int, seconds: float) -> lis
 
 
 def fits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Exponents of each variant on each axis, and memory of a further frame."""
+    """Fit the exponents of each variant on each axis, and the memory of one more frame."""
     fitted = []
     for axis, of in (("frames", lambda r: r["frames"]), ("resolution", lambda r: r["size"] ** 2)):
         for variant in dict.fromkeys(r["variant"] for r in rows if r["axis"] == axis):

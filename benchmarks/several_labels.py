@@ -1,16 +1,16 @@
-"""Several labels a video, none of them, and probabilities that mean something: what the package's ways are worth.
+"""Several labels per video, none of them, and meaningful probabilities: how well the package's methods work.
 
     python benchmarks/several_labels.py --data jhmdb --images images/model.safetensors --frames frames/jhmdb
 
-Rows are kept in ``--work-dir``, and a run that was stopped resumes; ``--only`` names a part.
+Rows are kept in ``--work-dir``, and a stopped run resumes; ``--only`` names a part.
 
 - *digits*: MotionDigits as video files, with the digit and its motion as two labels of a video (22 classes), beside one
   head for their 120 combinations on the same files: ``inti-models train`` from the shipped weights, with a new head.
 - *none*: the image model of benchmarks/real_videos.py learns J-HMDB without five of its classes, by cross-entropy and
-  by binary cross-entropy, on three folds. How well does what it says tell clips of the classes that it knows from clips
+  by binary cross-entropy, on three folds. How well do its predictions tell clips of known classes from clips
   of those that were left out? And how well do its probabilities fit, before and after calibration on other clips?
-- *background*: the same question for prompts of the background and a miniature CLIP with random weights, whose words
-  mean nothing: it runs the machinery, and is no accuracy.
+- *background*: the same question for background prompts and a miniature CLIP with random weights, whose words
+  mean nothing: it only exercises the code, and is not an accuracy.
 """
 
 import argparse
@@ -63,12 +63,12 @@ DIGITS_EPOCHS, DIGITS_BATCH, DIGITS_LR = 4, 16, 5e-4
 
 @dataclass(frozen=True)
 class Row:
-    """A model that is trained and measured.
+    """A model to train and evaluate.
 
     Attributes:
         part: "digits" or "none".
-        kind: of the labels ("two labels", "combinations"), or the loss ("cross-entropy", "bce").
-        fold: held out, of J-HMDB.
+        kind: kind of labels ("two labels", "combinations"), or the loss ("cross-entropy", "bce").
+        fold: held-out fold of J-HMDB.
     """
 
     part: str
@@ -82,7 +82,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Setup:
-    """Where everything is.
+    """Locations of data and weights.
 
     Attributes:
         data: folder of J-HMDB.
@@ -106,7 +106,7 @@ BACKGROUND_ROW = Row("background", "miniature CLIP")
 
 
 def run(row: Row, work_dir: Path, setup: Setup) -> None:
-    """Train and measure a row, and write ``result.json``."""
+    """Train and evaluate a row, and write ``result.json``."""
     folder = work_dir / row.id
     folder.mkdir(parents=True, exist_ok=True)
     result = run_digits(row, folder, work_dir) if row.part == "digits" else run_without_some(row, folder, setup)
@@ -117,7 +117,7 @@ def run(row: Row, work_dir: Path, setup: Setup) -> None:
 
 
 def write_digits(folder: Path) -> None:
-    """Render the clips of each list to MP4 files, and write each list twice: with two labels a video, and with one."""
+    """Render the clips of each list to MP4 files, and write each list twice: with two labels per video and with one."""
     names = [*(f"digit {i}" for i in range(10)), *MOTIONS]
     for part, length in DIGITS.items():
         if (folder / f"{part}.combinations.csv").exists():
@@ -141,7 +141,7 @@ def write_digits(folder: Path) -> None:
 
 
 def run_digits(row: Row, folder: Path, work_dir: Path) -> dict[str, Any]:
-    """Train by ``inti-models train`` and measure on held-out files, with and without calibration on others."""
+    """Train with ``inti-models train`` and evaluate on held-out files, with and without calibration on others."""
     videos = work_dir / "videos"
     write_digits(videos)
     several = row.kind == "two labels"
@@ -165,11 +165,11 @@ def run_digits(row: Row, folder: Path, work_dir: Path) -> dict[str, Any]:
     )
     with contextlib.redirect_stdout(None):
         if inti_models(["train", str(folder / "recipe.yaml"), "--output", str(folder / "run")]):
-            raise RuntimeError(f"{folder / 'recipe.yaml'} was not trained; see the sentence above.")
+            raise RuntimeError(f"{folder / 'recipe.yaml'} was not trained; see the message above.")
         before = _measure_digits(folder / "run" / "last", lists["validation"], several)
         options = ["--model", str(folder / "run" / "last"), "--calibrate", "--workers", "0", "--batch-size", "64"]
         if inti_models(["validate", lists["calibration"], *options]):
-            raise RuntimeError("The model was not calibrated; see the sentence above.")
+            raise RuntimeError("The model was not calibrated; see the message above.")
     after = _measure_digits(folder / "run" / "last", lists["validation"], several)
     return {"clips": DIGITS["train"] * DIGITS_EPOCHS, "before": before, "after": after}
 
@@ -206,12 +206,12 @@ def _measure_digits(model: Path, videos: str, several: bool) -> dict[str, float]
 
 
 def left_out(names: Sequence[str]) -> list[int]:
-    """The classes that are not trained."""
+    """Return the classes that are not trained."""
     return [round(i * len(names) / LEFT_OUT) for i in range(LEFT_OUT)]
 
 
 def run_without_some(row: Row, folder: Path, setup: Setup) -> dict[str, Any]:
-    """Train on the classes that are kept; ``said.npz`` has what is said of the fold, and its classes (-1: others)."""
+    """Train on the classes that are kept; ``said.npz`` has the fold's predictions, and its classes (-1: others)."""
     folds = read_folds(setup.data)
     videos, several = folds.videos, row.kind == "bce"
     out = left_out(videos.class_names)
@@ -261,7 +261,7 @@ def run_without_some(row: Row, folder: Path, setup: Setup) -> dict[str, Any]:
 
 
 def score(probabilities: Tensor, classes: Tensor) -> dict[str, Any]:
-    """What the probabilities (n, K) are worth on clips of known classes and of others (-1)."""
+    """Measure how good the probabilities (n, K) are on clips of known classes and of others (-1)."""
     known = classes >= 0
     confidence = probabilities.max(dim=1).values
     p, labels = probabilities[known], classes[known]
@@ -282,13 +282,13 @@ def score(probabilities: Tensor, classes: Tensor) -> dict[str, Any]:
 
 
 def area_under_curve(known: Tensor, others: Tensor) -> float:
-    """Probability that a clip of a known class scores higher than another; half of it where both are equal."""
+    """Return the probability that a clip of a known class scores higher than another; ties count half."""
     difference = known.double()[:, None] - others.double()[None]
     return float((difference > 0).double().mean() + (difference == 0).double().mean() / 2)
 
 
 def background(setup: Setup, folder: Path) -> dict[str, Any]:
-    """Area under the curve of the background's probability, by a miniature CLIP with random weights on the clips.
+    """Measure the area under the curve of the background's probability, by a miniature CLIP with random weights.
 
     The miniature is that of the tests, in the layout of the CLIPs on the Hub.
     """
@@ -320,7 +320,7 @@ def background(setup: Setup, folder: Path) -> dict[str, Any]:
 
 
 def to_markdown(results: Sequence[dict[str, Any]]) -> str:
-    """The tables as Markdown."""
+    """Return the tables as Markdown."""
     digits = {r["kind"]: r for r in results if r["part"] == "digits"}
     lines = [
         "# Several labels, none of them, calibration",

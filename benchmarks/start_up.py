@@ -1,8 +1,9 @@
-"""How long the command takes before it works, beside importing timm: in processes of their own, in turns.
+"""How long the command takes to start, beside importing timm: in separate processes, in turns.
 
     python benchmarks/start_up.py [--repeats 5] [--output FILE]
 
-CPU time of each process, which other work on the machine changes less than the clock. Writes results/start_up_cpu.json.
+CPU time of each process, which other work on the machine affects less than wall-clock time. Writes
+results/start_up_cpu.json.
 """
 
 import argparse
@@ -25,12 +26,12 @@ COMMANDS = {
 
 
 def cpu_seconds(arguments: list[str]) -> float:
-    """CPU time of a Python process with these arguments."""
+    """Return the CPU time of a Python process with these arguments."""
     with subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise RuntimeError(f"python {' '.join(arguments)} ended with {process.returncode}.")
+        raise RuntimeError(f"python {' '.join(arguments)} exited with {process.returncode}.")
     return usage.ru_utime + usage.ru_stime
 
 

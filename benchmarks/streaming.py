@@ -34,7 +34,7 @@ RESULTS = Path(__file__).parent / "results" / "streaming_cpu.json"
 def ways(
     name: str, stride: int, device: str, dtype: torch.dtype = torch.float32
 ) -> tuple[dict[str, Callable[[], Tensor]], InTIModel]:
-    """What gives the next window's logits in each way, in its steady state."""
+    """Return a function for each way that gives the next window's logits, in its steady state."""
     models = {
         "InTI": create_model(name, num_frames=FRAMES, device=device).eval().to(dtype),
         "naive": create_model(name, num_frames=FRAMES, compress_at=(), device=device).eval().to(dtype),
@@ -54,7 +54,7 @@ def ways(
 def rows_of(
     name: str, stride: int, seconds: float, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> list[dict[str, Any]]:
-    """Cost of a window in each way, at one stride."""
+    """Measure the cost of a window in each way, at one stride."""
     gflops = {}
     for label, step in ways(name, stride, "meta")[0].items():
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:

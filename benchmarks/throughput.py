@@ -1,4 +1,4 @@
-"""Times, memory and efficiency of InTI models and of what a user would take instead; see benchmarks/README.md.
+"""Times, memory and efficiency of InTI models and of their alternatives; see benchmarks/README.md.
 
     python benchmarks/throughput.py [--quick | --equal-cost | --only NAME ...] [--train] [--device cuda --compile ...]
 
@@ -6,7 +6,7 @@ Every row is measured in turns with a reference: an InTI model with its naive tw
 naive ViT-B/16 on 8 frames. Random weights: cost does not depend on them. Writes
 results/throughput_<device>[_train].json after each row; a stopped run resumes there, and rows with other settings are
 measured anew. With ``--only`` or ``--quick`` nothing is written without ``--output``. ``--equal-cost`` measures what
-else can be had for the GFLOPs of InTI, and writes results/throughput_<device>_equal_cost.json.
+else is possible for the GFLOPs of InTI, and writes results/throughput_<device>_equal_cost.json.
 """
 
 import argparse
@@ -48,7 +48,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def pair(name: str) -> tuple[Subject, Subject, dict[str, str]]:
-    """A model, its reference, and what else its row tells."""
+    """Return a model, its reference, and what else its row says."""
     if name in PEERS:
         peer = PEERS[name]
         described = {"family": "peer", "source": peer.source, "published_setting": peer.note}
@@ -58,7 +58,7 @@ def pair(name: str) -> tuple[Subject, Subject, dict[str, str]]:
 
 
 def command(name: str, settings: Settings) -> str:
-    """What measures one row again."""
+    """Return the command that measures one row again."""
     return f"python benchmarks/throughput.py --only {shlex.quote(name)} {options_of(settings)}"
 
 

@@ -1,4 +1,4 @@
-"""Which options of a recipe pay: a training step with each, beside one without any.
+"""Which options of a recipe pay off: a training step with each, beside one without any.
 
     python benchmarks/training_options.py [MODEL ...] [--quick] [--device cuda] [--threads N] [--output FILE]
 

@@ -38,7 +38,7 @@ MINIATURE: dict[str, Any] = {
 
 
 def miniature(name: str, seed: int) -> tuple[InTIModel, Any]:
-    """A model of the zoo at a small size on a random CLIP, and that CLIP."""
+    """Return a model of the zoo at a small size on a random CLIP, and that CLIP."""
     torch.manual_seed(seed)
     clip = open_clip.CLIP(**MINIATURE).eval()
     with torch.no_grad():
@@ -63,13 +63,13 @@ def miniature(name: str, seed: int) -> tuple[InTIModel, Any]:
 
 
 def open_clip_logits(clip: Any, images: Tensor, classifier: Tensor) -> Tensor:
-    """CLIP's own: (B, 3, H, W) -> (B, K)."""
+    """Return CLIP's own logits: (B, 3, H, W) -> (B, K)."""
     return clip.logit_scale.exp() * F.normalize(clip.encode_image(images), dim=-1) @ classifier
 
 
 @torch.no_grad()
 def compare(model: InTIModel, clip: nn.Module, tokenizer: Any, count: int) -> dict[str, float]:
-    """Agreement on so many stills and as many clips."""
+    """Measure the agreement on ``count`` stills and as many clips."""
     cfg = model.pretrained_cfg
     dataset = cfg["architecture"].rpartition("_")[2]
     words = [class_words(name, dataset) for name in cfg["label_names"]]
@@ -96,8 +96,8 @@ def main() -> None:
     parser.add_argument("--model", default="inti_vit_b16_hmdb51")
     parser.add_argument("--miniature", action="store_true", help="a small random CLIP instead of the published one")
     parser.add_argument("--count", type=int, default=100, help="stills, and clips")
-    parser.add_argument("--seed", type=int, default=0, help="of the miniature")
-    parser.add_argument("--output", type=Path, help="write the JSON here too")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the miniature")
+    parser.add_argument("--output", type=Path, help="also write the JSON here")
     args = parser.parse_args()
     if args.miniature:
         model, clip = miniature(args.model, args.seed)

@@ -108,7 +108,7 @@ def test_keeping_every_token_is_the_naive_model(clip, drop):
     torch.testing.assert_close(drop(model, 16)(clip), expected)
     with pytest.raises(ValueError, match="keep=17"):
         drop(digits_model(), 17)
-    with pytest.raises(ValueError, match="every place"):
+    with pytest.raises(ValueError, match="every position"):
         drop(digits_model((2,)), 4)
 
 
