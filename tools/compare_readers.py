@@ -3,8 +3,8 @@
     python tools/compare_readers.py FOLDER [--frames 8] [--source OLDER_CHECKOUT/src]
 
 The reference decodes each file once with PyAV's own loop, takes the times that FFmpeg makes up where the file has
-none, and orders nothing: where these times do not increase, or leap by more than a minute, it takes one frame a
-period. One line a file, then counts. Returns 1 if a file differs or raises anything but a VideoError.
+none, and sorts nothing: where these times do not increase, or jump by more than a minute, it takes one frame per
+period. Prints one line per file, then counts. Exits with 1 if a file differs or raises anything but a VideoError.
 """
 
 import argparse
@@ -20,13 +20,13 @@ import torch
 
 
 def fingerprint(image: torch.Tensor) -> torch.Tensor:
-    """3,H,W -> 3,h,w: about 32 pixels of 32 rows, which tell frames apart."""
+    """Reduce (3, H, W) to (3, h, w): about 32 pixels of 32 rows, enough to tell frames apart."""
     _, height, width = image.shape
     return image[:, :: max(height // 32, 1), :: max(width // 32, 1)].clone()
 
 
 def decode(path: Path) -> tuple[list[torch.Tensor], list[float], float]:
-    """Return fingerprints, starts in seconds and the end of what a plain decode gives."""
+    """Return fingerprints, starts in seconds and the end, by a plain decode."""
     from inti_models.data.decoding import Converter
     from inti_models.data.limits import Guard, Limits
 

@@ -2,10 +2,10 @@
 
     python tools/faults.py [--times 100] [--seed 0] [--output FILE] [JOB ...]
 
-A job works in a process of its own and says what it has saved. It is killed (SIGKILL) at a random moment of its
-usual time, and another time meets a limit on the size of files that no disk would have to be filled for. What it
-left is then examined: it has to be whole, and no older than what it said last. The next process resumes from there.
-The Hub is one on loopback.
+A job works in a separate process and reports what it has saved. It is killed (SIGKILL) at a random moment of its
+usual time, and another time meets a limit on file sizes, so that no disk has to be filled. What it left is then
+examined: it has to be whole, and no older than its last report. The next process resumes from there.
+The Hub is a local one on loopback.
 """
 
 import argparse
@@ -36,7 +36,7 @@ Say = Callable[[int], None]
 
 
 def network(version: int, **model_args: Any) -> Any:
-    """A model that shows its version: in the bias of its first class, and in its class names."""
+    """Make a model that shows its version: in the bias of its first class, and in its class names."""
     from inti_models.models.registry import create_model
 
     torch.manual_seed(0)
@@ -47,7 +47,7 @@ def network(version: int, **model_args: Any) -> Any:
 
 
 def version_of(folder: Path) -> int:
-    """The version of a saved model, which weights and config have to agree on."""
+    """Return the version of a saved model, which weights and config have to agree on."""
     from inti_models import load
 
     model: Any = load(folder)
@@ -104,12 +104,12 @@ def trained(folder: Path) -> int:
     rows = state["progress"]["history"]
     if rows:
         lines = (folder / "metrics.csv").read_text().splitlines()
-        assert len(lines) in (len(rows) + 1, len(rows) + 2), "metrics.csv has not the rows of the state"
+        assert len(lines) in (len(rows) + 1, len(rows) + 2), "metrics.csv does not have the rows of the state"
     return state["progress"]["updates"]
 
 
 def trained_weights(folder: Path) -> Any:
-    """What a finished run has to have, whatever happened to it."""
+    """Return what a finished run has to have, whatever happened to it."""
     from safetensors.torch import load_file
 
     return {name: load_file(folder / name / "model.safetensors") for name in ("last", "best")}
@@ -138,7 +138,7 @@ def export(folder: Path, say: Say) -> None:
 
 
 def exported(folder: Path) -> int:
-    """The older version of the two files; each has to run."""
+    """Return the older version of the two files; each has to run."""
     from inti_models.inference.export import _RUNNERS
 
     clip, versions = torch.zeros(1, 8, 3, 32, 32), []
@@ -164,7 +164,7 @@ def push(folder: Path, say: Say) -> None:
 
 
 def pushed(folder: Path) -> int:
-    """The version on the Hub, which holds whole commits."""
+    """Return the version on the Hub, which holds whole commits."""
     repo, version = HUB.repos.get("org/pushed"), 0
     if repo is not None and "model.safetensors" in HUB.files("org/pushed"):
         with tempfile.TemporaryDirectory() as copy:
@@ -184,7 +184,7 @@ def download(folder: Path, say: Say) -> None:
 
 
 def downloaded(folder: Path) -> int:
-    """Files in the cache's snapshots have the bytes of the Hub's."""
+    """Check that files in the cache's snapshots have the bytes of the Hub's."""
     files, found = HUB.files("org/large"), 0
     for path in CACHE.glob("models--*/snapshots/*/*"):
         assert path.read_bytes() == files[path.name], f"{path.name} of the cache is not the Hub's"
@@ -194,7 +194,7 @@ def downloaded(folder: Path) -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """What works, what examines (and gives the version found), and what a finished one has to be equal in."""
+    """A job: what works, what examines (and returns the version found), and what a finished run has to be equal in."""
 
     work: Callable[[Path, Say], None]
     examine: Callable[[Path], int]
@@ -245,7 +245,7 @@ def _process(name: str, folder: Path, fault: tuple[str, int], pipe: Connection) 
 
 @dataclass
 class Attempt:
-    """What a process said: the last version saved, its error, and when it started, said something first, and ended."""
+    """A process's report: the last version saved, its error, and when it started, first reported, and ended."""
 
     saved: int = 0
     error: str | None = None
@@ -291,7 +291,7 @@ SENTENCES = ("OSError", "ValueError", "RuntimeError", "PermissionError", "Connec
 
 
 def faults(name: str, times: int, rng: random.Random, folder: Path) -> Iterator[tuple[str, str]]:
-    """Kinds of what happened, with what is wrong ("" for nothing)."""
+    """Yield kinds of outcome, with what is wrong ("" for nothing)."""
     job = JOBS[name]
     number = 0
 
@@ -314,7 +314,7 @@ def faults(name: str, times: int, rng: random.Random, folder: Path) -> Iterator[
     here, before = fresh(), 0
 
     def examined(outcome: Attempt) -> str:
-        """What is wrong with what was left."""
+        """Return what is wrong with what was left."""
         nonlocal here, before
         if outcome.hung:
             return "hang"
@@ -364,7 +364,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def read_only(name: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """A folder that cannot be written: a sentence, and nothing is written."""
+    """Run in a read-only folder: expect a sentence, and nothing written."""
     folder.mkdir()
     JOBS[name].examine(folder)
     for path in (folder, CACHE.parent):
@@ -378,13 +378,13 @@ def read_only(name: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)}; all unless named")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help=f"of {', '.join(JOBS)} (default: all)")
     parser.add_argument("--times", type=int, default=100, help="kills of each job")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     if unknown := set(args.jobs) - set(JOBS):
-        parser.error(f"there is no job {', '.join(sorted(unknown))}; expected of {', '.join(JOBS)}")
+        parser.error(f"there is no job {', '.join(sorted(unknown))}; choose from {', '.join(JOBS)}")
     global HUB, CACHE
     results: dict[str, Any] = {"failures": []}
     with tempfile.TemporaryDirectory() as temporary, hub() as HUB:

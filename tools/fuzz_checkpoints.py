@@ -1,4 +1,4 @@
-"""Damaged checkpoints through loading: each is refused by a sentence, or loads the very weights that were saved.
+"""Damaged checkpoints through loading: each is refused with a sentence, or loads exactly the weights that were saved.
 
     python tools/fuzz_checkpoints.py [--mutants 1000] [--seed 0] [--keep DIR] [--output FILE]
 
@@ -27,7 +27,7 @@ PLANTED = "planted"
 
 
 class Planted:
-    """Writes a file when it is unpickled."""
+    """A trap that writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class Planted:
 
 
 def _what_it_is(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """All that a model's files decide: its weights; its config, and what it says of a clip."""
+    """Return all that a model's files determine: its weights; its config, and its output for a clip."""
     import torch
 
     config = {key: value for key, value in model.pretrained_cfg.items() if key not in ("file", "source")}
@@ -49,7 +49,7 @@ def _what_it_is(model: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 @functools.cache
 def _saved() -> tuple[Path, tuple[dict[str, Any], dict[str, Any]]]:
-    """A saved model, and what it is when it is loaded."""
+    """Return a saved model, and what it is when it is loaded."""
     import torch
 
     from inti_models import load, save_pretrained
@@ -62,7 +62,7 @@ def _saved() -> tuple[Path, tuple[dict[str, Any], dict[str, Any]]]:
 
 
 def damage_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Bits, cuts, insertions."""
+    """Flip bits, cut, or insert."""
     at = rng.randrange(len(data))
     match rng.randrange(4):
         case 0:
@@ -79,7 +79,7 @@ def damage_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 def damage_header(data: bytes, rng: random.Random) -> bytes:
-    """The safetensors header: names, types, shapes, places, length."""
+    """Damage the safetensors header: names, types, shapes, places, length."""
     (length,) = struct.unpack("<Q", data[:8])
     header, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     names = [name for name in header if name != "__metadata__"]
@@ -104,7 +104,7 @@ def damage_header(data: bytes, rng: random.Random) -> bytes:
 
 
 def damage_json(data: bytes, rng: random.Random) -> bytes:
-    """Keys gone or new, values of other types, at any depth."""
+    """Remove or add keys, or change types of values, at any depth."""
     config = json.loads(data)
     here: Any = config
     while True:
@@ -125,7 +125,7 @@ def damage_json(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
-    """Folders to load, one after the other."""
+    """Yield folders to load, one after another."""
     rng = random.Random(seed)
     original, _ = _saved()
     for i in range(count):
@@ -155,7 +155,7 @@ def prepare() -> None:
 
 
 def examine(path: Path) -> str:
-    """Load a folder, and compare the model with the one that was saved."""
+    """Load a folder, and compare the model with the saved one."""
     import torch
 
     from inti_models import load

@@ -2,9 +2,9 @@
 
     python tools/fuzz_videos.py [--mutants 2000] [--seed 0] [--keep DIR] [--output FILE]
 
-Seeds are small valid videos in every container and codec that PyAV writes here; mutants are made of them by a seeded
-generator. Every mutant is read and labelled in a process of its own kind: a crash, a hang (20 s), memory above 3 GiB or
-any other exception is a failure.
+Seeds are small valid videos in every container and codec that PyAV writes here; mutants are made from them by a seeded
+generator. Every mutant is read and labelled in a worker process: a crash, a hang (20 s), memory above 3 GiB or any
+other exception is a failure.
 """
 
 import functools
@@ -32,7 +32,7 @@ LIMIT, MEMORY = 20.0, 3 * 1024.0
 
 
 def write(path: Path, codec: str, side: int = 64, rate: Fraction | None = None) -> bool:
-    """A video of 12 frames; False where the container does not take the codec or the rate."""
+    """Write a video of 12 frames; return False if the container does not take the codec or the rate."""
     try:
         with av.open(str(path), "w") as container:
             options = {"x265-params": "log-level=none"} if codec == "libx265" else {}
@@ -61,7 +61,7 @@ def _mux(container: Any, packets: list[Any], rate: Fraction | None) -> None:
 
 
 def seeds(folder: Path) -> list[Path]:
-    """Valid videos, one for each container and codec that go together."""
+    """Write valid videos, one for each container and codec that go together."""
     os.environ["SVT_LOG"] = "0"  # errors only
     codecs = [codec for codec in CODECS if codec in av.codecs_available]
     paths = [folder / f"{codec}.{container}" for container in CONTAINERS for codec in codecs]
@@ -69,7 +69,7 @@ def seeds(folder: Path) -> list[Path]:
 
 
 def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
-    """One damaged copy of a file; ``other`` is a second file to splice with."""
+    """Return one damaged copy of a file; ``other`` is a second file to splice with."""
     at = rng.randrange(len(data))
     match rng.randrange(9):
         case 0:  # bits
@@ -100,7 +100,7 @@ def mutate(data: bytes, other: bytes, rng: random.Random) -> bytes:
 
 
 def absurd(folder: Path) -> Iterator[Path]:
-    """Videos with a frame a day or a million a second, and of frames above the limit, in a small file."""
+    """Yield small files with one frame a day or a million a second, or with frames above the limit."""
     for container in ("mp4", "mkv", "avi", "gif", "nut"):
         for rate in (Fraction(1, 86400), Fraction(10**6), Fraction(2**31 - 1), Fraction(1, 2**31 - 1)):
             path = folder / f"rate-{rate.numerator}-{rate.denominator}.{container}"
@@ -112,7 +112,7 @@ def absurd(folder: Path) -> Iterator[Path]:
 
 
 def odd(folder: Path) -> Iterator[Path]:
-    """Files that are no videos, under names of videos."""
+    """Yield files that are not videos, under names of videos."""
     contents = {"empty": b"", "text": b"hello\n" * 99, "zeros": bytes(9999), "ftyp": b"\0\0\0\x18ftypmp42"}
     for name, data in contents.items():
         for ending in (".mp4", ".webm", ".avi", ".gif", ".png"):
@@ -129,7 +129,7 @@ def odd(folder: Path) -> Iterator[Path]:
 
 
 def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
-    """Files to read, one after the other."""
+    """Yield files to read, one after another."""
     rng, valid = random.Random(seed), folder / "seeds"
     valid.mkdir()
     paths = seeds(valid)

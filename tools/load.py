@@ -1,10 +1,10 @@
-"""Long work in one process: many files, a long stream. Memory and open files stay where they were.
+"""Long work in one process: many files, a long stream. Memory and open files must not grow.
 
     python tools/load.py [--files 10000] [--frames 100000] [--output FILE]
 
 Files are links to 20 short clips. Memory is the resident set, sampled after each tenth; it may grow by 5% or 32 MiB
-from the second tenth to the last. Also eight processes that load the same checkpoint at once, from the package and
-through the same empty cache from a Hub on loopback. `make load` has twenty users of the demo page besides.
+from the second tenth to the last. Also, eight processes load the same checkpoint at once, from the package and through
+the same empty cache from a Hub on loopback. `make load` adds twenty users of the demo page.
 """
 
 import argparse
@@ -30,13 +30,13 @@ NAME = "inti_vit_t8_32_motiondigits"
 
 
 def resident_mib() -> float:
-    """Memory of this process (Linux)."""
+    """Return the memory of this process (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def watched(work: Iterable[Any], total: int) -> dict[str, Any]:
-    """Consume work; memory after each tenth of it, open files before and after, and how long each half took."""
+    """Consume work; return memory after each tenth, open files before and after, and how long each half took."""
     memory, files, start, half = [], len(os.listdir("/proc/self/fd")), time.perf_counter(), 0.0
     step, count = max(1, total // 10), 0
     for count, _ in enumerate(tqdm(work, total=total), start=1):
@@ -58,7 +58,7 @@ def watched(work: Iterable[Any], total: int) -> dict[str, Any]:
 
 
 def files(folder: Path, count: int) -> Iterator[Path]:
-    """Links to a few clips."""
+    """Yield links to a few clips."""
     digits = MotionDigits("validation")
     for i in range(20):
         write_video(folder / f"clip-{i}.mp4", digits[i][0], fps=8)
@@ -84,13 +84,13 @@ def _checked(labels: Any) -> Any:
 
 
 def stream(count: int) -> dict[str, Any]:
-    """A long stream, frame by frame."""
+    """Run a long stream, frame by frame."""
     stream, frame = StreamingClassifier(load(NAME)), torch.randn(1, 3, 32, 32)
     return watched((stream.push(frame) for _ in range(count)), count)
 
 
 def loading(processes: int, name: str = NAME, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Processes that load the same checkpoint at once, and what they say of a clip."""
+    """Load the same checkpoint in several processes at once, and compare their outputs for a clip."""
     code = f"import torch, inti_models as i; print(i.load('{name}').eval()(torch.ones(1, 8, 3, 32, 32)).sum().item())"
     started = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment)
@@ -101,7 +101,7 @@ def loading(processes: int, name: str = NAME, environment: Mapping[str, str] = o
 
 
 def downloading(processes: int) -> dict[str, Any]:
-    """Processes that load the same model of a Hub at once, through the same empty cache."""
+    """Load the same model from a Hub in several processes at once, through the same empty cache."""
     with tempfile.TemporaryDirectory() as folder, hub() as server:
         save_pretrained(load(NAME), Path(folder, "model"))
         server.add_repo("org/model", {path.name: path for path in Path(folder, "model").iterdir()})

@@ -1,9 +1,9 @@
-"""The tests with the oldest packages that `pyproject.toml` allows, and with the newest on each Python there is.
+"""Run the tests with the oldest packages that `pyproject.toml` allows, and with the newest on each available Python.
 
     python tools/matrix.py [--output FILE] [--pytest ARGS] [ROW ...]
 
-Each row is an environment of its own under `.matrix/`, made by uv. It holds the extra `test`: tests of what needs other
-extras are skipped. A Python that is not on this machine is said to be missing, and does not fail the run.
+Each row is a separate environment under `.matrix/`, made by uv, with the extra `test`: tests of what needs other
+extras are skipped. A Python that is not on this machine is reported as missing, and does not fail the run.
 """
 
 import argparse
@@ -78,12 +78,12 @@ def run(name: str, pytest_args: list[str]) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="all, unless named")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to run (default: all)")
     parser.add_argument("--output", type=Path)
-    parser.add_argument("--pytest", default="", help="arguments for it")
+    parser.add_argument("--pytest", default="", help="arguments for pytest")
     args = parser.parse_args()
     if unknown := set(args.rows) - set(ROWS):
-        parser.error(f"there is no row {', '.join(sorted(unknown))}; expected of {', '.join(ROWS)}")
+        parser.error(f"there is no row {', '.join(sorted(unknown))}; choose from {', '.join(ROWS)}")
     if find_spec("uv") is None:
         parser.exit(2, "uv is not installed: pip install uv\n")
     results = {}

@@ -1,8 +1,8 @@
 """Put small faults into the package, one at a time, and see whether the tests find them (`make mutants`).
 
-The faults are in mutants.yaml. First every test file runs by itself under coverage.py, which tells the lines that it
-executes, in its own process and in those that it starts. Then, for each fault, the test files that execute the changed
-lines run on a copy of the source with that fault, quickest first, up to the first test that fails.
+The faults are in mutants.yaml. First every test file runs by itself under coverage.py, which records the lines that it
+executes, in its own process and in those it starts. Then, for each fault, the test files that execute the changed
+lines run on a copy of the source with that fault, fastest first, up to the first test that fails.
 """
 
 import argparse
@@ -39,7 +39,7 @@ PATIENCE = 10  # a fault that makes the tests take so many times as long as they
 
 
 def read_mutants(root: Path) -> list[dict[str, str]]:
-    """The faults, numbered; a ValueError unless the text of each stands exactly once in its file."""
+    """Read the faults, numbered; raise a ValueError unless the text of each occurs exactly once in its file."""
     mutants = yaml.safe_load((HERE / "mutants.yaml").read_text(encoding="utf-8"))
     for mutant in mutants:
         times = source_of(root, mutant).read_text(encoding="utf-8").count(mutant["before"])
@@ -52,12 +52,12 @@ def read_mutants(root: Path) -> list[dict[str, str]]:
 
 
 def source_of(root: Path, mutant: dict[str, str]) -> Path:
-    """The file of a fault."""
+    """Return the file of a fault."""
     return root / "src" / "inti_models" / mutant["file"]
 
 
 def lines_of(root: Path, mutant: dict[str, str]) -> set[int]:
-    """The statement that a fault changes, as lines of its file."""
+    """Return the statement that a fault changes, as lines of its file."""
     text = source_of(root, mutant).read_text(encoding="utf-8")
     start = text[: text.index(mutant["before"])].count("\n") + 1
     changed = set(range(start, start + mutant["before"].count("\n") + 1))
@@ -70,18 +70,18 @@ def lines_of(root: Path, mutant: dict[str, str]) -> set[int]:
 
 
 def environment(root: Path, **more: str) -> dict[str, str]:
-    """Of processes that import the package from ``root`` and take one thread each."""
+    """Return the environment of processes that import the package from ``root`` and use one thread each."""
     inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     return {**inherited, "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1", **more}
 
 
 def pytest(suite: str, *more: str) -> list[str]:
-    """The arguments of a run of tests by which all runs are alike."""
+    """Return the arguments that all runs of tests share."""
     return ["-m", "pytest", "-q", "-p", "no:cacheprovider", *(["-m", suite] if suite else []), *more]
 
 
 def cover(root: Path, folder: Path, suite: str, jobs: int) -> dict[str, Any]:
-    """Run each test file under coverage. Returns its exit status and seconds, and the branch coverage of all.
+    """Run each test file under coverage; return its exit status and seconds, and the branch coverage of all.
 
     The data are in ``folder``, with the name of the test file as the context of each line.
     """
@@ -124,7 +124,7 @@ def cover(root: Path, folder: Path, suite: str, jobs: int) -> dict[str, Any]:
 
 
 def covering(root: Path, folder: Path, mutants: list[dict[str, str]]) -> list[list[str]]:
-    """For each fault the test files that execute its lines, the quickest first."""
+    """Return for each fault the test files that execute its lines, the fastest first."""
     seconds = {
         file: run["seconds"] for file, run in json.loads((folder / "coverage.json").read_text())["files"].items()
     }
@@ -141,7 +141,7 @@ def covering(root: Path, folder: Path, mutants: list[dict[str, str]]) -> list[li
 
 
 def examine(root: Path, mutant: dict[str, str], files: list[str], suite: str, timeout: float) -> dict[str, Any]:
-    """Run the tests on a source with a fault. Returns the first test that failed, None if none did."""
+    """Run the tests on a source with a fault; return the first test that failed, None if none did."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy = Path(folder)
@@ -173,9 +173,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--root", type=Path, default=HERE.parent, help="checkout whose source and tests are used")
     parser.add_argument("--suite", default="not slow", help="pytest's -m (default: %(default)s)")
-    parser.add_argument("--folder", type=Path, default=HERE.parent / ".mutants", help="for what is measured")
+    parser.add_argument("--folder", type=Path, default=HERE.parent / ".mutants", help="folder for coverage data")
     parser.add_argument("--jobs", type=int, default=2, help="processes at once")
-    parser.add_argument("--check", action="store_true", help="only see that each fault's text stands in the source")
+    parser.add_argument("--check", action="store_true", help="only check that each fault's text is in the source")
     parser.add_argument("--again", action="store_true", help="run the tests under coverage again")
     parser.add_argument("--output", type=Path, help="JSON file for the result")
     args = parser.parse_args()
@@ -192,7 +192,7 @@ def main() -> int:
     if red:  # coverage slows down what a test may wait for
         command = [sys.executable, *pytest(args.suite, "-p", "no:randomly", *red)]
         if subprocess.run(command, cwd=root, env=environment(root), stdout=sys.stderr).returncode:
-            print(f"The tests fail without any fault: {', '.join(red)}; mend them first.", file=sys.stderr)
+            print(f"The tests fail without any fault: {', '.join(red)}; fix them first.", file=sys.stderr)
             return 1
     files = covering(root, folder, mutants)
     timeout = PATIENCE * sum(run["seconds"] for run in measured["files"].values())

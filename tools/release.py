@@ -1,10 +1,10 @@
-"""Builds a release and tries it as its users will: everything but the upload.
+"""Build a release and try it as its users will: everything but the upload.
 
     python tools/release.py [--output dist] [--check]
 
 Builds sdist and wheel, installs each in an empty environment, labels a clip there, runs README's code with the extras
-that README names, and checks that version, tag and CHANGELOG belong together. Ends with 1 if anything is wrong, and
-names all of it. --check only checks.
+that README names, and checks that version, tag and CHANGELOG belong together. Exits with 1 if anything is wrong, and
+prints all of it. --check only checks.
 """
 
 import argparse
@@ -28,9 +28,9 @@ def faults(version: str, changelog: str, citation: str, requirements: str, tags:
     """Return what keeps a version from being released, a sentence each.
 
     Args:
-        version: of the package.
+        version: version of the package.
         changelog, citation, requirements: text of CHANGELOG.md, CITATION.cff and hub/space/requirements.txt.
-        tags: of the commit that is checked out.
+        tags: tags of the commit that is checked out.
         changed: paths that differ from it, as git prints them.
     """
     found = []
@@ -38,15 +38,13 @@ def faults(version: str, changelog: str, citation: str, requirements: str, tags:
     if not re.fullmatch(rf"{re.escape(version)} \(\d{{4}}-\d\d-\d\d\)", heading):
         found.append(f"CHANGELOG.md begins with {heading!r}; expected '{version} (YEAR-MONTH-DAY)'.")
     if f"\nversion: {version}\n" not in citation:
-        found.append(f"CITATION.cff has another version than {version}; write the package's.")
+        found.append(f"CITATION.cff has a version other than {version}; write the package's.")
     if f"inti_models-{version}-" not in requirements:
-        found.append(f"hub/space/requirements.txt names another wheel than that of {version}; write {version}.")
+        found.append(f"hub/space/requirements.txt names a wheel other than that of {version}; write {version}.")
     if f"v{version}" not in tags:
         found.append(f"The commit has the tags {tags}; expected v{version} among them: git tag v{version}.")
     if changed:
-        found.append(
-            f"There are changes that are not committed, such as {changed.splitlines()[0].strip()}; commit them."
-        )
+        found.append(f"There are uncommitted changes, such as {changed.splitlines()[0].strip()}; commit them.")
     return found
 
 
@@ -88,7 +86,7 @@ def try_out(file: Path, folder: Path, clip: Path, expected: str, version: str) -
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "dist")
-    parser.add_argument("--check", action="store_true", help="build and install nothing")
+    parser.add_argument("--check", action="store_true", help="only check; build and install nothing")
     args = parser.parse_args()
 
     from inti_models import __version__

@@ -1,4 +1,4 @@
-"""Run a function on many inputs in a process that may crash, hang or eat memory, and count what came of each."""
+"""Run a function on many inputs in a process that may crash, hang or exhaust memory, and count the outcomes."""
 
 import argparse
 import json
@@ -33,7 +33,7 @@ def hub() -> Any:
 
 
 def client_environment(server: Any, home: Path) -> dict[str, str]:
-    """Environment of processes whose Hub it is, with their cache in ``home``; they have one thread each."""
+    """Return the environment of processes that use this Hub, with their cache in ``home`` and one thread each."""
     return {
         "HF_ENDPOINT": server.endpoint,
         "HF_HOME": str(home),
@@ -46,13 +46,13 @@ def client_environment(server: Any, home: Path) -> dict[str, str]:
 
 
 def kind(error: Exception) -> str:
-    """A sentence without what is particular to the input."""
+    """Return an error's message without what is particular to the input."""
     text = re.sub(r"\S*/\S+", "PATH", str(error))
     return f"{type(error).__name__}: {re.sub(r'[-+]?[0-9][0-9.e+x]*', '#', text)[:100]}"
 
 
 def outcome_of(examine: Callable[[Path], str], path: Path) -> str:
-    """Return what came of examining an input: what ``examine`` says, "error: KIND", or "FAILURE: WHAT"."""
+    """Return the outcome of examining an input: what ``examine`` returns, "error: KIND", or "FAILURE: WHAT"."""
     try:
         return examine(path)
     except SENTENCES as error:
@@ -78,13 +78,13 @@ def _work(file: str, pipe: Connection) -> None:
 
 
 def _peak_mib() -> float:
-    """Peak memory of this process alone: `getrusage` would count the one that started it, too."""
+    """Return the peak memory of this process alone: `getrusage` would count the one that started it, too."""
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 2**10
 
 
 class Worker:
-    """A process that examines one input after the other."""
+    """A process that examines one input after another."""
 
     def __init__(self, file: Path) -> None:
         context = multiprocessing.get_context("spawn")
@@ -95,7 +95,7 @@ class Worker:
         self.pipe.recv()
 
     def examine(self, path: Path, limit: float) -> tuple[str, float | None]:
-        """Outcome, and peak memory of the process so far in MiB; None if it is gone."""
+        """Return the outcome, and the peak memory of the process so far in MiB; None if it is gone."""
         self.pipe.send(str(path))
         try:
             if self.pipe.poll(limit):
@@ -113,15 +113,15 @@ class Worker:
 
 
 def run(file: Path, inputs: Iterable[Path], total: int, limit: float, memory: float, keep: Path | None) -> dict:
-    """Examine inputs one by one; each is removed, or moved to ``keep`` if it made a failure.
+    """Examine inputs one by one; each is removed, or moved to ``keep`` if it caused a failure.
 
     Args:
         file: a module with a function ``examine(path) -> str``, and perhaps ``prepare()``, whose time does not count.
         inputs: files or folders.
-        total: how many, at least.
+        total: minimum number of inputs.
         limit: seconds for each.
-        memory: MiB that a process may have taken at its peak; above it the input counts as a failure.
-        keep: folder for what failed.
+        memory: peak MiB that a process may take; above it the input counts as a failure.
+        keep: folder for inputs that failed.
 
     Returns:
         Counts of outcomes, highest memory, seconds.
@@ -159,7 +159,7 @@ def run(file: Path, inputs: Iterable[Path], total: int, limit: float, memory: fl
 
 
 def tell(result: dict, output: Path | None) -> int:
-    """Print a result, write it if a file is named; the exit status."""
+    """Print a result, write it if a file is named, and return the exit status."""
     text = json.dumps(result, indent=2)
     print(text)
     if output is not None:
@@ -175,19 +175,19 @@ def fuzz(
     limit: float,
     memory: float,
 ) -> int:
-    """The command of a fuzzing program: examine inputs, tell what came of them; the exit status.
+    """Run the command of a fuzzing program: examine inputs, print the outcomes, and return the exit status.
 
     Args:
         file: the program, a module as `run` takes it.
-        description: what its help says.
+        description: text of its help.
         mutants: folder, number and seed -> inputs made in the folder.
-        count: how many, unless the command says another number.
+        count: number of inputs, unless the command line says otherwise.
         limit: seconds for each; memory: MiB.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutants", type=int, default=count)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for what made a failure")
+    parser.add_argument("--keep", type=Path, help="folder for inputs that caused a failure")
     parser.add_argument("--output", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
