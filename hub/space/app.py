@@ -1,4 +1,4 @@
-"""Demo page: a video in; labels, cost beside the naive model, and pictures of what was kept out. And search in videos.
+"""Demo page: from a video to labels, cost beside the naive model, and pictures of what was kept; and search in videos.
 
     make space        # or: python hub/space/app.py [--port 7860]
 
@@ -49,7 +49,7 @@ CSS = """
 
 
 def make_examples(folder: Path = EXAMPLES) -> list[str]:
-    """MotionDigits clips whose digit shows in a few frames only, as video files."""
+    """Write MotionDigits clips whose digit shows in only a few frames, as video files."""
     folder.mkdir(exist_ok=True)
     digits = MotionDigits("validation", size=64, occlusion=1.0)
     paths = []
@@ -61,17 +61,17 @@ def make_examples(folder: Path = EXAMPLES) -> list[str]:
 
 
 def check_size(video: str) -> None:
-    """A ValueError for a file that is too large."""
+    """Raise a ValueError for a file that is too large."""
     size = os.path.getsize(video) / 1e6
     if size > MAX_MEGABYTES:
-        raise ValueError(f"The file has {size:.0f} MB; take one of at most {MAX_MEGABYTES} MB.")
+        raise ValueError(f"The file has {size:.0f} MB; use one of at most {MAX_MEGABYTES} MB.")
 
 
 def schedule(text: str) -> tuple[int, ...] | None:
-    """Blocks to compress after: None for the model's own, () for the naive model.
+    """Return the blocks to compress after: None for the model's own, () for the naive model.
 
     Raises:
-        ValueError: if it is neither a choice nor numbers between commas, `MAX_PLACES` of them at most.
+        ValueError: if it is neither a choice nor numbers separated by commas, at most `MAX_PLACES`.
     """
     if text in (OWN, NAIVE):
         return None if text == OWN else ()
@@ -79,13 +79,13 @@ def schedule(text: str) -> tuple[int, ...] | None:
         raise ValueError(f"This schedule is too long; write at most {MAX_PLACES} numbers, such as 2, 5.")
     places = [place.strip() for place in text.split(",")]
     if not all(place.isdecimal() for place in places):
-        raise ValueError(f"{text!r} is no schedule; write the numbers of blocks to compress after, such as 2, 5.")
+        raise ValueError(f"{text!r} is not a schedule; write the numbers of blocks to compress after, such as 2, 5.")
     return tuple(int(place) for place in places)
 
 
 @lru_cache(maxsize=6)
 def model_of(name: str, compress_at: tuple[int, ...] | None, precision: str = "float32") -> tuple[InTIModel, float]:
-    """A model with its weights, loaded once, and its GFLOPs."""
+    """Return a model with its weights, loaded once, and its GFLOPs."""
     model = load(name, **({} if compress_at is None else {"compress_at": compress_at})).eval()
     gflops = count_flops(model, (1, model.num_frames, model.in_chans, *model.patch_embed.img_size)).gflops
     set_precision(model, precision)
@@ -94,7 +94,7 @@ def model_of(name: str, compress_at: tuple[int, ...] | None, precision: str = "f
 
 @torch.inference_mode()
 def milliseconds(models: Sequence[InTIModel], clip: torch.Tensor) -> list[float]:
-    """Median time of a forward pass of each model, in turns."""
+    """Measure the median time of a forward pass of each model, in turns."""
     times: list[list[float]] = [[] for _ in models]
     for _ in range(PASSES + 1):
         for model, spent in zip(models, times, strict=True):
@@ -111,12 +111,12 @@ def classify(
     precision: str,
     progress: gr.Progress = gr.Progress(),  # noqa: B008
 ):
-    """What the page shows for a video: labels, a table of costs, and three figures (which are drawn in float32)."""
+    """Return what the page shows for a video: labels, a table of costs, and three figures (drawn in float32)."""
     if name != SHIPPED:
-        progress(0.1, desc=f"{name} is loaded; its CLIP comes from the Hugging Face Hub the first time, in minutes")
+        progress(0.1, desc=f"Loading {name}; the first time its CLIP comes from the Hugging Face Hub, in minutes")
     try:
         if not video:
-            raise ValueError("There is no video yet; upload or record one, or take an example.")
+            raise ValueError("There is no video yet; upload or record one, or choose an example.")
         check_size(video)
         models, gflops = zip(*(model_of(name, at, precision) for at in (schedule(compress_at), ())), strict=True)
         clips = FrameSampling.of(models[0]).read(video, limits=LIMITS)
@@ -147,10 +147,10 @@ def classify(
 
 
 def find(words: str, name: str, video: str | None):
-    """What the page shows for words: a table of moments in the examples and in a video, and their time lines."""
+    """Return what the page shows for words: a table of moments in the examples and in a video, and their time lines."""
     try:
         if not words.strip():
-            raise ValueError("There are no words yet; write what to look for.")
+            raise ValueError("There are no words yet; type what to look for.")
         model, _ = model_of(name, None)
         if video:
             check_size(video)
@@ -165,17 +165,17 @@ def find(words: str, name: str, video: str | None):
 
 
 def label_tab() -> None:
-    """A video in; labels, costs and pictures out."""
+    """Build the tab from a video to labels, costs and pictures."""
     with gr.Row():
         with gr.Column():
             video = gr.Video(label=f"Video, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB", elem_id="video")
-            gr.Examples(make_examples(), video, label="Examples: MotionDigits, the digit shows in few frames")
+            gr.Examples(make_examples(), video, label="Examples: MotionDigits, where the digit shows in few frames")
             name = gr.Dropdown(
                 list(MODELS),
                 value=SHIPPED,
                 label="Model",
-                info="The first runs offline and knows MotionDigits: a digit and how it moves, as “3, left”. The "
-                "others know the 400 actions of Kinetics, and take their CLIP from the Hugging Face Hub.",
+                info="The first runs offline and knows MotionDigits: a digit and how it moves, such as “3, left”. The "
+                "others know the 400 actions of Kinetics, and load their CLIP from the Hugging Face Hub.",
             )
             places = gr.Dropdown(
                 [OWN, NAIVE],
@@ -185,7 +185,7 @@ def label_tab() -> None:
                 allow_custom_value=True,
             )
             precision = gr.Dropdown(
-                list(PRECISIONS), value="auto", label="Precision", info="auto: bfloat16 where it is native"
+                list(PRECISIONS), value="auto", label="Precision", info="auto: bfloat16 where native"
             )
             button = gr.Button("Label it", variant="primary", elem_id="run")
         with gr.Column():
@@ -194,7 +194,7 @@ def label_tab() -> None:
                 headers=["model", "after blocks", "GFLOPs", "ms"],
                 column_widths=["32%", "24%", "26%", "18%"],
                 elem_id="cost",
-                label="Cost of a clip, and its time here",
+                label="Cost of a clip, and time on this machine",
                 interactive=False,
                 wrap=True,
             )
@@ -202,7 +202,7 @@ def label_tab() -> None:
     for title in (
         "What was kept: the frames under their weights, and what each group became",
         "Each compression: the weights of the two frames of each pair",
-        "What speaks for (red) and against (blue) the first label",
+        "What supports (red) and opposes (blue) the first label",
     ):
         gr.Markdown(f"### {title}")
         plots.append(gr.Plot(show_label=False, elem_classes="figure"))
@@ -216,17 +216,17 @@ def label_tab() -> None:
 
 
 def search_tab() -> None:
-    """Words or a class in; moments of the examples and of a video out."""
+    """Build the tab from words or a class to moments of the examples and of a video."""
     with gr.Row():
         with gr.Column():
             words = gr.Textbox(
                 label="What to look for",
                 value="3, left",
-                info="With the first model a digit and how it moves, as “3, left”; with the others any words.",
+                info="With the first model a digit and how it moves, such as “3, left”; with the others any words.",
                 elem_id="words",
             )
             name = gr.Dropdown(list(MODELS), value=SHIPPED, label="Model")
-            video = gr.Video(label=f"Beside the examples: a video, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB")
+            video = gr.Video(label=f"A video besides the examples, at most {MAX_SECONDS} s and {MAX_MEGABYTES} MB")
             button = gr.Button("Find it", variant="primary", elem_id="find")
         with gr.Column():
             found = gr.Dataframe(
@@ -241,8 +241,8 @@ def page() -> gr.Blocks:
     with gr.Blocks(title="InTI: what was kept of a video", analytics_enabled=False) as demo:
         gr.Markdown(
             "# InTI: what was kept of a video\n"
-            "The network halves the frames between its blocks: two neighbouring frames become one, place by place, "
-            "with weights that it predicts. Give it a video; see what it says, what it cost, and what it kept."
+            "The network halves the frames between its blocks: two neighbouring frames become one, token by token, "
+            "with weights that it predicts. Give it a video; see how it labels it, at what cost, and what it kept."
         )
         with gr.Tab("Label a video"):
             label_tab()
@@ -252,7 +252,7 @@ def page() -> gr.Blocks:
 
 
 def launch(port: int | None = None, block: bool = True) -> tuple[gr.Blocks, str]:
-    """Serve the page; returns it and its address."""
+    """Serve the page; return it and its address."""
     theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])  # none from the network
     demo = page().queue(max_size=64)
     _, address, _ = demo.launch(
