@@ -367,7 +367,7 @@ def test_split_is_used_where_it_is_asked_for(three: Path) -> None:
         assert labels_of(file, split=other) == {"b 2.mp4": "0"}
         with pytest.raises(ValueError, match=f"has videos of the splits {train}, {other}; name one"):
             find_videos(file)
-        with pytest.raises(ValueError, match=f"has the splits {train}, {other}; none is 'all'"):
+        with pytest.raises(ValueError, match=f"has the splits {train}, {other}; there is no 'all'"):
             find_videos(file, split="all")
     for column in ("phase", "usage", "part of the data"):
         named = a_list(three / "list.csv", f"path,{column},label\na.mp4,train,2\nb 2.mp4,val,0\nc.mp4,train,1\n")

@@ -118,5 +118,5 @@ def test_impossible_values_are_refused(arguments: dict, message: str) -> None:
 
 
 def test_negative_epoch_is_refused() -> None:
-    with pytest.raises(ValueError, match="epoch -1 from batch 0 cannot be"):
+    with pytest.raises(ValueError, match="epoch -1 from batch 0 is invalid"):
         TrainSampler(10, 4, seed=0).set_epoch(-1)

@@ -369,7 +369,7 @@ def of_split(path: Path, rows: list[Row], split: str | None) -> list[Row]:
     chosen = [row for row in rows if row.split is not None and row.split.casefold() == split.casefold()]
     if not chosen:
         has = f"has the splits {shortened(splits)}" if splits else "has no column of splits (split, subset, ...)"
-        raise ValueError(f"{path} {has}, none of which is {split!r}; check the split.")
+        raise ValueError(f"{path} {has}; there is no {split!r}, check the split.")
     return chosen
 
 
