@@ -16,7 +16,7 @@ class Registration(MetaPathFinder):
     """
 
     def __init__(self) -> None:
-        self.depth = 0  # imports of ours and timm's that are under way
+        self.depth = 0  # imports of ours and timm's in progress
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
         if fullname != "timm" and not fullname.startswith(f"{PACKAGE}."):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 MAX_PIXELS = 2**25  # of a frame, unless other limits are given: 8K has 0.99 of it
-MAX_FRAMES = 2**20  # of a file, unless other limits are given: 9.7 hours at 30 frames a second
+MAX_FRAMES = 2**20  # of a file, unless other limits are given: 9.7 hours at 30 frames per second
 # Decoded, unless other limits are given: films have 10 to 1,000 a byte, slides 10,000, bombs a million.
 MAX_PIXELS_PER_BYTE = 2**14
 FREE_PIXELS = 2**33  # that may be decoded of any file, however small: 4,100 frames of 1080p

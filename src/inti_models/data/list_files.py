@@ -46,12 +46,12 @@ _SEGMENT = frozenset(
 ) | {"timestart", "timeend", "tstart", "tend", "segment"}
 # Of what says which videos to use, in ways that only its author knows.
 _PART = frozenset({"fold", "folds", "istrain", "istraining", "isval", "isvalid", "isvalidation", "istest"})
-# Names of splits, which are no classes.
+# Names of splits, which are not classes.
 SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 
 SEVERAL = "where a video may have several, pass multi_label=true (--multi-label)"  # what to do, in an error
 NUMBER = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?")
-# As labels: numbers that are no classes, such as 0.5, and what may be several, such as "1,0".
+# As labels: numbers that are not classes, such as 0.5, and what may be several, such as "1,0".
 ANY_NUMBER = re.compile(r"[-+]?[.,;| ]*[0-9][0-9.,;| ]*(e[-+]?[0-9]+)?", re.IGNORECASE)
 _HMDB_SPLIT = re.compile(r".+_test_split[0-9]+\.txt")
 

@@ -461,8 +461,8 @@ def _finished(folder: Path, row: np.dtype, settings: dict[str, Any]) -> np.ndarr
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(settings, indent=2) + "\n")
-    theirs = {"read": settings["read"], **json.loads(file.read_text(encoding="utf-8"))}  # runs of before do not say
-    if theirs.get("precision") == "no":  # as runs of before call it
+    theirs = {"read": settings["read"], **json.loads(file.read_text(encoding="utf-8"))}  # older runs do not say
+    if theirs.get("precision") == "no":  # as older runs call it
         theirs["precision"] = "float32"
     other = [name for name in settings if theirs.get(name) != settings[name]]
     if other:

@@ -26,7 +26,7 @@ from .export import describe
 from .predict import TOPK, VideoClassifier, check_threshold, top_labels
 
 PART, SETTINGS = "part-*.parquet", "settings.json"
-# Of the settings, those that folders of before do not name, and what they were; thresholds were 0.
+# Of the settings, those that older folders do not name, and what they were; thresholds were 0.
 BEFORE = {"precision": "float32", "embedding": False, "multi_label": False, "temperature": 1.0, "background": 0}
 
 
@@ -239,7 +239,7 @@ def _claim(folder: Path, settings: Mapping[str, Any], precision: str, keep: bool
         return precision
     said = json.loads(file.read_text(encoding="utf-8"))
     theirs = {**ours, **BEFORE, "thresholds": [0.0] * len(ours["thresholds"]), **said}
-    if theirs.get("features"):  # a column that rows of today have not
+    if theirs.get("features"):  # a column that current rows lack
         theirs["embedding"] = "features"
     if "threshold" not in said:
         theirs |= {"threshold": None} | ({"topk": None} if theirs.get("topk") == TOPK and ours["topk"] is None else {})

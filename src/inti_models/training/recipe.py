@@ -23,7 +23,7 @@ LOSSES = ("auto", "asymmetric")
 HEADS = ("auto", "new", "zero_shot")
 PRECISIONS = ("no", "fp16", "bf16")
 TARGETS = ("logits", "embedding", "both")
-# Key of runs that began before it was renamed -> key.
+# Old name of a key, in runs that began before it was renamed -> key.
 RENAMED = {
     "lean": "interpolation_logit_init",
     "train": "trainable",

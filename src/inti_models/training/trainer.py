@@ -406,7 +406,7 @@ class Trainer:
         if not path.exists():
             return Progress()
         state = torch.load(path, map_location="cpu", weights_only=True)
-        self._check_data(state.get("data", self.data))  # a state of before has none
+        self._check_data(state.get("data", self.data))  # an older state has none
         whole = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.model, state["model"], options=whole)
         set_optimizer_state_dict(self.model, self.optimizer.optimizer, state["optimizer"], options=whole)

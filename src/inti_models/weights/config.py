@@ -27,7 +27,7 @@ from ..models.registry import create_model
 from ._private import parse_model_cfg
 from .tensor_files import DIGEST, Shapes, refuse, refuse_shapes
 
-TEXT_SOURCE = "text_tower"  # in our config.json: where the text tower is, for a head of words
+TEXT_SOURCE = "text_tower"  # in our config.json: where the text tower is, for a text head
 CONFIG_DIGEST = "config_sha256"  # in our config.json, of the rest of it
 MAX_BYTES = 2**22  # of a config.json; one with 20,000 class names has a tenth of it
 _AGAIN = "copy, save or download it again"

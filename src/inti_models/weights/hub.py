@@ -121,7 +121,7 @@ def _load(name: str | os.PathLike[str], model_args: dict[str, Any]) -> InTIModel
         model = source.create(model_args)
         load_tensors(model, tensors)
     if isinstance(model.head, CosineHead) and model.head.has_sigmoid and "multi_label" not in model_args:
-        model.set_probabilities(replace(model.probabilities, multi_label=True))  # as configs of before do not say
+        model.set_probabilities(replace(model.probabilities, multi_label=True))  # as older configs do not say
     return model
 
 
@@ -169,7 +169,7 @@ class _Source:
             return create_model(self.architecture, **model_args)
         args = {**self.args, **model_args}
         other_classes = model_args.get("num_classes", self.cfg.get("num_classes")) != self.cfg.get("num_classes")
-        if other_classes:  # a head of words goes with its words, thresholds with their classes
+        if other_classes:  # a text head goes with its words, thresholds with their classes
             for name in {"text_dim", *OUTPUT} - model_args.keys():
                 args.pop(name, None)
         if bool(args.get("multi_label")) != bool(self.args.get("multi_label")):  # they were fitted to the others

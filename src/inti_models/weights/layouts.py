@@ -320,5 +320,5 @@ LAYOUTS = (
     ),
 )
 
-# A model of this zoo that has tensors which an image model has not (see `read`).
+# A model of this zoo that has tensors that an image model does not (see `read`).
 OURS = Layout("InTI", ("",), timm_names, {}, None, dict)

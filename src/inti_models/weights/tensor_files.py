@@ -18,7 +18,7 @@ from ..files import replacing
 PICKLES = (".pt", ".pth", ".pyth", ".bin")  # which 'inti-models convert' reads, unless they are TorchScript
 DIGEST = "tensors_sha256"  # in the metadata of our files
 MAX_HEADER = 2**21  # bytes; a model of 5,000 tensors has a third of it, and a million tensors take minutes to list
-Shapes = Mapping[str, tuple[int, ...]]  # of tensors by their names
+Shapes = Mapping[str, tuple[int, ...]]  # of tensors by name
 # timm takes a tensor of such a name for a nested checkpoint.
 _CONTAINERS = {"state_dict", "state_dict_ema", "model", "model_ema"}
 
