@@ -65,7 +65,7 @@ def test_command_prints_the_event_of_a_video(tmp_path, capsys):
         ([*args, "--fps", "2.5"], "--fps 2.5 is of a stream; add --stream"),
         ([*args, "--stream", "--begin", "0.9"], "add --events"),
         ([*args, "--stream", "--events", "--begin", "0.2"], "begin=0.2 and keep=0.3 are not thresholds"),
-        (short, "ended before a first window of 8 frames"),
+        (short, "ended before the first window of 8 frames"),
     ):
         assert main(words) == 1
         said = capsys.readouterr()

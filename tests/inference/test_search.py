@@ -198,7 +198,7 @@ def test_the_command_refuses_before_it_works(places, tmp_path, capsys):
     (tmp_path / "void" / MANIFEST).write_text(json.dumps({**stated, "parts": []}))
     (tmp_path / "folder.html").mkdir()
     for args, message in (
-        ([str(tmp_path / "void"), "0, left"], "holds no windows"),
+        ([str(tmp_path / "void"), "0, left"], "has no windows"),
         ([str(places[1]), "0, left", "--preview", str(tmp_path / "folder.html")], "is a folder; name a file"),
         ([str(places[1]), "0, left", "--preview", str(tmp_path / "none" / "a.gif")], "There is no folder"),
     ):

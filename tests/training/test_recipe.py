@@ -63,7 +63,7 @@ def test_published_recipe_says_how_to_launch_it_and_where_its_values_are_from(na
 
 @pytest.mark.parametrize("name", OF_REAL_DATA)
 def test_published_recipe_leaves_the_data_to_the_reader_and_scales_the_learning_rate(name):
-    with pytest.raises(ValueError, match=r"leaves data\.train open; add data\.train="):
+    with pytest.raises(ValueError, match=r"does not set data\.train; add data\.train="):
         load_recipe(name)
     optimization = published(name).optimization
     assert optimization.lr_batch is not None
@@ -210,8 +210,8 @@ def test_wrong_override_is_named_in_one_sentence(mine, override, names):
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("data: {train: videos}\n", ["leaves model open", "add model="]),
-        ("", ["leaves model open"]),
+        ("data: {train: videos}\n", ["does not set model", "add model="]),
+        ("", ["does not set model"]),
         (MINE + "epochs: 3\n", ["epochs"]),
         (MINE + "optimization: {lr: fast}\n", ["optimization.lr", "fast"]),
         ("- a\n- b\n", ["not a recipe"]),
