@@ -103,7 +103,7 @@ class FactorizedHead(nn.Module):
         return self.joint_logits(self.terms(x).movedim(-1, 0)).movedim(0, -1)
 
     def joint_logits(self, terms: Tensor) -> Tensor:
-        """Add logits of each label to those of each combination, (sum of factors, ...) -> (product of factors, ...)."""
+        """Sum the logits of labels for each combination, (sum of factors, ...) -> (product of factors, ...)."""
         sums = terms.new_zeros(1, *terms.shape[1:])
         for term in terms.split(self.factors):
             sums = (sums.unsqueeze(1) + term).flatten(0, 1)

@@ -176,7 +176,7 @@ class UniFormerV2(TemporalMethod):
         return UniFormerV2Block(block, nn.ModuleDict(units))
 
     def embed_patches(self, patch_embed: Any, clip: Tensor) -> Tensor:
-        """Embed patches; with stride 2 as a 3D convolution of kernel 3, stride 2 and padding 1 over time would."""
+        """Embed patches; with stride 2 by the 3D convolution of kernel 3 and padding 1 in time, one 2D kernel a frame."""
         if self.patch_embed is None:
             return super().embed_patches(patch_embed, clip)
         padded = F.pad(clip, (0, 0, 0, 0, 0, 0, 1, 1))  # the convolution's zeros
@@ -196,7 +196,7 @@ class UniFormerV2(TemporalMethod):
         self.units = self.units[: len(self.out_indices)]
 
     def fuse_features(self, x: Tensor, features: Sequence[Tensor], grid_size: tuple[int, int]) -> Tensor:
-        """Add the video token's part to the class token of every frame, whose mean is then the mix of both."""
+        """Mix the video token into the class token of every frame, whose mean is then the mix of both."""
         video = self.video_token.expand(x.shape[0], -1, -1)
         for unit, tokens in zip(self.units, features, strict=True):
             video = unit(video, tokens, grid_size)
