@@ -289,7 +289,7 @@ def recipe_of_run(path: Path) -> Recipe:
                 del (OmegaConf.select(values, parent) if parent else values)[key]
         return cast(Recipe, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Recipe), values)))
     except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, TypeError) as error:
-        raise ValueError(f"{path} is not a recipe ({error}).") from error
+        raise ValueError(f"{path} is not a recipe ({error}); restore it, or delete the folder.") from error
 
 
 def as_yaml(recipe: Recipe) -> str:
