@@ -176,7 +176,7 @@ class UniFormerV2(TemporalMethod):
         return UniFormerV2Block(block, nn.ModuleDict(units))
 
     def embed_patches(self, patch_embed: Any, clip: Tensor) -> Tensor:
-        """Embed patches; with stride 2 by the 3D convolution of kernel 3 and padding 1 in time, 2D kernels per frame."""
+        """Embed patches; with stride 2 by a 3D convolution of kernel 3 and padding 1 in time, a 2D kernel a frame."""
         if self.patch_embed is None:
             return super().embed_patches(patch_embed, clip)
         padded = F.pad(clip, (0, 0, 0, 0, 0, 0, 1, 1))  # the convolution's zeros
