@@ -260,7 +260,7 @@ def test_long_lists_are_checked_on_request_only(listed, monkeypatch):
 
 def test_a_run_of_another_recipe_is_not_continued(run):
     before = weights(run)
-    with pytest.raises(ValueError, match="holds a run of 2 epochs; --extend"):
+    with pytest.raises(ValueError, match="holds a run of 2 epochs; add --extend"):
         train(dataclasses.replace(FACTORIZED, optimization=optimization(epochs=3)), run)
     for other in (optimization(epochs=1), optimization(epochs=3, lr=2e-3)):
         with pytest.raises(ValueError, match="holds a run of another recipe"):
