@@ -61,8 +61,8 @@ def test_command_prints_the_event_of_a_video(tmp_path, capsys):
     short = ["predict", str(tmp_path / "short.mp4"), *args[2:], "--stream", "--events"]
     for words, message in (
         ([*args, "--events"], "add --stream"),
-        ([*args, "--stride", "1"], "--stride 1 is of a stream; add --stream"),
-        ([*args, "--fps", "2.5"], "--fps 2.5 is of a stream; add --stream"),
+        ([*args, "--stride", "1"], "--stride 1 is for a stream; add --stream"),
+        ([*args, "--fps", "2.5"], "--fps 2.5 is for a stream; add --stream"),
         ([*args, "--stream", "--begin", "0.9"], "add --events"),
         ([*args, "--stream", "--events", "--begin", "0.2"], "begin=0.2 and keep=0.3 are not thresholds"),
         (short, "ended before the first window of 8 frames"),
