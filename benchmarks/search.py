@@ -209,7 +209,7 @@ def retrieval(data: Path, work_dir: Path, size: int = 48) -> dict[str, Any]:
     from inti_models.weights.checkpoint_filter import load_checkpoint
 
     folds = read_folds(data)
-    setup = Setup(work_dir, {data.name: data}, None, None, model_args={"img_size": size})
+    setup = Setup(work_dir, {data.name: data}, None, None, size=size)
     rows = []
     for name in ("InTI (2, 5)", "InTI (2, 5, 6)", "naive, every frame"):
         method, args = MAIN[name]

@@ -111,7 +111,7 @@ def test_stored_frames_are_those_that_are_read_from_the_file(benchmark, folder, 
 def test_a_row_is_trained_without_its_fold_and_measured_on_it(benchmark, folder, tmp_path, monkeypatch, name):
     monkeypatch.setattr(benchmark, "load", lambda model, **args: benchmark.create_model(model, **args))
     method, args = {**benchmark.MAIN, **benchmark.SIDE}[name]
-    setup = benchmark.Setup(tmp_path, {"tiny": folder}, None, None, model_args={"img_size": 32}, clips=16)
+    setup = benchmark.Setup(tmp_path, {"tiny": folder}, None, None, size=32, clips=16)
     benchmark.store(benchmark.read_folds(folder).videos, tmp_path / "frames" / "tiny")
     row = benchmark.Row("tiny", name, 1, 0, method, args, "model")
     with torch.compiler.set_stance("force_eager"):
