@@ -3,17 +3,17 @@
     python benchmarks/search.py planted cost speed [--work-dir runs/search]
     python benchmarks/search.py retrieval --data jhmdb --rows runs/real_videos  # after benchmarks/real_videos.py
 
-Each part rewrites its results in results/search.json, and the tables in results/search.md are of all that are there.
+Each part rewrites its results in results/search.json, and the tables in results/search.md cover all parts there.
 
 **planted**: ten-minute videos of still digits in scenes of 2 to 8 s, in which five events are hidden, each a motion of
-MotionDigits that lasts 2 to 8 s; no class is there twice. The videos have 4 frames a second of 32 pixels, so that
-rendering and storing them is cheap and the model looks at every frame. The query is the class; right is the first
-moment that overlaps enough with the event. Fixed windows stand side by side, and are not merged.
+MotionDigits that lasts 2 to 8 s; no class occurs twice. The videos have 4 frames per second of 32 pixels, so that
+rendering and storing them is cheap and the model sees every frame. The query is the class; it is right if the first
+moment overlaps enough with the event. Fixed windows are side by side, and are not merged.
 
-**cost**: GFLOPs (multiply-adds, by fvcore) of what a new window at stride 1 costs an index, and of the window alone.
+**cost**: GFLOPs (multiply-adds, by fvcore) that a new window at stride 1 costs an index, and of the window alone.
 
-**retrieval**: each clip of a held-out fold asks for those of its class among the others of the fold, by the cosine of
-embeddings of a model that was trained on the other folds.
+**retrieval**: each clip of a held-out fold is a query for those of its class among the others of the fold, by the
+cosine of embeddings of a model that was trained on the other folds.
 
 **speed**: random embeddings of 512 values; a search for ten moments, and the memory by which the process grew.
 """
@@ -89,20 +89,20 @@ def render(folder: Path, seed: int = SEED, videos: int = VIDEOS, seconds: int = 
 
 
 def clip_of(label: int, length: int, seed: int) -> Tensor:
-    """A clip of a class, uint8 (T, 3, H, W)."""
+    """Return a clip of a class, uint8 (T, 3, H, W)."""
     motion = MOTIONS[label % len(MOTIONS)]
     digits = MotionDigits("validation", SIZE, length, length=10, seed=seed, motions=(motion,))
     return next(clip for clip, found in (digits[i] for i in range(10)) if found == label)
 
 
 def overlap(start: float, end: float, event: dict[str, Any]) -> float:
-    """Intersection over union with an event."""
+    """Return the intersection over union with an event."""
     shared = max(0.0, min(end, event["end"]) - max(start, event["start"]))
     return shared / (end - start + event["end"] - event["start"] - shared)
 
 
 def planted(work_dir: Path) -> dict[str, Any]:
-    """Recall at 1 of merged moments and of windows, of each event's class, in its video and in all."""
+    """Measure recall at 1 of merged moments and of windows, for each event's class, in its video and in all."""
     folder = work_dir / "planted"
     if folder.exists():
         shutil.rmtree(folder)
@@ -120,7 +120,7 @@ def planted(work_dir: Path) -> dict[str, Any]:
 
 
 def recalls(index: Index, model: Any, events: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One row for each way to answer."""
+    """Yield one row for each way to answer."""
     parts = [index.rows(part) for part in index.parts]
     files = np.concatenate([np.repeat([Path(f).name for f in rows.files], np.diff(rows.first)) for rows in parts])
     start, end, scale = (np.concatenate([getattr(rows, name) for rows in parts]) for name in ("start", "end", "scale"))
@@ -163,7 +163,7 @@ def recalls(index: Index, model: Any, events: list[dict[str, Any]]) -> Iterator[
 
 
 class Step(nn.Module):
-    """What a frame costs a stream that is under way."""
+    """The step of a running stream for one frame."""
 
     def __init__(self, model: Any, scales: tuple[int, ...]) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class Alone(nn.Module):
 
 
 def cost() -> dict[str, Any]:
-    """GFLOPs of a frame of an index at stride 1, and of the windows that end with it, one by one."""
+    """Count the GFLOPs of a frame of an index at stride 1, and of the windows that end with it, one by one."""
     model: Any = create_model(COSTED, num_classes=0).eval()
     shape = (3, *model.patch_embed.img_size)
     rows = []
@@ -202,7 +202,7 @@ def cost() -> dict[str, Any]:
 
 
 def retrieval(data: Path, work_dir: Path, size: int = 48) -> dict[str, Any]:
-    """Mean average precision of InTI and of the naive model over the held-out folds of a data set."""
+    """Measure mean average precision of InTI and of the naive model over the held-out folds of a data set."""
     from real_videos import MAIN, Row, Setup, StoredFrames, build, read_folds
 
     from inti_models.data.datasets import VideoDataset
@@ -241,10 +241,10 @@ def _config(model: Any) -> dict[str, Any]:
 
 
 def average_precisions(vectors: Tensor, labels: Tensor) -> list[float]:
-    """Average precision of each clip as a query among the others, for those that have another of their class.
+    """Return the average precision of each clip as a query among the others, for those with another of their class.
 
     Args:
-        vectors: of length one, (N, D).
+        vectors: unit vectors, (N, D).
         labels: class of each, (N,).
     """
     precisions = []
@@ -262,7 +262,7 @@ def average_precisions(vectors: Tensor, labels: Tensor) -> list[float]:
 
 
 def synthetic(folder: Path, windows: int) -> Index:
-    """An index of random embeddings, of videos of ten minutes and one short video more."""
+    """Make an index of random embeddings, of videos of ten minutes and one more short video."""
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
@@ -289,7 +289,7 @@ def _rng() -> np.random.Generator:
 
 
 def memory_grown(function: Callable[[], Any]) -> float:
-    """MiB by which the memory of this process, mapped files included, grew at most. Linux only."""
+    """Return the MiB by which the memory of this process, mapped files included, grew at most. Linux only."""
 
     def resident(field: str) -> float:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -302,7 +302,7 @@ def memory_grown(function: Callable[[], Any]) -> float:
 
 
 def speed(work_dir: Path) -> dict[str, Any]:
-    """Milliseconds of a search after loading, and the memory of the first one, which loads too."""
+    """Measure milliseconds of a search after loading, and the memory of the first one, which loads too."""
     rows = []
     for windows in (10_000, 100_000, 1_000_000):
         folder = work_dir / f"synthetic{windows}"
@@ -337,7 +337,7 @@ def speed(work_dir: Path) -> dict[str, Any]:
 
 
 def to_markdown(results: dict[str, Any]) -> str:
-    """The tables of the parts that are there."""
+    """Return the tables of the parts that are there."""
     lines = ["# Search", "", "Written by `python benchmarks/search.py`, which says what each part is.", ""]
     if "planted" in results:
         p = results["planted"]
