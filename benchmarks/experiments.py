@@ -270,7 +270,8 @@ def run_rows(
                         bar.update()
                         finished()
                 except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                    for future in futures:
+                        future.cancel()
                     raise
 
 

@@ -415,6 +415,7 @@ def build(row: Row, setup: Setup, num_classes: int, with_weights: bool = True) -
     torch.manual_seed(row.seed)
     shared = setup.model_args(row.data)
     args = {**shared, **row.model_args}
+    gflops = count_flops(create_model(setup.model, **shared), _clip(create_model(setup.model, **args))).gflops
     if not with_weights:
         model: Any = create_model(setup.model, **args)
     elif row.start == "model":
@@ -422,13 +423,15 @@ def build(row: Row, setup: Setup, num_classes: int, with_weights: bool = True) -
     elif row.start == "images":
         model = create_model(setup.model, num_classes=10, **args)
         load_checkpoint(model, setup.work_dir / "images" / "model.safetensors")
-    else:
+    else:  # what was trained is the adapted model
         assert setup.digits is not None
         folder = setup.digits / file_name(f"adaptation {row.name} seed{row.seed}")
-        model = create_model(setup.model, **args)
+        model = adapt(create_model(setup.model, **args), row.method, gflops)
         load_checkpoint(model, folder / "model.safetensors")
+        model.reset_classifier(num_classes)
+        return model
     model.reset_classifier(num_classes)
-    return adapt(model, row.method, count_flops(create_model(setup.model, **shared), _clip(model)).gflops)
+    return adapt(model, row.method, gflops)
 
 
 def _clip(model: Any, batch: int = 1) -> tuple[int, ...]:

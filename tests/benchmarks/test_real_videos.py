@@ -124,6 +124,23 @@ def test_a_row_is_trained_without_its_fold_and_measured_on_it(benchmark, folder,
     assert result["gflops"] == pytest.approx(inti, rel=0.05)
 
 
+@pytest.mark.parametrize("name", ["InTI (2, 5, 6)", "every other frame dropped", "ToMe, same GFLOPs"])
+def test_a_row_starts_from_all_that_was_trained_on_motion_digits(benchmark, tmp_path, name):
+    method, args = benchmark.MAIN[name]
+    trained = benchmark.adapt(benchmark.create_model(benchmark.ARCHITECTURE, img_size=32, **args), method, 0.06)
+    for parameter in trained.parameters():
+        torch.nn.init.normal_(parameter)
+    file = tmp_path / benchmark.file_name(f"adaptation {name} seed2") / "model.safetensors"
+    file.parent.mkdir()
+    benchmark.save_checkpoint(trained, file)
+    setup = benchmark.Setup(tmp_path, {}, None, digits=tmp_path, size=32)
+    model = benchmark.build(benchmark.Row("tiny", name, 0, 2, method, args, "digits"), setup, 10)
+    assert model.num_classes == 10
+    started, expected = model.state_dict(), trained.state_dict()
+    assert started.keys() == expected.keys()
+    assert all(torch.equal(started[key], expected[key]) for key in started if not key.startswith("head."))
+
+
 def test_tables_pair_rows_with_the_naive_model_on_the_same_seeds_and_folds(benchmark):
     def result(name, fold, seed, correct):
         shared = {"data": "tiny", "start": "images", "gflops": 0.1, "clips_per_second": 10.0}
