@@ -358,7 +358,7 @@ def test_indices_without_names_are_not_guessed(data, trained, tmp_path, capsys):
     assert "'0'" in error
     assert validate(trained, source, *root, "--zero-shot") == 1
     (error,) = sentences(capsys)
-    assert "numbers for classes" in error
+    assert "only class numbers" in error
 
 
 def test_indices_are_the_classes_of_a_model_without_names(data, trained, tmp_path, capsys):
