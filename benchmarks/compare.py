@@ -13,6 +13,7 @@ import io
 import json
 import re
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,7 @@ def motion_digits() -> list[dict[str, Any]]:
     return accuracy.summarize(read("motion_digits"))["adaptation"]
 
 
+@cache
 def real_videos() -> dict[str, list[dict[str, Any]]]:
     """Data set -> accuracy on real videos, of the start of which most rows are finished."""
     tables = real_video_rows.summarize(read("real_videos"))
@@ -90,6 +92,7 @@ def adaptations() -> list[dict[str, Any]]:
     return rows
 
 
+@cache
 def difference(data: str, name: str, reference: str) -> str:
     """Points between two rows, for the seeds of both: of real videos with the interval, of MotionDigits the spread."""
     if data in DATA_SETS:
