@@ -40,6 +40,8 @@ DEFAULTS = (SHIPPED, OWN, "auto")  # model, schedule, precision
 # On a telephone figures keep a size at which their text can be read, and are scrolled. What went wrong stands in the
 # message alone, not in the results too.
 CSS = """
+/* Gradio leaves the list of a dropdown open when Tab leaves it. */
+.block:not(:focus-within) ul[role="listbox"] { display: none; }
 #video video { max-height: 16rem; }
 .figure div:has(> img) { display: block; overflow-x: auto; width: 100%; }
 .figure img { min-width: 52rem; max-width: 100%; }

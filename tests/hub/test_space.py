@@ -165,6 +165,7 @@ def test_page_labels_an_uploaded_video_by_keyboard(browser, video, width, reques
             break
         ActionChains(browser).send_keys(Keys.TAB).perform()
     assert browser.switch_to.active_element.get_attribute("id") == "run"
+    assert not any(options.is_displayed() for options in browser.find_elements("css selector", "ul[role=listbox]"))
     ActionChains(browser).send_keys(Keys.ENTER).perform()
     waits(browser, lambda b: video[1] in b.find_element("css selector", "#labels").text)
     figures = waits(browser, lambda b: (found := b.find_elements("css selector", ".figure img"))[2] and found)
