@@ -20,7 +20,7 @@ from typing import Any, cast
 
 import real_videos
 import torch
-from experiments import SAVE_EVERY, collect, file_name, finish, mean_and_spread, run_rows
+from experiments import SAVE_EVERY, collect, file_name, finish, mean_and_spread, run_rows, use_plain_attention
 from real_videos import StoredFrames, Training, read_folds
 from timm.data import resolve_input_data_config
 from torch import Tensor, nn
@@ -204,6 +204,8 @@ def run(row: Row, work_dir: Path, setup: Setup) -> None:
     folder = work_dir / row.id
     folder.mkdir(parents=True, exist_ok=True)
     teacher, student = build(row, setup)
+    for model in (teacher, student):
+        use_plain_attention(model)
     readout, _ = Readout.take(teacher), Readout.take(student)
     clips, held_out = data_of(row, setup, teacher)
     if row.scaled:
@@ -214,6 +216,7 @@ def run(row: Row, work_dir: Path, setup: Setup) -> None:
         updates = row.clips // BATCH
         if row.steps:
             first = build(dataclasses.replace(row, compress_at=row.compress_at[:1]), setup)[1]
+            use_plain_attention(first)
             Readout.take(first)
             half = dataclasses.replace(row, clips=row.clips // 2)
             first_clips = data_of(half, setup, teacher)[0]

@@ -412,10 +412,11 @@ def image_model(setup: Setup) -> Path:
 
 def build(row: Row, setup: Setup, num_classes: int, with_weights: bool = True) -> nn.Module:
     """The model of a row before training."""
-    torch.manual_seed(row.seed)
     shared = setup.model_args(row.data)
     args = {**shared, **row.model_args}
-    gflops = count_flops(create_model(setup.model, **shared), _clip(create_model(setup.model, **args))).gflops
+    inti = create_model(setup.model, **shared)
+    gflops = count_flops(inti, _clip(inti)).gflops
+    torch.manual_seed(row.seed)  # after what draws weights of its own
     if not with_weights:
         model: Any = create_model(setup.model, **args)
     elif row.start == "model":
