@@ -30,6 +30,7 @@ from experiments import (
     measure,
     run_rows,
     throughput,
+    with_spread,
     write_results,
 )
 from timm.data import resolve_input_data_config
@@ -399,7 +400,7 @@ def _cell(row: dict[str, Any], column: str) -> str:
     spread = row[f"{column}_spread"]
     if row[column] is None:
         return "-"
-    return f"{row[column]:.1f}" if spread is None else f"{row[column]:.1f} ± {spread:.1f}"
+    return with_spread(row[column], spread)
 
 
 def main() -> None:

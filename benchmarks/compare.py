@@ -20,8 +20,8 @@ from typing import Any
 import accuracy
 import audit
 import flops
-import real_videos as real_video_rows
-from experiments import mean_and_spread, paired_difference
+import real_videos as real
+from experiments import mean_and_spread, with_interval, with_spread
 
 from inti_models.evaluation.benchmark import describe
 from inti_models.evaluation.benchmark import table as throughput_table
@@ -62,14 +62,19 @@ def motion_digits() -> list[dict[str, Any]]:
 
 
 @cache
+def real_tables() -> dict[str, list[dict[str, Any]]]:
+    """Data set -> its rows on real videos, of the start with the most."""
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for (data, _), table in real.tables_of(read("real_videos")).items():
+        if len(table) > len(tables.get(data, [])):
+            tables[data] = table
+    return tables
+
+
+@cache
 def real_videos() -> dict[str, list[dict[str, Any]]]:
-    """Data set -> accuracy on real videos, of the start of which most rows are finished."""
-    tables = real_video_rows.summarize(read("real_videos"))
-    best: dict[str, list[dict[str, Any]]] = {}
-    for (data, _), rows in tables.items():
-        if sum(row["seeds"] for row in rows) > sum(row["seeds"] for row in best.get(data, [])):
-            best[data] = rows
-    return best
+    """Data set -> accuracy on real videos, mean and spread over seeds, beside cost."""
+    return {data: rows for table in real_tables().values() for (data, _), rows in real.summarize(table).items()}
 
 
 def adaptations() -> list[dict[str, Any]]:
@@ -77,7 +82,7 @@ def adaptations() -> list[dict[str, Any]]:
     digits = {row["name"]: row for row in motion_digits()}
     tables = {DATA_SETS[data]: {row["name"]: row for row in rows} for data, rows in real_videos().items()}
     rows = []
-    for name in (*real_video_rows.MAIN, *REDUCED_AT_RANDOM):
+    for name in (*real.MAIN, *REDUCED_AT_RANDOM):
         results = {task: {"value": of[name]["top1"], **of[name]} for task, of in tables.items() if name in of}
         cost = next(iter(results.values()), None)
         if name in digits:
@@ -92,24 +97,15 @@ def adaptations() -> list[dict[str, Any]]:
     return rows
 
 
-@cache
 def difference(data: str, name: str, reference: str) -> str:
     """Points between two rows, for the seeds of both: of real videos with the interval, of MotionDigits the spread."""
     if data in DATA_SETS:
-        start = real_videos()[data][0]["start"] if data in real_videos() else None
-        rows = [r for r in read("real_videos") if (r["data"], r["start"]) == (data, start)]
-        folds = sorted({r["fold"] for r in rows})
-        seeds = [set(real_video_rows.complete_seeds(rows, n, folds)) for n in (name, reference)]
-        if not (shared := sorted(set.intersection(*seeds))):
-            return "–"
-        correct = [real_video_rows.correctness(rows, n, shared, folds) for n in (name, reference)]
-        return "{:+.1f} ({:+.1f} to {:+.1f})".format(*paired_difference(correct[0], correct[1]))
+        found = real.difference(real_tables().get(data, []), name, reference)
+        return "–" if found is None else with_interval(found)
     rows = [r for r in read("motion_digits") if r["table"] in ("adaptation", "weighting", "context", "transfer")]
     of = [{r["seed"]: r["accuracy"][data] for r in rows if r["name"] == n} for n in (name, reference)]
-    if not (shared := sorted(set(of[0]) & set(of[1]))):
-        return "–"
-    mean, spread = mean_and_spread(of[0][seed] - of[1][seed] for seed in shared)
-    return f"{mean:+.1f}" if spread is None else f"{mean:+.1f} ± {spread:.1f}"
+    shared = sorted(set(of[0]) & set(of[1]))
+    return with_spread(*mean_and_spread(of[0][s] - of[1][s] for s in shared), sign="+") if shared else "–"
 
 
 def claims() -> str:
@@ -469,11 +465,10 @@ def accuracy_table() -> str:
         cells = [row["name"], f"{row['gflops']:.4f}", row["clips_per_second"] or "–"]
         for task in tasks:
             result = row["results"].get(task)
-            spread = "" if result is None or result["spread"] is None else f" ± {result['spread']:.1f}"
-            cells.append("–" if result is None else f"{result['value']:.1f}{spread}")
+            cells.append("–" if result is None else with_spread(result["value"], result["spread"]))
             if task in DATA_SETS.values():
-                difference = (result or {}).get("difference")
-                cells.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*difference) if difference else "")
+                against = (result or {}).get("difference")
+                cells.append(with_interval(against) if against else "")
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

@@ -20,7 +20,16 @@ from typing import Any, cast
 
 import real_videos
 import torch
-from experiments import SAVE_EVERY, collect, file_name, finish, mean_and_spread, run_rows, use_plain_attention
+from experiments import (
+    SAVE_EVERY,
+    collect,
+    file_name,
+    finish,
+    mean_and_spread,
+    run_rows,
+    use_plain_attention,
+    with_spread,
+)
 from real_videos import StoredFrames, Training, read_folds
 from timm.data import resolve_input_data_config
 from torch import Tensor, nn
@@ -331,8 +340,8 @@ def to_markdown(tables: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
 def _cell(row: dict[str, Any], column: str) -> str:
     if column not in row:
         return "-"
-    (mean, spread), digits = row[column], COLUMNS[column]
-    return f"{mean:.{digits}f}" if spread is None else f"{mean:.{digits}f} ± {spread:.{digits}f}"
+    mean, spread = row[column]
+    return with_spread(mean, spread, COLUMNS[column])
 
 
 def draw(tables: dict[tuple[str, str], list[dict[str, Any]]], file: Path) -> None:

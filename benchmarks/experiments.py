@@ -292,3 +292,14 @@ def mean_and_spread(values: Iterable[float]) -> tuple[float, float | None]:
     """Mean and standard deviation over seeds; None for the latter where there is one seed."""
     values = list(values)
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def with_spread(mean: float, spread: float | None, digits: int = 1, sign: str = "") -> str:
+    """What `mean_and_spread` gave, as text."""
+    text = f"{mean:{sign}.{digits}f}"
+    return text if spread is None else f"{text} ± {spread:.{digits}f}"
+
+
+def with_interval(difference: tuple[float, float, float]) -> str:
+    """What `paired_difference` gave, as text."""
+    return "{:+.1f} ({:+.1f} to {:+.1f})".format(*difference)

@@ -47,6 +47,8 @@ from experiments import (
     paired_difference,
     run_rows,
     throughput,
+    with_interval,
+    with_spread,
     write_results,
 )
 from PIL import Image
@@ -133,11 +135,12 @@ TRAINING = {
 STARTS = {"images": "from the image model", "digits": "from MotionDigits", "model": "from the model's own weights"}
 
 NAIVE: dict[str, Any] = {"compress_at": []}
+NAIVE_ROW = "naive, every frame"  # which the others are compared with
 UNIFORMERV2 = {"temporal": "uniformerv2", "temporal_args": {"local_reduction": 1.5, "num_global": 2}}
 ST_ADAPTER = {"temporal": "st_adapter", "temporal_args": {"width": 48, "before": ["attn", "mlp"]}}
 # name -> method, arguments of the model
 MAIN: dict[str, tuple[str, dict[str, Any]]] = {
-    "naive, every frame": ("as it is", NAIVE),
+    NAIVE_ROW: ("as it is", NAIVE),
     "InTI (2, 5, 6)": ("as it is", {"compress_at": [2, 5, 6]}),
     "InTI (2, 5)": ("as it is", {"compress_at": [2, 5]}),
     "fixed mean (2, 5, 6)": ("as it is", {"compress_at": [2, 5, 6], "weighting": "uniform"}),
@@ -182,8 +185,8 @@ class Setup:
     size: int | None = None
     clips: int | None = None
 
-    def model_args(self, data: str) -> dict[str, Any]:
-        """Arguments of every model of a data set."""
+    def model_args(self, data: str = "") -> dict[str, Any]:
+        """Arguments of every model of a data set; without one, of the image model."""
         size = self.size
         if size is None and self.model == ARCHITECTURE:
             size = TRAINING.get(data, Training()).size
@@ -389,7 +392,7 @@ def image_model(setup: Setup) -> Path:
     assert setup.images is not None
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    model: Any = create_model(setup.model, compress_at=(), num_frames=1, num_classes=10, **setup.model_args(""))
+    model: Any = create_model(setup.model, compress_at=(), num_frames=1, num_classes=10, **setup.model_args())
     config = resolve_input_data_config(model)
     train = create_train_transform(**config, scale=(0.3, 1.0))
     progress = fit(
@@ -412,27 +415,31 @@ def image_model(setup: Setup) -> Path:
 
 def build(row: Row, setup: Setup, num_classes: int, with_weights: bool = True) -> nn.Module:
     """The model of a row before training."""
-    shared = setup.model_args(row.data)
-    args = {**shared, **row.model_args}
-    inti = create_model(setup.model, **shared)
+    inti = create_model(setup.model, **setup.model_args(row.data))
     gflops = count_flops(inti, _clip(inti)).gflops
     torch.manual_seed(row.seed)  # after what draws weights of its own
-    if not with_weights:
-        model: Any = create_model(setup.model, **args)
-    elif row.start == "model":
-        model = load(setup.model, **args)
-    elif row.start == "images":
-        model = create_model(setup.model, num_classes=10, **args)
-        load_checkpoint(model, setup.work_dir / "images" / "model.safetensors")
-    else:  # what was trained is the adapted model
+    args = {**setup.model_args(row.data), **row.model_args}
+    model: Any
+    if with_weights and row.start == "digits":  # what was trained there is the adapted model
         assert setup.digits is not None
-        folder = setup.digits / file_name(f"adaptation {row.name} seed{row.seed}")
-        model = adapt(create_model(setup.model, **args), row.method, gflops)
-        load_checkpoint(model, folder / "model.safetensors")
+        model = adapt(zoo_model(row, setup), row.method, gflops)
+        load_checkpoint(model, setup.digits / file_name(f"adaptation {row.name} seed{row.seed}") / "model.safetensors")
         model.reset_classifier(num_classes)
         return model
+    if not with_weights:
+        model = zoo_model(row, setup)
+    elif row.start == "model":
+        model = load(setup.model, **args)
+    else:
+        model = create_model(setup.model, num_classes=10, **args)
+        load_checkpoint(model, setup.work_dir / "images" / "model.safetensors")
     model.reset_classifier(num_classes)
     return adapt(model, row.method, gflops)
+
+
+def zoo_model(row: Row, setup: Setup) -> Any:
+    """The model of a row as the zoo makes it: it says which frames and pixels the row takes."""
+    return create_model(setup.model, **setup.model_args(row.data), **row.model_args)
 
 
 def _clip(model: Any, batch: int = 1) -> tuple[int, ...]:
@@ -446,9 +453,7 @@ def run(row: Row, work_dir: Path, setup: Setup) -> None:
     folds = read_folds(setup.data[row.data])
     names = folds.videos.class_names
     model: Any = build(row, setup, len(names))
-    twin: Any = create_model(
-        setup.model, **{**setup.model_args(row.data), **row.model_args}
-    )  # of the same frames and pixels
+    twin = zoo_model(row, setup)
     config, frames = (
         resolve_input_data_config(twin),
         StoredFrames(twin.num_frames, folder=work_dir / "frames" / row.data),
@@ -504,10 +509,7 @@ def measure_throughput(results: list[dict[str, Any]], setup: Setup) -> None:
     for result in results:
         rows.setdefault(_kind(result), Row(**{f.name: result[f.name] for f in dataclasses.fields(Row)}))
     models: dict[str, Any] = {kind: build(row, setup, 10, with_weights=False).eval() for kind, row in rows.items()}
-    shapes = {
-        kind: _clip(create_model(setup.model, **setup.model_args(row.data), **row.model_args), THROUGHPUT_BATCH)
-        for kind, row in rows.items()
-    }
+    shapes = {kind: _clip(zoo_model(row, setup), THROUGHPUT_BATCH) for kind, row in rows.items()}
     speeds = throughput(models, lambda kind: torch.zeros(shapes[kind]))
     for result in results:
         result["clips_per_second"] = speeds[_kind(result)]
@@ -524,43 +526,49 @@ def correctness(results: Sequence[dict[str, Any]], name: str, seeds: Sequence[in
     return np.array([[int(c) for fold in folds for c in of[seed, fold]] for seed in seeds])
 
 
-def complete_seeds(results: Sequence[dict[str, Any]], name: str, folds: Sequence[int]) -> list[int]:
-    """The seeds for which a row of a table has all its folds."""
-    of = defaultdict(set)
-    for r in results:
+def complete_seeds(table: Sequence[dict[str, Any]], name: str) -> list[int]:
+    """The seeds for which a row has all folds of its table."""
+    folds_of = defaultdict(set)
+    for r in table:
         if r["name"] == name:
-            of[r["seed"]].add(r["fold"])
-    return sorted(seed for seed, found in of.items() if found == set(folds))
+            folds_of[r["seed"]].add(r["fold"])
+    return sorted(seed for seed, folds in folds_of.items() if folds == {r["fold"] for r in table})
+
+
+def difference(table: Sequence[dict[str, Any]], name: str, reference: str) -> tuple[float, float, float] | None:
+    """`paired_difference` of two rows of a table, for the seeds that both have; None if there are none."""
+    seeds = [seed for seed in complete_seeds(table, name) if seed in complete_seeds(table, reference)]
+    if not seeds:
+        return None
+    folds = sorted({r["fold"] for r in table})
+    return paired_difference(correctness(table, name, seeds, folds), correctness(table, reference, seeds, folds))
+
+
+def tables_of(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """(Data set, start) -> the rows of that table."""
+    tables: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
+    for r in results:
+        tables[r["data"], r["start"]].append(r)
+    return tables
 
 
 def summarize(results: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """(Data set, start) -> a summary of each row whose folds are all there, for the seeds for which they are."""
     tables: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for data, start in dict.fromkeys((r["data"], r["start"]) for r in results):
-        of_table = [r for r in results if (r["data"], r["start"]) == (data, start)]
-        folds = sorted({r["fold"] for r in of_table})
-        seeds_of = {name: complete_seeds(of_table, name, folds) for name in dict.fromkeys(r["name"] for r in of_table)}
-        naive = "naive, every frame"
-        for name, seeds in seeds_of.items():
+    for key, table in tables_of(results).items():
+        folds = sorted({r["fold"] for r in table})
+        for name in dict.fromkeys(r["name"] for r in table):
+            seeds = complete_seeds(table, name)
             if not seeds:
                 continue
-            one = next(r for r in of_table if r["name"] == name)
-            correct = correctness(of_table, name, seeds, folds)
+            one = next(r for r in table if r["name"] == name)
+            correct = correctness(table, name, seeds, folds)
             mean, spread = mean_and_spread(correct.mean(axis=1) * 100)
-            summary = {
-                "name": name,
-                "start": start,
-                "seeds": len(seeds),
-                "clips": correct.shape[1],
-                "top1": mean,
-                "spread": spread,
-            }
-            shared = [seed for seed in seeds if seed in seeds_of.get(naive, [])]
-            if name != naive and shared:
-                reference = correctness(of_table, naive, shared, folds)
-                summary["difference"] = paired_difference(correctness(of_table, name, shared, folds), reference)
-            summary |= {key: one[key] for key in ("gflops", "clips_per_second")}
-            tables.setdefault((data, start), []).append(summary)
+            summary = {"name": name, "seeds": len(seeds), "clips": correct.shape[1], "top1": mean, "spread": spread}
+            if name != NAIVE_ROW and (against := difference(table, name, NAIVE_ROW)):
+                summary["difference"] = against
+            summary |= {cost: one[cost] for cost in ("gflops", "clips_per_second")}
+            tables.setdefault(key, []).append(summary)
     return tables
 
 
@@ -579,8 +587,8 @@ def to_markdown(tables: dict[tuple[str, str], list[dict[str, Any]]], device: str
         lines.append("| model | seeds | clips | GFLOPs | clips/s | top-1 % | against naive |")
         lines.append("|---|---:|---:|---:|---:|---:|---:|")
         for row in rows:
-            top1 = f"{row['top1']:.1f}" + ("" if row["spread"] is None else f" ± {row['spread']:.1f}")
-            difference = "{:+.1f} ({:+.1f} to {:+.1f})".format(*row["difference"]) if "difference" in row else "-"
+            top1 = with_spread(row["top1"], row["spread"])
+            difference = with_interval(row["difference"]) if "difference" in row else "-"
             speed = row["clips_per_second"] or "-"
             cells = (row["name"], row["seeds"], row["clips"], f"{row['gflops']:.4f}", speed, top1, difference)
             lines.append("| " + " | ".join(map(str, cells)) + " |")
