@@ -637,6 +637,41 @@ def test_columns_that_choose_videos_are_announced_as_unused(
     assert all(column in sentence for column in columns.split(","))
 
 
+def test_a_fold_of_kinetics_own_list_is_announced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "abc_000001_000011.mp4")
+    file = a_list(tmp_path / "train.csv", "label,youtube_id,time_start,time_end,fold\nwave,abc,1,11,2\n")
+    assert labels_of(file) == {"abc_000001_000011.mp4": "wave"}
+    assert any("fold" in sentence for sentence in caplog.messages)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
+def test_a_column_of_nothing_but_splits_is_theirs_whatever_its_name(three: Path, suffix: str) -> None:
+    rows = [
+        {"path": path, "label": label, "part": part} for (path, label), part in zip(TABLE.items(), PARTS, strict=True)
+    ]
+    file = three / f"list.{suffix}"
+    if suffix == "csv":
+        a_list(file, "".join(",".join(row) + "\n" for row in (rows[0], *(row.values() for row in rows))))
+    elif suffix == "json":
+        a_list(file, json.dumps(rows))
+    else:
+        pytest.importorskip("pyarrow")
+        import pyarrow
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    with pytest.raises(ValueError, match="splits"):
+        find_videos(file)
+    assert len(find_videos(file, split="train")) == 2
+
+
+def test_a_value_that_only_later_records_have_is_missed_in_the_first(three: Path) -> None:
+    rows = [{"path": path, "label": label, "split": "train"} for path, label in TABLE.items()]
+    del rows[0]["split"]
+    with pytest.raises(ValueError, match="entry 1, has no 'split'"):
+        find_videos(a_list(three / "list.json", json.dumps(rows)))
+
+
 def announced(folder: Path, caplog: pytest.LogCaptureFixture, content: str, suffix: str) -> list[str]:
     """What is said when a list of `TABLE` with more columns is read."""
     file = a_list(folder / "list.csv", content)

@@ -457,9 +457,12 @@ def _from_parquet(path: Path, disk: Disk, labelled: bool, several: bool) -> list
     import pyarrow.parquet as pq
 
     try:
-        wanted = (*_PATH, *_LABEL, *_SPLIT, *_SEGMENT, *_PART, "youtubeid", "timestart", "timeend", "id", "template")
-        names = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[name for name in names if _key(name) in wanted] or names)
+        wanted = (*_PATH, *_LABEL, *_SPLIT)
+        schema = pq.read_schema(path)
+        # Embeddings and files in a column are large, and no name; any other may be that of the splits.
+        large = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+        names = [c.name for c in schema if _key(c.name) in wanted or not any(is_of(c.type) for is_of in large)]
+        table = pq.read_table(path, columns=names or schema.names)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{path} cannot be read as Parquet: {error}.") from error
     records = [(f"row {i}", record) for i, record in enumerate(table.to_pylist(), 1)]
@@ -482,14 +485,14 @@ def _from_records(
     if not records:
         return []
     keys: dict[str, str] = {}
-    for name in records[0][1]:
+    for name in dict.fromkeys(name for _, record in records for name in record):
         other = keys.setdefault(_key(name), name)
         if other != name and _key(name) in (*_PATH, *_LABEL, *_SPLIT):
             raise ValueError(f"{path} has the columns {other!r} and {name!r}; rename one.")
 
     def get(place: str, record: dict[str, Any], key: str) -> str:
         if keys[key] not in record:
-            raise ValueError(f"{path}, {place}, has no {keys[key]!r}; expected it in each, as in the first.")
+            raise ValueError(f"{path}, {place}, has no {keys[key]!r}; expected it in each, as in others.")
         return _as_text(path, place, record[keys[key]])
 
     def names_splits(key: str) -> bool:
@@ -498,6 +501,9 @@ def _from_records(
     split = next((key for key in _SPLIT if key in keys), None)
     if split is None:  # as without a header
         split = next((key for key in keys if key not in (*_PATH, *_LABEL) and names_splits(key)), None)
+
+    if part := [name for key, name in keys.items() if key in _PART and key != split]:
+        say(f"{path} has {shortened(part)}, which chooses nothing: all its videos are read. List those to use.")
 
     def row(place: str, record: dict[str, Any], video: str, label: str | None) -> Row:
         return Row(place, video, label, None if split is None else get(place, record, split))
@@ -530,8 +536,6 @@ def _from_records(
         segment = [] if "youtubeid" in keys else [name for key, name in keys.items() if key in _SEGMENT]
         if segment:
             say(f"{path} has {shortened(segment)}: parts are not cut out of videos; each is read whole.")
-        if part := [name for key, name in keys.items() if key in _PART and key != split]:
-            say(f"{path} has {shortened(part)}, which chooses nothing: all its videos are read. List those to use.")
         return [labelled_row(place, record) for place, record in records]
     if {"youtubeid", "label", "timestart", "timeend"} <= keys.keys():
         rows = []
