@@ -154,6 +154,15 @@ def test_sharding_without_gpus_is_refused():
         create_accelerator(tiny_recipe(fsdp=True))
 
 
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_that_of_the_run_and_ends_with_it(tmp_path, tf32):
+    matmul, during = torch.backends.cuda.matmul, []
+    before = matmul.fp32_precision
+    fit(tiny_recipe(tf32=tf32), tmp_path / "run", lambda *_: during.append(matmul.fp32_precision))
+    assert set(during) == {"tf32" if tf32 else before}
+    assert matmul.fp32_precision == before != "tf32"
+
+
 def test_runs_of_one_process_have_each_their_own_precision():
     for precision in ("bf16", "no", "bf16"):
         assert create_accelerator(tiny_recipe(precision=precision)).mixed_precision == precision

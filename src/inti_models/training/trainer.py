@@ -4,6 +4,7 @@ Nothing random has a state: the order of the videos comes from (seed, epoch), cl
 (seed, epoch, video), mixing from (seed, update), drop path from (seed, update, process).
 """
 
+import contextlib
 import copy
 import csv
 import hashlib
@@ -12,7 +13,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -115,6 +116,19 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
+@contextlib.contextmanager
+def _tf32(allowed: bool) -> Iterator[None]:
+    """Let CUDA multiply in TF32 if ``allowed``, until the run ends: the next one of the process may not want it."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    if allowed:
+        matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
+
+
 class Trainer:
     """The training of a network; `run` does it, from the state in ``output`` if there is one.
 
@@ -192,8 +206,6 @@ class Trainer:
             step_on_epochs=False,
             updates_per_epoch=self.updates_per_epoch,
         )
-        if recipe.tf32:
-            torch.backends.cuda.matmul.fp32_precision = "tf32"
         if recipe.channels_last:
             model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if recipe.compile:
@@ -224,7 +236,8 @@ class Trainer:
             print(f"inti-models: {self.output} has its {epochs} epochs already; --extend adds some.", file=sys.stderr)
         started = time.monotonic()
         self.board = SummaryWriter(str(self.output / "tensorboard"), purge_step=progress.updates) if main else None
-        with tqdm(total=total, initial=progress.updates, desc="train", unit="update", disable=not main) as self.bar:
+        bar = tqdm(total=total, initial=progress.updates, desc="train", unit="update", disable=not main)
+        with _tf32(self.recipe.tf32), bar as self.bar:
             for epoch in range(done, epochs):
                 clips_per_second = self._train_epoch(epoch)
                 self._finish_epoch(epoch)
