@@ -61,6 +61,7 @@ def test_command_prints_the_event_of_a_video(tmp_path, capsys):
     short = ["predict", str(tmp_path / "short.mp4"), *args[2:], "--stream", "--events"]
     for words, message in (
         ([*args, "--events"], "add --stream"),
+        ([*args, "--stream", "--batch-size", "4"], "--batch-size"),
         ([*args, "--stride", "1"], "--stride 1 is for a stream; add --stream"),
         ([*args, "--fps", "2.5"], "--fps 2.5 is for a stream; add --stream"),
         ([*args, "--stream", "--begin", "0.9"], "add --events"),

@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--events needs a stream; add --stream.")
     for name in ("stride", "fps"):
         if getattr(args, name) is not None and not args.stream:
-            raise ValueError(f"--{name} {getattr(args, name):g} is for a stream; add --stream, or leave it out.")
+            raise ValueError(f"--{name} {getattr(args, name)} is for a stream; add --stream, or leave it out.")
     if args.events and (args.threshold is not None or args.topk is not None):
         raise ValueError("--events goes by --begin and --keep; leave --threshold and --topk out.")
     given = {name: getattr(args, name) for name in ("begin", "keep", "least") if getattr(args, name) is not None}
@@ -154,8 +154,11 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..inference.events import find_events
     from ..inference.predict import NONE, classify_stream
 
-    if len(args.files) > 1 or args.views not in (None, (1, 1)) or args.chunk is not None or args.compile:
-        raise ValueError("--stream takes one file, camera or pipe; leave --views, --chunk and --compile out.")
+    whole_files = args.views not in (None, (1, 1)), args.chunk is not None, args.batch_size is not None, args.compile
+    if len(args.files) > 1 or any(whole_files):
+        raise ValueError(
+            "--stream takes one file, camera or pipe; leave --views, --chunk, --batch-size and --compile out."
+        )
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, limits=limits_of(args))
