@@ -646,9 +646,8 @@ def test_a_fold_of_kinetics_own_list_is_announced(tmp_path: Path, caplog: pytest
 
 @pytest.mark.parametrize("suffix", ["csv", "json", "parquet"])
 def test_a_column_of_nothing_but_splits_is_theirs_whatever_its_name(three: Path, suffix: str) -> None:
-    rows = [
-        {"path": path, "label": label, "part": part} for (path, label), part in zip(TABLE.items(), PARTS, strict=True)
-    ]
+    parts = zip(TABLE.items(), ("train", "test", "train"), strict=True)
+    rows = [{"path": path, "label": label, "part": part} for (path, label), part in parts]
     file = three / f"list.{suffix}"
     if suffix == "csv":
         a_list(file, "".join(",".join(row) + "\n" for row in (rows[0], *(row.values() for row in rows))))
