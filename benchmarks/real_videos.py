@@ -138,6 +138,7 @@ NAIVE: dict[str, Any] = {"compress_at": []}
 NAIVE_ROW = "naive, every frame"  # which the others are compared with
 UNIFORMERV2 = {"temporal": "uniformerv2", "temporal_args": {"local_reduction": 1.5, "num_global": 2}}
 ST_ADAPTER = {"temporal": "st_adapter", "temporal_args": {"width": 48, "before": ["attn", "mlp"]}}
+AIM = {"temporal": "aim", "temporal_args": {"scale": 1.0}}
 # name -> method, arguments of the model
 MAIN: dict[str, tuple[str, dict[str, Any]]] = {
     NAIVE_ROW: ("as it is", NAIVE),
@@ -160,6 +161,8 @@ SIDE: dict[str, tuple[str, dict[str, Any]]] = {
     "InTI + UniFormerV2": ("as it is", UNIFORMERV2),
     "ST-Adapter": ("as it is", {**NAIVE, **ST_ADAPTER}),
     "InTI + ST-Adapter": ("as it is", ST_ADAPTER),
+    "AIM": ("as it is", {**NAIVE, **AIM}),
+    "InTI + AIM": ("as it is", AIM),
 }
 
 
