@@ -408,6 +408,7 @@ def test_a_clock_that_jumps_is_said_in_one_line(clips, tmp_path, capsys, more):
         ["validate", "motiondigits", "--model", NAME],
         ["label", "x.mp4", "--model", NAME, "--output", "x"],
         ["benchmark", NAME],
+        ["search", "index", "words"],
     ],
     ids=lambda arguments: arguments[0],
 )

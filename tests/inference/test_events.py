@@ -71,3 +71,7 @@ def test_command_prints_the_event_of_a_video(tmp_path, capsys):
         assert main(words) == 1
         said = capsys.readouterr()
         assert message in said.err and not said.out
+    for fps in ("0", "nan", "-2", "fast"):
+        with pytest.raises(SystemExit):
+            main([*args, "--stream", f"--fps={fps}"])
+        assert f"{fps!r} is not a number of frames per second" in capsys.readouterr().err

@@ -38,6 +38,16 @@ def fraction(text: str) -> float:
     return number
 
 
+def rate(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of frames per second above 0 and up to 1000")
+    return number
+
+
 def whole_numbers(text: str) -> tuple[int, ...]:
     numbers = [number.strip() for number in text.split(",") if number.strip()]
     if not all(number.isdecimal() for number in numbers):
@@ -136,10 +146,7 @@ def windows_of(args: argparse.Namespace) -> "Windows | None":
 
 
 def _rates(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(number) for number in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of frames per second, such as 4 or 2,8") from None
+    return tuple(rate(number) for number in text.split(","))
 
 
 def add_device(command: argparse.ArgumentParser) -> None:

@@ -28,6 +28,7 @@ from .options import (
     limits_of,
     load_model,
     positive,
+    rate,
 )
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
         help="frames from a window's start to the next one's (with --stream; default: 1)",
     )
     command.add_argument(
-        "--fps", type=float, metavar="N", help="frames per second to sample (with --stream; default: all)"
+        "--fps", type=rate, metavar="N", help="frames per second to sample (with --stream; default: all)"
     )
     command.add_argument("--events", action="store_true", help="print events, from when to when (with --stream)")
     command.add_argument(
@@ -123,6 +124,11 @@ def run(args: argparse.Namespace) -> int:
     args.events = {"least": 0.5, **given} if args.events else None
     if args.events:
         check_thresholds(**args.events)
+    whole_files = args.views not in (None, (1, 1)), args.chunk is not None, args.batch_size is not None, args.compile
+    if args.stream and (len(args.files) > 1 or any(whole_files)):
+        raise ValueError(
+            "--stream takes one file, camera or pipe; leave --views, --chunk, --batch-size and --compile out."
+        )
     if "-" in args.files and not args.stream:
         raise ValueError("- is standard input, which is read as a stream; add --stream.")
     if not args.stream:
@@ -154,11 +160,6 @@ def _label_stream(model: "InTIModel", args: argparse.Namespace) -> int:
     from ..inference.events import find_events
     from ..inference.predict import NONE, classify_stream
 
-    whole_files = args.views not in (None, (1, 1)), args.chunk is not None, args.batch_size is not None, args.compile
-    if len(args.files) > 1 or any(whole_files):
-        raise ValueError(
-            "--stream takes one file, camera or pipe; leave --views, --chunk, --batch-size and --compile out."
-        )
     source = sys.stdin.buffer if args.files == ["-"] else args.files[0]
     every = model.frame_stride or 1 if args.fps is None else 1
     frames = iterate_frames(source, fps=args.fps, every=every, limits=limits_of(args))

@@ -39,15 +39,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.preview is not None:
         check_output(args.preview, pictures.WRITERS)
+    device = device_of(args)
     index = Index.open(args.index)
     if not len(index):
         raise ValueError(f"{args.index} has no windows; add videos to it with inti-models index.")
     model = load(args.model or index.model).eval()
     check_model(index, model)
-    if args.clip is None:
-        score = by_words(model, args.words)
-    else:
-        score = by_clip(model, args.clip, device_of(args), limits_of(args))
+    score = by_words(model, args.words) if args.clip is None else by_clip(model, args.clip, device, limits_of(args))
     moments = search(index, score, args.top)
     for moment in moments:
         if args.json:
