@@ -628,7 +628,7 @@ def test_parts_of_videos_are_announced_as_whole_videos(
     assert all(column in sentence for column in columns.split(","))
 
 
-@pytest.mark.parametrize("columns", ["fold,is_train", "Fold,isTest"])
+@pytest.mark.parametrize("columns", ["fold,is_train", "Fold,isTest", "test_fold,k-fold", "fold_id,cv_fold"])
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_columns_that_choose_videos_are_announced_as_unused(
     three: Path, caplog: pytest.LogCaptureFixture, columns: str, suffix: str

@@ -45,7 +45,9 @@ _SEGMENT = frozenset(
     f"{end}{unit}" for end in ("start", "begin", "end", "stop") for unit in ("", "time", "frame", "sec", "seconds")
 ) | {"timestart", "timeend", "tstart", "tend", "segment"}
 # Of what says which videos to use, in ways that only its author knows.
-_PART = frozenset({"fold", "folds", "istrain", "istraining", "isval", "isvalid", "isvalidation", "istest"})
+_PART = re.compile(
+    r"(k|cv|train|val|valid|validation|test)?folds?(id|index|number)?\d*|is(train|training|val|valid|validation|test)"
+)
 # Names of splits, which are not classes.
 SPLITS = frozenset({"train", "training", "trainval", "val", "valid", "validation", "test", "testing", "dev", "eval"})
 
@@ -502,7 +504,7 @@ def _from_records(
     if split is None:  # as without a header
         split = next((key for key in keys if key not in (*_PATH, *_LABEL) and names_splits(key)), None)
 
-    if part := [name for key, name in keys.items() if key in _PART and key != split]:
+    if part := [name for key, name in keys.items() if _PART.fullmatch(key) and key != split]:
         say(f"{path} has {shortened(part)}, which chooses nothing: all its videos are read. List those to use.")
 
     def row(place: str, record: dict[str, Any], video: str, label: str | None) -> Row:
