@@ -62,6 +62,18 @@ def check_output(path: str | os.PathLike[str], endings: Collection[str]) -> None
         raise IsADirectoryError(f"{path} is a folder; name a file.")
 
 
+def check_input(path: str | os.PathLike[str]) -> None:
+    """Raise the error that reading a file or folder would raise, before the work for it, such as loading a model.
+
+    A name with ``*`` is one of images (`inti_models.data`), and is looked for when they are read.
+
+    Raises:
+        FileNotFoundError: if there is nothing at this path.
+    """
+    if not Path(path).exists() and "*" not in Path(path).name:
+        raise FileNotFoundError(f"There is no file or folder {path}; check the path.")
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file with `replacing`."""
     with replacing(path) as partial:

@@ -277,7 +277,7 @@ def test_a_checkpoint_replaces_the_published_weights(clips, tmp_path, capsys):
         (["train", "nowhere.yaml", "--output", "run"], "nowhere.yaml"),
         (["train", "motiondigits", "--output", "run", "optimization.lr"], "'optimization.lr'"),
         (["train", "motiondigits", "optimization.rate=1", "--output", "run"], "rate"),
-        (["validate", "nowhere", "--model", NAME], "nowhere"),
+        (["validate", "nowhere", "--model", "nothing"], "no file or folder nowhere"),
         (["validate", "motiondigits", "--model", "nothing"], "'nothing'"),
         (["validate", "motiondigits", "--model", NAME, "--views", "2x1"], "2 clips"),
         (["validate", "motiondigits", "--model", NAME, "--zero-shot", "--checkpoint", "x"], "--checkpoint"),

@@ -201,6 +201,7 @@ def test_the_command_refuses_before_it_works(places, tmp_path, capsys):
         ([str(tmp_path / "void"), "0, left"], "has no windows"),
         ([str(places[1]), "0, left", "--preview", str(tmp_path / "folder.html")], "is a folder; name a file"),
         ([str(places[1]), "0, left", "--preview", str(tmp_path / "none" / "a.gif")], "There is no folder"),
+        ([str(tmp_path / "void"), "--clip", str(tmp_path / "none.mp4")], "There is no file or folder"),
     ):
         assert main(["search", *args]) == 1
         said = capsys.readouterr()

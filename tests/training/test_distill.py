@@ -19,7 +19,7 @@ from inti_models.evaluation.fidelity import PLAIN_MEAN, TEACHER, Fidelity, Reado
 from inti_models.models.registry import create_model
 from inti_models.training import trainer
 from inti_models.training.distill import DISTILLED, Distillation, build_pair, describe, distill, open_unlabelled
-from inti_models.training.recipe import Distill, Recipe, as_yaml, load_recipe, recipe_of_run
+from inti_models.training.recipe import Data, Distill, Recipe, as_yaml, load_recipe, recipe_of_run
 from inti_models.training.run import claim, train, training_set
 from support.models import randomize_model_
 from support.processes import forked, killing, launched
@@ -282,6 +282,11 @@ def test_what_cannot_be_distilled_is_refused(teacher, tmp_path, changes, sentenc
     with pytest.raises(ValueError, match=sentence):
         distill(recipe_of(teacher, **changes), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_videos_that_are_not_there_are_missed_before_the_model_is_loaded(tmp_path):
+    with pytest.raises(FileNotFoundError, match="There is no file or folder none"):
+        distill(recipe_of("no model either", data=Data(train="none")), tmp_path / "run")
 
 
 def test_probability_of_a_single_class_is_nothing_to_follow(tmp_path):

@@ -119,7 +119,7 @@ def test_names_are_escaped_in_the_page(tiny, tmp_path, name):
     [
         (["clip.mp4", "-o", "out.jpg"], "out.jpg ends in none of .png, .gif, .mp4, .html"),
         (["clip.mp4", "-o", "none/out.png"], "There is no folder none"),
-        (["none.mp4", "-o", "out.png"], "there is no file or folder none.mp4"),
+        (["none.mp4", "-o", "out.png"], "There is no file or folder none.mp4"),
         (["clip.mp4", "-o", "out.png", "--class", "riding"], "'riding' is not a class of"),
         (["clip.mp4", "-o", "out.png", "--class", "120"], "class_index=120 is not a class"),
     ],

@@ -31,7 +31,7 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..files import check_output
+    from ..files import check_input, check_output
     from ..inference.index import Index, check_model
     from ..inference.search import by_clip, by_words, search
     from ..visualize import moments as pictures
@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.preview is not None:
         check_output(args.preview, pictures.WRITERS)
+    if args.clip is not None:
+        check_input(args.clip)
     device = device_of(args)
     index = Index.open(args.index)
     if not len(index):

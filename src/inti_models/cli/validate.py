@@ -74,8 +74,10 @@ def run(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from ..data import open_source, read_class_names
+    from ..data.sources import NAMED
     from ..evaluation.evaluate import gives_several_labels, validate
     from ..evaluation.multi_label import MultiLabelEvaluation
+    from ..files import check_input
 
     folder = Path(args.model.removeprefix("local-dir:"))
     if args.calibrate and (args.zero_shot or args.checkpoint is not None or not folder.is_dir()):
@@ -83,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
             "--calibrate writes into the config of a saved model; pass its folder as --model, without --checkpoint and "
             "--zero-shot."
         )
+    if args.data not in NAMED:
+        check_input(args.data)
     processes = PartialState(cpu=device_of(args) == "cpu")
     given = None if args.class_names is None else read_class_names(args.class_names)
     model = None if args.zero_shot else load_model(args.model, args.checkpoint, None, args.templates)

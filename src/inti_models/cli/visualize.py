@@ -29,9 +29,11 @@ def add_to(commands: argparse._SubParsersAction) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..files import check_input
     from ..visualize import figures as visualize
 
     visualize.check_ending(args.output)
+    check_input(args.file)
     device = device_of(args)
     model = load_model(args.model, args.checkpoint).to(device)
     names = [*(model.pretrained_cfg.get("label_names") or ())]

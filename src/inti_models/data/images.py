@@ -32,7 +32,7 @@ def find_stills(path: Path, guard: Guard) -> "Stills | None":
     if "*" in path.name and path.parent.is_dir() and not path.exists():
         return Stills(_list_frames(path.parent, path.name), guard)
     if not path.exists():
-        raise FileNotFoundError(f"there is no file or folder {path}: check the path.")
+        raise FileNotFoundError(f"There is no file or folder {path}; check the path.")
     if not path.is_file():
         raise VideoError(f"{path} is not a regular file; expected a video, an image or a folder.")
     if path.stat().st_size == 0:

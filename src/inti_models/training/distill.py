@@ -28,6 +28,7 @@ from ..evaluation.fidelity import (
     outputs_of,
     write_fidelity,
 )
+from ..files import check_input
 from ..models.stages import InTIModel
 from ..weights.hub import create, load, save_pretrained
 from ..weights.zero_shot import set_zero_shot_head
@@ -116,6 +117,9 @@ def distill(recipe: Recipe, output: str | os.PathLike[str], extend: bool = False
     output = Path(output)
     accelerator = create_accelerator(recipe)
     check_unlocked(output, accelerator)
+    for path in (recipe.data.train, recipe.data.validation):
+        if path is not None and path not in NAMED:
+            check_input(path)
     teacher, student = build_pair(recipe)
     readout = Readout.take(teacher)
     train_source, held_out_source = open_unlabelled(recipe, readout.label_names)
