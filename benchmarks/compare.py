@@ -473,6 +473,15 @@ def accuracy_table() -> str:
     return "\n".join(lines)
 
 
+def longer() -> str:
+    """What was trained for longer on MotionDigits."""
+    rows = accuracy.summarize(read("motion_digits"))["long"]
+    rounds = {accuracy.SECOND_ROUND.name: 2}  # it starts from a row with as many clips
+    rows = [row | {"clips": row["clips"] * rounds.get(row["name"], 1)} for row in rows]
+    of = {"": "{name}", "clips": "{clips:,}", "GFLOPs": "{gflops:.4f}", "motion": "{motion:.1f}", "digit": "{digit:.1f}"}
+    return columns(rows, of)
+
+
 def peers() -> str:
     """Peers of the CPU's run."""
     measured = read("throughput_cpu")
@@ -547,6 +556,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "peers": peers,
     "scaling": scaling,
     "accuracy": accuracy_table,
+    "longer": longer,
     "claims": claims,
     "kinetics": lambda: audit.table(read("audit")),
 }
