@@ -113,10 +113,9 @@ ADAPTATION = (
 REFERENCE = Row("adaptation", "naive + temporal attention", method="temporal attention", model_args=NAIVE)
 # Temporal methods, alone and with InTI; all parameters are trained, as in the rows above.
 TEMPORAL_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "temporal attention in the blocks": ("divided_attention", {}),
+    "UniFormerV2": ("uniformerv2", {"local_reduction": 1.5, "num_global": 2}),
     "ST-Adapter": ("st_adapter", {"width": 48, "before": ["attn", "mlp"]}),
     "AIM": ("aim", {"scale": 1.0}),
-    "UniFormerV2": ("uniformerv2", {"local_reduction": 1.5, "num_global": 2}),
 }
 TEMPORAL = tuple(
     Row("adaptation", prefix + name, model_args={**args, "temporal": temporal, "temporal_args": options})
