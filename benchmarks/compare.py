@@ -478,8 +478,8 @@ def longer() -> str:
     rows = accuracy.summarize(read("motion_digits"))["long"]
     rounds = {accuracy.SECOND_ROUND.name: 2}  # it starts from a row with as many clips
     rows = [row | {"clips": row["clips"] * rounds.get(row["name"], 1)} for row in rows]
-    of = {"": "{name}", "clips": "{clips:,}", "GFLOPs": "{gflops:.4f}", "motion": "{motion:.1f}", "digit": "{digit:.1f}"}
-    return columns(rows, of)
+    of = {"": "{name}", "clips": "{clips:,}", "GFLOPs": "{gflops:.4f}"}
+    return columns(rows, of | {column: f"{{{column}:.1f}}" for column in ("motion", "digit")})
 
 
 def peers() -> str:
