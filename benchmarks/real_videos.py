@@ -446,9 +446,9 @@ def build(row: Row, setup: Setup, num_classes: int, with_weights: bool = True) -
 
 def digits_row(row: Row) -> accuracy.Row:
     """The row of benchmarks/accuracy.py that trains the same model, with the same seed, on all of MotionDigits."""
-    wanted = row.method, row.model_args, row.seed, accuracy.CLIPS, {}
-    rows = (other for stage in accuracy.plan() for other in stage if other.start == "image")
-    return next(r for r in rows if (r.method, r.model_args, r.seed, r.clips, r.data_args) == wanted)
+    wanted = row.method, row.model_args, row.seed, accuracy.CLIPS
+    rows = (other for stage in accuracy.plan() for other in stage if other.start == "image" and not other.data_args)
+    return next(r for r in rows if (r.method, r.model_args, r.seed, r.clips) == wanted)
 
 
 def zoo_model(row: Row, setup: Setup) -> Any:
