@@ -482,6 +482,29 @@ def longer() -> str:
     return columns(rows, of | {column: f"{{{column}:.1f}}" for column in ("motion", "digit")})
 
 
+def schedules() -> str:
+    """Where to compress: cost and accuracy of each schedule that was trained, dearest first."""
+    of = accuracy.summarize(read("motion_digits"))
+    names = {r.name: r.model_args for r in (*accuracy.ADAPTATION, *accuracy.SCHEDULE) if r.method == "as it is"}
+    digits = {
+        tuple(names[row["name"]]["compress_at"]): row
+        for row in (*of["adaptation"], *of["schedule"])
+        if names.get(row["name"], {}).keys() == {"compress_at"}
+    }
+    tables = {DATA_SETS[data]: {row["name"]: row for row in rows} for data, rows in real_videos().items()}
+    lines = [
+        f"| `compress_at` | GFLOPs | MotionDigits, motion | MotionDigits, digit | {' | '.join(tables)} |",
+        "|---|" + "---:|" * (len(tables) + 3),
+    ]
+    for schedule, row in sorted(digits.items(), key=lambda item: -item[1]["gflops"]):
+        name = f"InTI {schedule}" if schedule else real.NAIVE_ROW
+        cells = [schedule, f"{row['gflops']:.4f}"]
+        cells += [with_spread(row[column], row[f"{column}_spread"]) for column in ("motion", "digit")]
+        cells += [with_spread(of[name]["top1"], of[name]["spread"]) if name in of else "–" for of in tables.values()]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
 def peers() -> str:
     """Peers of the CPU's run."""
     measured = read("throughput_cpu")
@@ -557,6 +580,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scaling": scaling,
     "accuracy": accuracy_table,
     "longer": longer,
+    "schedules": schedules,
     "claims": claims,
     "kinetics": lambda: audit.table(read("audit")),
 }
