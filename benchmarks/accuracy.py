@@ -136,16 +136,9 @@ WEIGHTING = (
 CONTEXT = tuple(
     Row("context", f"without {name}", model_args={"context": [n for n in CONTEXTS if n != name]}) for name in CONTEXTS
 )
-ALONE = tuple(Row("context", f"{name} alone", model_args={"context": [name]}) for name in CONTEXTS)
 SCHEDULE = tuple(
-    Row("schedule", name, model_args={"compress_at": list(compress_at)})
-    for name, compress_at in {
-        "once, early (1)": (1,),
-        "once, middle (3)": (3,),
-        "once, late (5)": (5,),
-        "three times (2, 4, 5)": (2, 4, 5),
-        "twice, early (1, 2)": (1, 2),
-    }.items()
+    Row("schedule", f"InTI ({', '.join(map(str, compress_at))})", model_args={"compress_at": list(compress_at)})
+    for compress_at in ((1,), (3,), (5,), (2, 4, 5), (1, 2))
 )
 FIRST = tuple(
     Row("transfer", f"{name}, first motions", model_args=args, data_args={"motions": FIRST_MOTIONS})
@@ -182,7 +175,7 @@ def plan() -> list[list[Row]]:
     return [
         [image],
         [*seeds(ADAPTATION), LONG_RUNS[0]],
-        [*seeds(SCHEDULE), *seeds(WEIGHTING), *seeds(CONTEXT), REFERENCE, *TEMPORAL, *FIRST, *half, *ALONE],
+        [*seeds(SCHEDULE), *seeds(WEIGHTING), *seeds(CONTEXT), REFERENCE, *TEMPORAL, *FIRST, *half],
         [SECOND_ROUND, *LONG_RUNS[1:], *TRANSFER],
     ]
 

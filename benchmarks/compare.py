@@ -57,8 +57,9 @@ def read(name: str) -> Any:
 
 
 def motion_digits() -> list[dict[str, Any]]:
-    """Accuracy on MotionDigits, mean and spread over seeds, beside cost."""
-    return accuracy.summarize(read("motion_digits"))["adaptation"]
+    """Accuracy on MotionDigits after as many clips, mean and spread over seeds, beside cost."""
+    tables = accuracy.summarize(read("motion_digits"))
+    return [*tables["adaptation"], *tables["schedule"]]
 
 
 @cache
@@ -82,7 +83,7 @@ def adaptations() -> list[dict[str, Any]]:
     digits = {row["name"]: row for row in motion_digits()}
     tables = {DATA_SETS[data]: {row["name"]: row for row in rows} for data, rows in real_videos().items()}
     rows = []
-    for name in (*real.MAIN, *REDUCED_AT_RANDOM):
+    for name in (*real.MAIN, *real.SCHEDULES, *REDUCED_AT_RANDOM):
         results = {task: {"value": of[name]["top1"], **of[name]} for task, of in tables.items() if name in of}
         cost = next(iter(results.values()), None)
         if name in digits:
@@ -484,24 +485,17 @@ def longer() -> str:
 
 def schedules() -> str:
     """Where to compress: cost and accuracy of each schedule that was trained, dearest first."""
-    of = accuracy.summarize(read("motion_digits"))
-    names = {r.name: r.model_args for r in (*accuracy.ADAPTATION, *accuracy.SCHEDULE) if r.method == "as it is"}
-    digits = {
-        tuple(names[row["name"]]["compress_at"]): row
-        for row in (*of["adaptation"], *of["schedule"])
-        if names.get(row["name"], {}).keys() == {"compress_at"}
-    }
     tables = {DATA_SETS[data]: {row["name"]: row for row in rows} for data, rows in real_videos().items()}
+    rows = [row for row in motion_digits() if row["name"].startswith("InTI (") or row["name"] == real.NAIVE_ROW]
     lines = [
-        f"| `compress_at` | GFLOPs | MotionDigits, motion | MotionDigits, digit | {' | '.join(tables)} |",
+        f"| | GFLOPs | MotionDigits, motion | MotionDigits, digit | {' | '.join(tables)} |",
         "|---|" + "---:|" * (len(tables) + 3),
     ]
-    for schedule, row in sorted(digits.items(), key=lambda item: -item[1]["gflops"]):
-        name = f"InTI {schedule}" if schedule else real.NAIVE_ROW
-        cells = [schedule, f"{row['gflops']:.4f}"]
-        cells += [with_spread(row[column], row[f"{column}_spread"]) for column in ("motion", "digit")]
+    for row in sorted(rows, key=lambda row: -row["gflops"]):
+        name = row["name"]
+        cells = [with_spread(row[column], row[f"{column}_spread"]) for column in ("motion", "digit")]
         cells += [with_spread(of[name]["top1"], of[name]["spread"]) if name in of else "–" for of in tables.values()]
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        lines.append(f"| {' | '.join([name, format(row['gflops'], '.4f'), *cells])} |")
     return "\n".join(lines)
 
 
