@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     from ..visualize import figures as visualize
 
     visualize.check_ending(args.output)
-    check_input(args.file)
     device = device_of(args)
+    check_input(args.file)
     model = load_model(args.model, args.checkpoint).to(device)
     names = [*(model.pretrained_cfg.get("label_names") or ())]
     index = None
