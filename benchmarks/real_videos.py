@@ -135,23 +135,18 @@ TRAINING = {
 # What the weights of a row start from -> in words.
 STARTS = {"images": "from the image model", "digits": "from MotionDigits", "model": "from the model's own weights"}
 
-NAIVE: dict[str, Any] = {"compress_at": []}
+NAIVE = accuracy.NAIVE
 NAIVE_ROW = "naive, every frame"  # which the others are compared with
-UNIFORMERV2 = {"temporal": "uniformerv2", "temporal_args": {"local_reduction": 1.5, "num_global": 2}}
-ST_ADAPTER = {"temporal": "st_adapter", "temporal_args": {"width": 48, "before": ["attn", "mlp"]}}
-AIM = {"temporal": "aim", "temporal_args": {"scale": 1.0}}
-# name -> method, arguments of the model
-MAIN: dict[str, tuple[str, dict[str, Any]]] = {
-    NAIVE_ROW: ("as it is", NAIVE),
-    "InTI (2, 5, 6)": ("as it is", {"compress_at": [2, 5, 6]}),
-    "InTI (2, 5)": ("as it is", {"compress_at": [2, 5]}),
-    "fixed mean (2, 5, 6)": ("as it is", {"compress_at": [2, 5, 6], "weighting": "uniform"}),
-    "every other frame dropped": ("drop frames", {"compress_at": [2, 5]}),
-    "naive, 5 frames": ("as it is", {**NAIVE, "num_frames": 5}),
-    "ToMe, same GFLOPs": ("ToMe", NAIVE),
-}
+
+
+def methods_of(*rows: accuracy.Row) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name -> method and arguments of the model, of rows that are those of MotionDigits too."""
+    return {row.name: (row.method, row.model_args) for row in rows}
+
+
+MAIN = methods_of(*accuracy.ADAPTATION)
 # Another schedule, with as many seeds: a tenth cheaper, as only one frame passes block 6.
-SCHEDULES: dict[str, tuple[str, dict[str, Any]]] = {"InTI (2, 4, 5)": ("as it is", {"compress_at": [2, 4, 5]})}
+SCHEDULES = methods_of(*(row for row in accuracy.SCHEDULE if row.name == "InTI (2, 4, 5)"))
 SIDE: dict[str, tuple[str, dict[str, Any]]] = {
     "fixed mean (2, 5)": ("as it is", {"compress_at": [2, 5], "weighting": "uniform"}),
     "naive, mean before the norm": ("as it is", {"compress_at": [6, 6, 6], "weighting": "uniform"}),
@@ -159,13 +154,7 @@ SIDE: dict[str, tuple[str, dict[str, Any]]] = {
     "random tokens, same GFLOPs": ("random tokens", NAIVE),
     "unchanged tokens dropped, same GFLOPs": ("changed tokens", NAIVE),
     "ToMe across frames": ("merge frames", {}),
-    "naive + temporal attention": ("temporal attention", NAIVE),
-    "UniFormerV2": ("as it is", {**NAIVE, **UNIFORMERV2}),
-    "InTI + UniFormerV2": ("as it is", UNIFORMERV2),
-    "ST-Adapter": ("as it is", {**NAIVE, **ST_ADAPTER}),
-    "InTI + ST-Adapter": ("as it is", ST_ADAPTER),
-    "AIM": ("as it is", {**NAIVE, **AIM}),
-    "InTI + AIM": ("as it is", AIM),
+    **methods_of(accuracy.REFERENCE, *accuracy.TEMPORAL),
 }
 
 
@@ -383,10 +372,10 @@ def plan(setup: Setup, main: int, side: int) -> list[Row]:
             for name, (method, args) in methods.items()
         ]
 
-    methods = {**MAIN, **SCHEDULES}
-    first = rows(methods, range(main), start)
+    compared = {**MAIN, **SCHEDULES}
+    first = rows(compared, range(main), start)
     if setup.digits is not None:
-        first += [row for row in rows(methods, range(main), "digits") if row.data == "egogestar"]
+        first += [row for row in rows(compared, range(main), "digits") if row.data == "egogestar"]
     return first + rows(SIDE, range(side), start)
 
 
@@ -445,10 +434,9 @@ def build(row: Row, setup: Setup, num_classes: int, with_weights: bool = True) -
 
 
 def digits_row(row: Row) -> accuracy.Row:
-    """The row of benchmarks/accuracy.py that trains the same model, with the same seed, on all of MotionDigits."""
-    wanted = row.method, row.model_args, row.seed, accuracy.CLIPS
-    rows = (other for stage in accuracy.plan() for other in stage if other.start == "image" and not other.data_args)
-    return next(r for r in rows if (r.method, r.model_args, r.seed, r.clips) == wanted)
+    """The row of benchmarks/accuracy.py that trains the same model with the same seed."""
+    rows = (other for stage in accuracy.plan() for other in stage if other.table in ("adaptation", "schedule"))
+    return next(other for other in rows if (other.name, other.seed) == (row.name, row.seed))
 
 
 def zoo_model(row: Row, setup: Setup) -> Any:
