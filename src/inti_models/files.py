@@ -65,12 +65,13 @@ def check_output(path: str | os.PathLike[str], endings: Collection[str]) -> None
 def check_input(path: str | os.PathLike[str]) -> None:
     """Raise the error that reading a file or folder would raise, before the work for it, such as loading a model.
 
-    A name with ``*`` is one of images (`inti_models.data`), and is looked for when they are read.
+    A name with ``*`` is one of images in a folder (`inti_models.data`), which are looked for when they are read.
 
     Raises:
         FileNotFoundError: if there is nothing at this path.
     """
-    if not Path(path).exists() and "*" not in Path(path).name:
+    path = Path(path)
+    if not path.exists() and not ("*" in path.name and path.parent.is_dir()):
         raise FileNotFoundError(f"There is no file or folder {path}; check the path.")
 
 

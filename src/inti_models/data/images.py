@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ..files import check_input
 from .clock import Timeline
 from .limits import Guard, VideoError, reason
 
@@ -31,8 +32,7 @@ def find_stills(path: Path, guard: Guard) -> "Stills | None":
         return Stills(_list_frames(path), guard)
     if "*" in path.name and path.parent.is_dir() and not path.exists():
         return Stills(_list_frames(path.parent, path.name), guard)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file or folder {path}; check the path.")
+    check_input(path)
     if not path.is_file():
         raise VideoError(f"{path} is not a regular file; expected a video, an image or a folder.")
     if path.stat().st_size == 0:
