@@ -485,16 +485,19 @@ def longer() -> str:
 
 def schedules() -> str:
     """Where to compress: cost and accuracy of each schedule that was trained, dearest first."""
-    tables = {DATA_SETS[data]: {row["name"]: row for row in rows} for data, rows in real_videos().items()}
+    tables = {data: {row["name"]: row for row in rows} for data, rows in real_videos().items()}
     rows = [row for row in motion_digits() if row["name"].startswith("InTI (") or row["name"] == real.NAIVE_ROW]
+    titles = [title for data in tables for title in (DATA_SETS[data], "against the default")]
     lines = [
-        f"| | GFLOPs | MotionDigits, motion | MotionDigits, digit | {' | '.join(tables)} |",
-        "|---|" + "---:|" * (len(tables) + 3),
+        f"| | GFLOPs | MotionDigits, motion | MotionDigits, digit | {' | '.join(titles)} |",
+        "|---|" + "---:|" * (len(titles) + 3),
     ]
     for row in sorted(rows, key=lambda row: -row["gflops"]):
         name = row["name"]
         cells = [with_spread(row[column], row[f"{column}_spread"]) for column in ("motion", "digit")]
-        cells += [with_spread(of[name]["top1"], of[name]["spread"]) if name in of else "–" for of in tables.values()]
+        for data, of in tables.items():
+            cells.append(with_spread(of[name]["top1"], of[name]["spread"]) if name in of else "–")
+            cells.append("" if name == DEFAULT else difference(data, name, DEFAULT))
         lines.append(f"| {' | '.join([name, format(row['gflops'], '.4f'), *cells])} |")
     return "\n".join(lines)
 
